@@ -1,0 +1,1 @@
+"""A Dagster project that takes data from its sources to a Parquet lake and a PostGIS warehouse, and keeps it right."""

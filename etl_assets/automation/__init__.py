@@ -1,0 +1,1 @@
+"""What starts runs: calendars of partitions, sensors that look at the sources, and the conditions' own sensor."""

@@ -1,0 +1,88 @@
+"""The rows that `presentation.eventdata` held before this project: their ids stay theirs.
+
+The file is named by ETL_EVENTDATA_BASELINE (GeoJSON or CSV, with the table's columns); without it there are none.
+"""
+
+from pathlib import Path
+
+import polars as pl
+import shapely
+
+from etl_assets.quality.audit import unreadable
+from etl_assets.quality.contract import Contract, column, geometry
+from etl_assets.sources.files import OptionalFile, read_csv, read_geojson
+from etl_assets.stages import Dataset, Result, landing, raw, refined
+from etl_assets.storage.table import Partitioning
+
+DATASET = Dataset(
+    name="eventdata_baseline",
+    title="Rows of eventdata from before",
+    publisher="the first pipeline",
+    homepage="https://github.com/nonviolent-action-lab/crowd-counting-consortium",
+    licence="as protest_events",
+    citation="Crowd Counting Consortium",
+    cadence="once",
+    max_shrink=1.0,
+)
+COLUMNS = (
+    "id", "event_id", "event_date", "event_state", "event_county", "event_city", "event_type", "event_source", "geometry"
+)  # fmt: skip
+
+
+class EventdataBaseline(
+    Contract, stage="refined", table="eventdata_baseline", key=["id"], partitioning=Partitioning("event_date", "day")
+):
+    """Rows that presentation.eventdata held before this project, as they were."""
+
+    id: pl.Int64 = column("Row id", ge=0)
+    event_id: pl.Int64 = column("Event id", ge=0)
+    event_date: pl.Date = column("Date of the event")
+    event_state: pl.String = column("State", nullable=True)
+    event_county: pl.String = column("County", nullable=True)
+    event_city: pl.String = column("Locality", nullable=True)
+    event_type: pl.String = column("Type as given", nullable=True)
+    event_source: pl.String = column("Sources, joined by a comma", nullable=True)
+    geometry: pl.Binary = geometry("Point", 4326, "Place", nullable=True)
+
+
+landing_eventdata_baseline = landing(
+    DATASET,
+    OptionalFile(lambda s: s.eventdata_baseline, without=",".join(COLUMNS).encode() + b"\n", suffix=".txt"),
+)
+
+
+@raw(DATASET, landing_eventdata_baseline, required=["id", "event_id", "event_date"])
+def raw_eventdata_baseline(path: Path) -> pl.DataFrame:
+    """GeoJSON features or CSV records, told apart by the first character."""
+    with path.open("rb") as file:
+        is_json = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
+    return read_geojson(path) if is_json else read_csv(path)
+
+
+@refined(DATASET, EventdataBaseline, raw=raw_eventdata_baseline)
+def refined_eventdata_baseline(raw: pl.DataFrame) -> Result:
+    """Typed; a geometry may be GeoJSON, WKT or hexadecimal WKB."""
+    texts = {c: pl.col(c).str.strip_chars() if c in raw.columns else pl.lit(None, pl.String) for c in COLUMNS}
+    readings = {
+        "id": ("id", texts["id"].cast(pl.Int64, strict=False)),
+        "event_id": ("event_id", texts["event_id"].cast(pl.Int64, strict=False)),
+        "event_date": ("event_date", texts["event_date"].str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False)),
+    }
+    rows = raw.with_columns(**texts).select(
+        *(reading.alias(name) for name, (_, reading) in readings.items()),
+        *COLUMNS[3:-1],
+        geometry=pl.col("geometry").map_batches(points, return_dtype=pl.Binary),
+        problems=unreadable(readings),
+        **{c: pl.col(c) for c in raw.columns if c.startswith("_")},
+    )
+    return Result(rows.rename({"problems": "_problems"}))
+
+
+def points(texts: pl.Series) -> pl.Series:
+    """Points written as GeoJSON, WKT or hexadecimal WKB as WKB; null for what is none of them."""
+    values = texts.to_numpy()
+    shapes = shapely.from_geojson(values, on_invalid="ignore")
+    for read in (shapely.from_wkt, shapely.from_wkb):
+        rest = shapely.is_missing(shapes)
+        shapes[rest] = read(values[rest], on_invalid="ignore")
+    return pl.Series(texts.name, shapely.to_wkb(shapes, output_dimension=2), dtype=pl.Binary)

@@ -1,0 +1,117 @@
+"""US counties: boundaries and codes, the places that other datasets are located in."""
+
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandera.polars as pa
+import polars as pl
+import shapely
+
+from etl_assets.quality.contract import Contract, column, geometry
+from etl_assets.sources.files import WebFile, read_geojson
+from etl_assets.stages import Dataset, Result, landing, raw, refined
+from etl_assets.stages.pictures import choropleth
+
+DATASET = Dataset(
+    name="us_counties",
+    title="US counties",
+    publisher="US Census Bureau",
+    homepage="https://www.census.gov/geographies/mapping-files/time-series/geo/cartographic-boundary.html",
+    licence="Public domain",
+    citation="US Census Bureau, Cartographic Boundary Files",
+    cadence="yearly; the file is replaced as a whole",
+)
+
+#: Codes that came into force in a year: a file that has one is of that year or later.
+CODES_SINCE = {"46102": 2015, "02158": 2015, "02063": 2019, "02066": 2019, "09110": 2022}
+OLDEST_VINTAGE = 2010
+
+
+class UsCounties(Contract, stage="refined", table="us_counties", key=["fips"]):
+    """US counties and their equivalents, one row per county, with the boundary at 1:500,000."""
+
+    fips: pl.String = column("Five-digit FIPS code of the county", str_matches=r"^\d{5}$")
+    state_fips: pl.String = column("Two-digit FIPS code of the state", str_matches=r"^\d{2}$")
+    name: pl.String = column("Name without its legal type; 1,312 names are of more than one county")
+    legal_type: pl.String = column("County, Parish, Borough, city, …", nullable=True)
+    census_area: pl.Float64 = column("Land area as the Census Bureau has it", unit="square miles", nullable=True, ge=0)
+    vintage: pl.Int32 = column("Year whose county codes the file has", unit="year", ge=OLDEST_VINTAGE, le=2100)
+    geometry: pl.Binary = geometry("MultiPolygon", 4326, "Boundary, valid")
+
+    @pa.dataframe_check(name="fips_is_in_its_state")
+    def _in_state(cls, data: pa.PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select(pl.col("fips").str.slice(0, 2) == pl.col("state_fips"))
+
+
+landing_us_counties = landing(
+    DATASET,
+    WebFile(
+        setting="us_counties_url",
+        local="us_counties/counties.geojson",
+        live="https://eric.clst.org/assets/wiki/uploads/Stuff/gz_2010_us_050_00_500k.json",
+        suffix=".geojson",
+    ),
+)
+
+
+@raw(DATASET, landing_us_counties, required=["id", "STATE", "NAME", "geometry"])
+def raw_us_counties(path: Path) -> pl.DataFrame:
+    """One record per feature; the geometry is GeoJSON text."""
+    return read_geojson(path)
+
+
+@refined(DATASET, UsCounties, raw=raw_us_counties)
+def refined_us_counties(raw: pl.DataFrame) -> Result:
+    """Typed, with valid boundaries; features that are equal are merged."""
+    records = raw.unique("_row_hash", keep="first", maintain_order=True)
+    fips = records["id"].str.zfill(5)
+    vintage = max([OLDEST_VINTAGE, *(year for code, year in CODES_SINCE.items() if code in fips)])
+    optional = {name: records[name] if name in records.columns else None for name in ("LSAD", "CENSUSAREA")}
+    counties = records.select(
+        fips=fips,
+        state_fips=pl.col("STATE").str.zfill(2),
+        name="NAME",
+        legal_type=pl.lit(optional["LSAD"], pl.String),
+        census_area=pl.lit(optional["CENSUSAREA"], pl.String).cast(pl.Float64, strict=False),
+        vintage=pl.lit(vintage, pl.Int32),
+        geometry=pl.Series(shapely.to_wkb(boundaries(records["geometry"])), dtype=pl.Binary),
+        **{c: pl.col(c) for c in records.columns if c.startswith("_")},
+    )
+    merged = raw.join(records, on="_source_row", how="anti")
+    shown = gpd.GeoDataFrame(
+        {"census_area": np.log10(counties["census_area"].fill_null(1).to_numpy().clip(1))},
+        geometry=shapely.from_wkb(counties["geometry"].to_numpy()),
+        crs=4326,
+    )
+    return Result(counties, merged, {"map": choropleth(shown, "census_area", "Counties by area (log10 square miles)")})
+
+
+def boundaries(geojson: pl.Series) -> np.ndarray:
+    """GeoJSON polygons as valid MultiPolygons; what is no polygon at all becomes None."""
+    shapes = shapely.from_geojson(geojson.to_numpy(), on_invalid="ignore")
+    # A self-touching ring becomes the polygons that it encloses; lines and points that are left over go.
+    shapes = np.where(shapely.is_valid(shapes), shapes, shapely.make_valid(shapes, method="structure"))
+    parts, owner = shapely.get_parts(shapes, return_index=True)
+    parts, nested = shapely.get_parts(parts, return_index=True)
+    polygonal = shapely.get_type_id(parts) == shapely.GeometryType.POLYGON
+    result = np.full(len(shapes), None, dtype=object)
+    if polygonal.any():
+        shapely.multipolygons(parts[polygonal], indices=owner[nested][polygonal], out=result)
+    return result
+
+
+def locate(points: pl.Series, counties: gpd.GeoDataFrame) -> pl.Series:
+    """The FIPS code of the county that contains each point (WKB); null for no point and for one outside of all.
+
+    Only distinct points are looked up, since events share the centroids of their localities. A point on a border is
+    in neither county, as in PostGIS' ST_Contains; where boundaries overlap, the lowest code counts.
+    """
+    distinct = points.drop_nulls().unique()
+    ordered = counties.sort_values("fips")
+    shapes = shapely.from_wkb(distinct.to_numpy())
+    found, county = shapely.STRtree(ordered.geometry.values).query(shapes, predicate="within")
+    first = pl.DataFrame({"row": found, "county": county}).group_by("row").agg(pl.col("county").min())
+    codes = pl.Series(ordered["fips"].to_numpy(dtype=object, na_value=None), dtype=pl.String)
+    known = pl.DataFrame({"point": distinct[first["row"]], "fips": codes[first["county"]]})
+    return pl.DataFrame({"point": points}).join(known, on="point", how="left", maintain_order="left")["fips"]

@@ -1,0 +1,28 @@
+"""What Dagster loads: the datasets' assets and what starts their runs. Wiring only."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import warnings
+
+import dagster as dg
+
+warnings.filterwarnings("ignore", category=dg.BetaWarning)
+warnings.filterwarnings("ignore", category=dg.PreviewWarning)
+
+from etl_assets import datasets  # noqa: E402 the warnings above are about what the datasets declare
+from etl_assets.automation.sensors import automation_sensor, source_sensors  # noqa: E402
+from etl_assets.stages.dataset import SPECS  # noqa: E402
+from etl_assets.storage.io_managers import LandingIOManager, TableIOManager  # noqa: E402
+
+modules = [importlib.import_module(f"{datasets.__name__}.{m.name}") for m in pkgutil.iter_modules(datasets.__path__)]
+TABLES = {spec.key: spec.table for spec in SPECS.values() if spec.table}
+
+defs = dg.Definitions(
+    assets=dg.load_assets_from_modules(modules),
+    resources={"landing_io": LandingIOManager(), "table_io": TableIOManager(TABLES)},
+    sensors=[*source_sensors(), automation_sensor()],
+    # A step takes less time than starting a process for it; runs are what is done side by side.
+    executor=dg.in_process_executor,
+)

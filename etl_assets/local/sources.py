@@ -1,0 +1,710 @@
+"""A server that replays recorded sources over real HTTP on 127.0.0.1.
+
+Here: which publication of a source is shown on which date, how a recording is served (conditional
+requests, `.gz` unpacked), the detached process behind `./dev`, and the misbehaviour tests ask for.
+Not here: fetching (etl_assets.sources), and the recordings themselves (sample.py, or a user's folder).
+
+A folder of recordings is `<source>/<publication date>/<file>[.gz]`, the date being a day, a month or a
+year. `GET /<source>/<file>` answers with the newest publication not after the as-of date; a source that has
+none that old shows its oldest; files that lie in no dated folder are always shown. `GET /` lists it all.
+
+A source that is an API rather than a file is one more `Route`, mounted in `ROUTES` under the first segment
+of its path.
+"""
+
+from __future__ import annotations
+
+import argparse
+import calendar
+import contextlib
+import fcntl
+import gzip
+import hashlib
+import http.client
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from email.utils import format_datetime, parsedate_to_datetime
+from functools import lru_cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+__all__ = [
+    "ROUTES",
+    "UNDATED",
+    "Fault",
+    "Faults",
+    "LoggedRequest",
+    "Recording",
+    "Recordings",
+    "Request",
+    "Response",
+    "Route",
+    "SourceServer",
+    "publications",
+    "serve",
+]
+
+HOST = "127.0.0.1"
+_IDENTITY_PATH = "/_server"
+UNDATED = "undated"
+"""What stands in place of a publication date for a source that has no dated folders."""
+
+_CONTENT_TYPES = {
+    ".csv": "text/csv",
+    ".geojson": "application/geo+json",
+    ".gz": "application/gzip",
+    ".json": "application/json",
+    ".jsonl": "application/x-ndjson",
+    ".parquet": "application/vnd.apache.parquet",
+}
+_log = logging.getLogger(__name__)
+
+
+# Dates and recordings ------------------------------------------------------------------------------------
+
+
+def publications(data: Path) -> dict[str, list[str]]:
+    """Every source in `data` with its publication dates, oldest first; none for an undated source."""
+    if not data.is_dir():
+        raise FileNotFoundError(f"no folder of recorded sources at {data}")
+    return {
+        source.name: sorted(
+            (entry.name for entry in source.iterdir() if entry.is_dir() and _is_date(entry.name)),
+            key=_first_day,
+        )
+        for source in sorted(data.iterdir())
+        if source.is_dir() and not source.name.startswith(".")
+    }
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One recorded file, as the source would send it."""
+
+    path: Path
+    published: datetime
+    unpacked: bool
+
+    def read(self) -> bytes:
+        """The bytes to send: a packed file is unpacked, unless it was asked for by its packed name."""
+        content = self.path.read_bytes()
+        return gzip.decompress(content) if self.unpacked else content
+
+    @property
+    def etag(self) -> str:
+        """A strong validator of the bytes to send."""
+        stat = self.path.stat()
+        return _etag(self, stat.st_mtime_ns, stat.st_size)
+
+    @property
+    def content_type(self) -> str:
+        """By the name it is served under."""
+        name = self.path.with_suffix("") if self.unpacked else self.path
+        return _CONTENT_TYPES.get(name.suffix, "application/octet-stream")
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """The folder of recordings as it is to be seen on one date; without a date, the newest of everything."""
+
+    data: Path
+    as_of: str | None = None
+
+    def shown(self) -> dict[str, str]:
+        """Source -> the publication it shows."""
+        return {source: self._choose(dates) for source, dates in publications(self.data).items()}
+
+    def find(self, source: str, *names: str) -> Recording | None:
+        """The file of that name in the publication `source` shows, or beside its dated folders."""
+        if not all(_is_safe(name) for name in (source, *names)) or not names:
+            return None
+        shown = self.shown().get(source)
+        if shown is None:
+            return None
+        if shown != UNDATED:
+            published = datetime.combine(_first_day(shown), datetime.min.time(), UTC)
+            if recording := _open(self.data.joinpath(source, shown, *names), published):
+                return recording
+            if _is_date(names[0]):  # a publication is chosen by date, never by naming its folder
+                return None
+        return _open(self.data.joinpath(source, *names), None)
+
+    def files(self, source: str) -> list[str]:
+        """The names `find` knows, as they are asked for."""
+        home = self.data / source
+        shown = self.shown()[source]
+        found = {path.relative_to(home) for path in home.rglob("*") if path.is_file()}
+        found = {
+            path.relative_to(shown) if path.parts[0] == shown else path
+            for path in found
+            if path.parts[0] == shown or not _is_date(path.parts[0])
+        }
+        return sorted(path.as_posix().removesuffix(".gz") for path in found if all(map(_is_safe, path.parts)))
+
+    def _choose(self, dates: list[str]) -> str:
+        if not dates:
+            return UNDATED
+        limit = _last_day(self.as_of) if self.as_of else date.max
+        return max((d for d in dates if _first_day(d) <= limit), key=_first_day, default=dates[0])
+
+
+def _open(path: Path, published: datetime | None) -> Recording | None:
+    for candidate, unpacked in ((path, False), (path.with_name(path.name + ".gz"), True)):
+        if candidate.is_file():
+            modified = datetime.fromtimestamp(int(candidate.stat().st_mtime), UTC)
+            return Recording(candidate, published or modified, unpacked)
+    return None
+
+
+@lru_cache(maxsize=256)
+def _etag(recording: Recording, mtime_ns: int, size: int) -> str:
+    # Only the digest is kept: a sensor asks for it every half minute, the bytes may be hundreds of megabytes.
+    return f'"{hashlib.sha256(recording.read()).hexdigest()}"'
+
+
+def _is_safe(name: str) -> bool:
+    """Whether a path segment can only ever name something right inside the folder it is looked up in."""
+    return bool(name) and not name.startswith(".") and not set(name) & set("/\\\0")
+
+
+def _period(text: str) -> tuple[date, date]:
+    """First and last day of `YYYY`, `YYYY-MM` or `YYYY-MM-DD`."""
+    if match := re.fullmatch(r"(\d{4})(?:-(\d\d)(?:-(\d\d))?)?", text, re.ASCII):
+        year, month, day = (int(part or 0) for part in match.groups())
+        with contextlib.suppress(ValueError):  # such as the 30th of February, refused below
+            last_day = day or calendar.monthrange(year, month or 12)[1]
+            return date(year, month or 1, day or 1), date(year, month or 12, last_day)
+    raise ValueError(f"not a date to show the sources as of: {text!r} (YYYY-MM-DD, YYYY-MM or YYYY)")
+
+
+def _is_date(text: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return bool(_period(text))
+    return False
+
+
+def _first_day(text: str) -> date:
+    return _period(text)[0]
+
+
+def _last_day(text: str) -> date:
+    return _period(text)[1]
+
+
+# Requests and routes -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a route is asked: path segments and query decoded, header names in lower case."""
+
+    method: str
+    path: str
+    segments: tuple[str, ...]
+    query: Mapping[str, list[str]]
+    headers: Mapping[str, str]
+    recordings: Recordings
+
+
+@dataclass(frozen=True)
+class Response:
+    """What a route answers; Content-Length is added, and a HEAD request gets no body."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = "text/plain; charset=utf-8"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Route = Callable[[Request], Response | None]
+"""Answers a request, or returns None to leave it to the file replay."""
+
+ROUTES: dict[str, Route] = {}
+"""API sources by first path segment. Everything else is a file."""
+
+
+def _json(content: object) -> Response:
+    return Response(200, json.dumps(content, indent=2).encode() + b"\n", "application/json")
+
+
+def replay_file(request: Request) -> Response:
+    """The default route: the recording of that name, or 304 where the caller has it already."""
+    if request.method not in ("GET", "HEAD"):
+        return Response(405, b"only GET and HEAD\n", headers={"Allow": "GET, HEAD"})
+    recording = request.recordings.find(*request.segments) if request.segments else None
+    if recording is None:
+        return Response(404, f"no recording of {request.path}; GET / lists what there is\n".encode())
+    etag = recording.etag
+    headers = {"ETag": etag, "Last-Modified": format_datetime(recording.published, usegmt=True)}
+    if _is_unchanged(request.headers, etag, recording.published):
+        return Response(304, headers=headers)
+    return Response(200, recording.read(), recording.content_type, headers)
+
+
+def _is_unchanged(headers: Mapping[str, str], etag: str, published: datetime) -> bool:
+    if (known := headers.get("if-none-match")) is not None:  # decides alone where both are sent (RFC 9110)
+        return known.strip() == "*" or etag in (tag.strip().removeprefix("W/") for tag in known.split(","))
+    try:
+        return published <= parsedate_to_datetime(headers["if-modified-since"])
+    except (KeyError, TypeError, ValueError):  # not sent, or not a date: no condition
+        return False
+
+
+# Misbehaviour, for tests ---------------------------------------------------------------------------------
+
+_HTML = b"<!DOCTYPE html>\n<html><head><title>Missing Key</title></head><body>Sorry.</body></html>\n"
+_HTML_PATH = "/_faults/page.html"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One way to answer wrongly. Built by the class methods, queued with `Faults.add`."""
+
+    instead: Response | None = None
+    delay: float = 0.0
+    share_sent: float = 1.0
+    reset_connection: bool = False
+
+    @classmethod
+    def status(cls, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Fault:
+        """Another status, such as 404, 500, or 429 with `{"Retry-After": "1"}`."""
+        return cls(Response(status, body or f"status {status}\n".encode(), headers=headers or {}))
+
+    @classmethod
+    def body(cls, body: bytes, content_type: str = "text/csv") -> Fault:
+        """200 with these bytes and an ETag of their own, as if the source had published them."""
+        etag = f'"{hashlib.sha256(body).hexdigest()}"'
+        return cls(Response(200, body, content_type, {"ETag": etag}))
+
+    @classmethod
+    def empty(cls) -> Fault:
+        """200 with no body at all."""
+        return cls.body(b"")
+
+    @classmethod
+    def html(cls) -> Fault:
+        """200 with an error page in place of the data."""
+        return cls.body(_HTML, "text/html; charset=utf-8")
+
+    @classmethod
+    def redirect(cls) -> Fault:
+        """A redirect to an error page; who follows it sees 200 and HTML."""
+        return cls(Response(302, headers={"Location": _HTML_PATH}))
+
+    @classmethod
+    def truncated(cls, share_sent: float = 0.5) -> Fault:
+        """The right answer, but the connection ends before Content-Length is reached."""
+        return cls(share_sent=share_sent)
+
+    @classmethod
+    def reset(cls, share_sent: float = 0.5) -> Fault:
+        """The right answer, but the connection is reset (RST) part of the way."""
+        return cls(share_sent=share_sent, reset_connection=True)
+
+    @classmethod
+    def hang(cls, seconds: float = 3600.0) -> Fault:
+        """Silence, then the right answer. Ends early when the server is closed."""
+        return cls(delay=seconds)
+
+
+@dataclass(frozen=True)
+class LoggedRequest:
+    """One request as it was answered; header names in lower case."""
+
+    method: str
+    path: str
+    query: str
+    status: int
+    headers: Mapping[str, str]
+
+
+class Faults:
+    """The misbehaviour queued for each path, and the log of every request.
+
+    >>> faults = Faults()
+    >>> faults.add("/protest_events/ccc.csv", Fault.status(500), Fault.status(500))
+    >>> with serve(data, faults=faults) as url: ...   # the third request is answered properly
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._queued: dict[str, deque[Fault]] = {}
+        self._standing: dict[str, Fault] = {}
+        self._log: list[LoggedRequest] = []
+
+    def add(self, path: str, *faults: Fault) -> None:
+        """Answer the next requests for `path` with these, one each, in this order."""
+        with self._lock:
+            self._queued.setdefault(path, deque()).extend(faults)
+
+    def always(self, path: str, fault: Fault) -> None:
+        """Answer every request for `path` with this, once what was queued is used up."""
+        with self._lock:
+            self._standing[path] = fault
+
+    def clear(self) -> None:
+        """Behave again from now on. The log stays."""
+        with self._lock:
+            self._queued.clear()
+            self._standing.clear()
+
+    @property
+    def log(self) -> list[LoggedRequest]:
+        """Every request so far, oldest first."""
+        with self._lock:
+            return list(self._log)
+
+    def count(self, path: str, *, method: str | None = None, status: int | None = None) -> int:
+        """How many requests for `path` there were, of all or of one method or status."""
+        return sum(
+            entry.path == path and method in (None, entry.method) and status in (None, entry.status)
+            for entry in self.log
+        )
+
+    def _take(self, path: str) -> Fault:
+        with self._lock:
+            queue = self._queued.get(path)
+            return queue.popleft() if queue else self._standing.get(path, Fault())
+
+    def _record(self, entry: LoggedRequest) -> None:
+        with self._lock:
+            self._log.append(entry)
+
+
+# The server ----------------------------------------------------------------------------------------------
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # the default of 5 makes the sixth client at once wait a second
+
+    def __init__(
+        self,
+        port: int,
+        data: Path,
+        as_of: str | Path | None,
+        faults: Faults | None = None,
+        routes: Mapping[str, Route] | None = None,
+        home: Path | None = None,
+    ) -> None:
+        self.data, self.as_of, self.home = data, as_of, home
+        self.faults = faults
+        self.routes = ROUTES if routes is None else routes
+        self.closing = threading.Event()
+        self._connections: set[socket.socket] = set()
+        super().__init__((HOST, port), _Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.server_port}"
+
+    def respond(self, request: Request) -> Response:
+        if not request.segments:
+            return self._index(request.recordings)
+        if request.path == _IDENTITY_PATH:
+            return self._identity()
+        if self.faults and request.path == _HTML_PATH:
+            return Response(200, _HTML, "text/html; charset=utf-8")
+        route = self.routes.get(request.segments[0])
+        return (route and route(request)) or replay_file(request)
+
+    def recordings(self) -> Recordings:
+        """As of now: the date may have been changed by another process since the last request."""
+        as_of = _read_as_of(self.as_of) if isinstance(self.as_of, Path) else self.as_of
+        return Recordings(self.data, as_of)
+
+    def _index(self, recordings: Recordings) -> Response:
+        sources = {
+            source: {"publication": shown, "files": recordings.files(source)}
+            for source, shown in recordings.shown().items()
+        }
+        return _json({"as_of": recordings.as_of, "sources": sources})
+
+    def _identity(self) -> Response:
+        return _json({"home": str(self.home), "pid": os.getpid(), "port": self.server_port})
+
+    # A handler thread outlives the listening socket on a kept-alive connection; without this, a server that
+    # was closed would go on answering clients it already knows.
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def server_close(self) -> None:
+        self.closing.set()
+        super().server_close()
+        for connection in list(self._connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # a client that went away is no error here
+            _log.error("%s", traceback.format_exc())
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else headers and body in two writes wait 40 ms for each other's ACK
+    server: _Server
+
+    def _handle(self) -> None:
+        # A body left unread would be taken for the connection's next request.
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path, _, query = self.path.partition("?")
+        fault = self.server.faults._take(path) if self.server.faults else Fault()
+        if fault.delay and self.server.closing.wait(fault.delay):
+            self.close_connection = True
+            return
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        response = fault.instead or self._respond(path, query, headers)
+        if self.server.faults:
+            self.server.faults._record(LoggedRequest(self.command, path, query, response.status, headers))
+        self._send(response, fault)
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _handle  # noqa: N815 - http.server's names
+
+    def _respond(self, path: str, query: str, headers: Mapping[str, str]) -> Response:
+        try:
+            # Split before decoding: an encoded slash is part of a name.
+            segments = tuple(unquote(part) for part in path[1:].split("/")) if path != "/" else ()
+            fields = parse_qs(query, keep_blank_values=True)
+            recordings = self.server.recordings()
+            return self.server.respond(Request(self.command, path, segments, fields, headers, recordings))
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with a recording, a client is owed an answer
+            _log.exception("cannot answer %s", self.path)
+            return Response(500, f"cannot answer {path}: {type(error).__name__}: {error}\n".encode())
+
+    def _send(self, response: Response, fault: Fault) -> None:
+        self.send_response(response.status)
+        for name, value in response.headers.items():
+            self.send_header(name, value)
+        if response.status not in (204, 304):
+            self.send_header("Content-Type", response.content_type)
+            self.send_header("Content-Length", str(len(response.body)))
+        self.end_headers()
+        if self.command != "HEAD" and response.status not in (204, 304):
+            self.wfile.write(response.body[: int(len(response.body) * fault.share_sent)])
+        if fault.share_sent < 1:
+            self.close_connection = True
+        if fault.reset_connection:
+            # Lingering for zero seconds makes close() send RST. The descriptor is closed directly, since
+            # the socket object would first say goodbye with FIN, which is how a truncated answer looks.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            os.close(self.connection.detach())
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
+        _log.info(format, *args)
+
+
+@contextlib.contextmanager
+def serve(
+    data: Path,
+    *,
+    as_of: str | Path | None = None,
+    faults: Faults | None = None,
+    routes: Mapping[str, Route] | None = None,
+) -> Iterator[str]:
+    """Serve `data` from a thread of this process and yield the base URL.
+
+    `as_of` is a date, or a file that holds one and is read at every request. `routes` replaces `ROUTES`.
+    """
+    publications(data)  # complains now rather than at the first request
+    if isinstance(as_of, str):
+        _last_day(as_of)
+    server = _Server(0, data, as_of, faults, routes)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), name="sources", daemon=True)
+    thread.start()
+    try:
+        yield server.url
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+# The detached process ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SourceServer:
+    """The source server as a process of its own, which outlives whoever started it.
+
+    `home` keeps its state: `as_of` (the date shown), `server.json` (process, port, data) and `server.log`.
+    """
+
+    home: Path
+
+    def start(self, data: Path, as_of: str | None = None) -> str:
+        """Serve `data` and return the base URL; a server that already does so is kept.
+
+        The port stays the same from one start to the next while it is free. The date chosen for one
+        folder is not carried over to another.
+        """
+        data = data.resolve()
+        if not publications(data):
+            raise FileNotFoundError(f"no sources in {data}; expected <source>/<publication date>/<file>")
+        if as_of is not None:
+            _last_day(as_of)
+        with self._lock():
+            state = self._state()
+            running = self._identity()
+            if state and state["data"] != str(data):
+                self._end(running)
+                running = None
+                self._as_of_file.unlink(missing_ok=True)
+            if as_of is not None:
+                _write_atomically(self._as_of_file, as_of + "\n")
+            if not running:
+                self._spawn(data)
+        return self.url()
+
+    def stop(self) -> None:
+        """End the process, if there is one. The date and the port are remembered."""
+        with self._lock():
+            self._end(self._identity())
+
+    def is_running(self) -> bool:
+        """Whether this server answers."""
+        return self._identity() is not None
+
+    def url(self) -> str:
+        """The base URL of the running server."""
+        identity = self._identity()
+        if identity is None:
+            raise RuntimeError("the source server is not running: `./dev up` starts it")
+        return f"http://{HOST}:{identity['port']}"
+
+    def publish(self, as_of: str) -> dict[str, str]:
+        """Show the sources as of a date from now on; returns source -> publication now shown."""
+        _last_day(as_of)
+        state = self._state()
+        if state is None:
+            raise RuntimeError("the source server was never started: `./dev up` starts it")
+        _write_atomically(self._as_of_file, as_of + "\n")
+        return Recordings(Path(state["data"]), as_of).shown()
+
+    @property
+    def _as_of_file(self) -> Path:
+        return self.home / "as_of"
+
+    def _state(self) -> dict[str, Any] | None:
+        try:
+            state: dict[str, Any] = json.loads((self.home / "server.json").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        return state
+
+    def _identity(self) -> dict[str, Any] | None:
+        """What the server says of itself. A process id alone may belong to someone else by now."""
+        state = self._state()
+        if state is None:
+            return None
+        # http.client and not urllib: a proxy in the environment is not for 127.0.0.1.
+        connection = http.client.HTTPConnection(HOST, state["port"], timeout=5)
+        try:
+            connection.request("GET", _IDENTITY_PATH)
+            answer = json.loads(connection.getresponse().read())
+        except (OSError, http.client.HTTPException, ValueError):
+            return None
+        finally:
+            connection.close()
+        is_ours = isinstance(answer, dict) and answer.get("home") == str(self.home.resolve())
+        return answer if is_ours and answer.get("pid") == state["pid"] else None
+
+    def _spawn(self, data: Path) -> None:
+        # The command returns once the port is open: it forks by itself after binding it.
+        done = subprocess.run(
+            [sys.executable, "-m", "etl_assets.local.sources", "--data", data, "--home", self.home.resolve()],
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"the source server did not start:\n{done.stderr.strip()}")
+
+    def _end(self, identity: dict[str, Any] | None) -> None:
+        if identity is None:
+            return
+        os.kill(identity["pid"], signal.SIGTERM)
+        for _ in range(250):
+            if not self.is_running():
+                return
+            time.sleep(0.02)
+        os.kill(identity["pid"], signal.SIGKILL)
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        """One start or stop at a time, across processes; the system releases it if the holder dies."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        with (self.home / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def _read_as_of(file: Path) -> str | None:
+    try:
+        return file.read_text().strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def _write_atomically(file: Path, text: str) -> None:
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(file)
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(description="Replay recorded sources in the background.")
+    parser.add_argument("--data", type=Path, required=True, help="<source>/<publication date>/<file>")
+    parser.add_argument("--home", type=Path, required=True, help="where the date, port and log are kept")
+    arguments = parser.parse_args()
+    data, home = arguments.data.resolve(), arguments.home.resolve()
+    home.mkdir(parents=True, exist_ok=True)
+
+    state = SourceServer(home)._state()
+    try:
+        server = _Server(state["port"] if state else 0, data, home / "as_of", home=home)
+    except OSError:  # the remembered port is taken by now
+        server = _Server(0, data, home / "as_of", home=home)
+
+    if child := os.fork():
+        written = {"pid": child, "port": server.server_port, "data": str(data)}
+        _write_atomically(home / "server.json", json.dumps(written) + "\n")
+        print(server.url, flush=True)
+        os._exit(0)
+
+    os.setsid()
+    # A background job of a script inherits an ignored SIGINT, and would pass it on.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    log = os.open(home / "server.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,192 @@
+"""Audit a frame against its contract before anything is written.
+
+The audit parts a frame in two: rows that keep the contract, and rows that do not, each with the checks it failed. What
+cannot be laid at a single row's door (a missing column, another type, a key that two rows share) is an error of the
+frame as a whole, and nothing of it may be published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import dagster as dg
+import pandera.errors
+import polars as pl
+import shapely
+
+from etl_assets.quality.contract import Contract
+
+#: A column that a stage's function may add: what it already knows to be wrong with a row (see `unreadable`).
+PROBLEMS = "_problems"
+_PROBLEM = pl.Struct({"check": pl.String, "column": pl.String, "value": pl.String})
+_VALUE_LENGTH = 200
+_EXAMPLES = 20
+
+
+@dataclass(frozen=True)
+class Bound:
+    """How many rows of one partition may be quarantined before the partition is refused: more than both is too many."""
+
+    share: float = 0.05
+    count: int = 20
+
+    def exceeded(self, rejected: int, rows: int) -> bool:
+        """Whether `rejected` of `rows` is too many."""
+        return rejected > self.count and rejected > self.share * rows
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found.
+
+    `failures` has one row per failed check: `row` (position in the audited frame), `check`, `column`, `value`.
+    """
+
+    good: pl.DataFrame = field(repr=False)
+    rejected: pl.DataFrame = field(repr=False)
+    failures: pl.DataFrame = field(repr=False)
+    errors: tuple[str, ...] = ()
+
+    def examples(self) -> dg.TableMetadataValue:
+        """Some of the failures as a table for the UI, at most five of each check."""
+        some = self.failures.group_by("column", "check", maintain_order=True).head(5).head(_EXAMPLES)
+        return table([{c: row[c] for c in ("check", "column", "value", "row")} for row in some.to_dicts()])
+
+    def counts(self) -> dg.TableMetadataValue:
+        """Failures per check as a table for the UI."""
+        counted = self.failures.group_by("check", "column").len("rows").sort("rows", "check", descending=[True, False])
+        return table(counted.to_dicts())
+
+
+def audit(frame: pl.DataFrame, contract: type[Contract]) -> Audit:
+    """Part a frame into rows that keep the contract and rows that do not.
+
+    The frame may carry further columns whose name begins with `_`; they stay with their rows. Values are not
+    changed. Never raises for bad data.
+    """
+    carried = [c for c in frame.columns if c.startswith("_")]
+    body = frame.drop(carried)
+    declared = contract.columns()
+    errors = _shape_errors(body, declared)
+    if errors:
+        return Audit(frame.clear(), frame.clear(), _no_failures(), tuple(errors))
+    body = body.select(list(declared))
+    failures = [_known_problems(frame), _geometry_failures(body, declared)]
+    try:
+        contract.validate(body, lazy=True)
+    except pandera.errors.SchemaErrors as found:
+        cases = found.failure_cases
+        whole = cases.filter(pl.col("index").is_null())
+        errors.extend(f"{case['check']}: {case['failure_case']}" for case in whole.head(_EXAMPLES).to_dicts())
+        failures.append(
+            cases.filter(pl.col("index").is_not_null()).select(
+                row=pl.col("index").cast(pl.Int64),
+                check="check",
+                column=pl.when(schema_context="Column").then("column").otherwise(pl.lit("")),
+                value=pl.col("failure_case").cast(pl.String).str.slice(0, _VALUE_LENGTH),
+            )
+        )
+    except pandera.errors.SchemaError as found:
+        errors.append(str(found)[:500])
+    failed = pl.concat(failures).unique(maintain_order=True).sort("row", maintain_order=True)
+    bad = pl.int_range(frame.height, eager=True).is_in(failed["row"].unique().implode())
+    good = frame.filter(~bad)
+    key = contract.place().key
+    if key:
+        repeated = good.filter(pl.struct(key).is_duplicated()).select(key)
+        if repeated.height:
+            first = ", ".join(f"{name}={value}" for name, value in repeated.row(0, named=True).items())
+            errors.append(f"the key ({', '.join(key)}) is not unique: {repeated.height} rows, such as {first}")
+    columns = [c for c in (*declared, *carried) if c != PROBLEMS]
+    return Audit(good.select(columns), frame.filter(bad).select(columns), failed, tuple(errors))
+
+
+def unreadable(readings: Mapping[str, tuple[str, pl.Expr]]) -> pl.Expr:
+    """The `_problems` column: values of the source that are there but could not be read.
+
+    `readings` gives, per column of the contract, the source's column and the expression that reads it.
+    """
+    problems = [
+        pl.when(pl.col(source).is_not_null() & expression.is_null()).then(
+            pl.struct(
+                check=pl.lit("readable"), column=pl.lit(name), value=pl.col(source).str.slice(0, _VALUE_LENGTH)
+            )
+        )
+        for name, (source, expression) in readings.items()
+    ]
+    return pl.concat_list(problems).list.drop_nulls().alias(PROBLEMS)
+
+
+def table(records: list[dict[str, object]]) -> dg.TableMetadataValue:
+    """Records as a table for the UI; values that it cannot show are shown as text."""
+
+    def shown(value: object) -> str | int | float | bool | None:
+        return value if value is None or isinstance(value, int | float | bool) else str(value)[:_VALUE_LENGTH]
+
+    rows = [dg.TableRecord({k: shown(v) for k, v in record.items()}) for record in records]
+    if rows:
+        return dg.MetadataValue.table(rows)
+    return dg.MetadataValue.table([], schema=dg.TableSchema(columns=[dg.TableColumn("none")]))
+
+
+def _shape_errors(body: pl.DataFrame, declared: Mapping[str, object]) -> list[str]:
+    errors = []
+    missing = [c for c in declared if c not in body.columns]
+    extra = [c for c in body.columns if c not in declared]
+    if missing or extra:
+        errors.append(f"columns: missing {missing or 'none'}, not in the contract {extra or 'none'}")
+    for name, column in declared.items():
+        wanted = column.dtype.type  # type: ignore[attr-defined]
+        if name in body.columns and body.schema[name] != wanted:
+            errors.append(f"column {name}: the type is {body.schema[name]}, the contract says {wanted}")
+    return errors
+
+
+def _no_failures() -> pl.DataFrame:
+    return pl.DataFrame(schema={"row": pl.Int64, "check": pl.String, "column": pl.String, "value": pl.String})
+
+
+def _known_problems(frame: pl.DataFrame) -> pl.DataFrame:
+    if PROBLEMS not in frame.columns:
+        return _no_failures()
+    listed = frame.select(PROBLEMS).with_row_index("row").filter(pl.col(PROBLEMS).list.len() > 0)
+    if listed.is_empty():
+        return _no_failures()
+    return listed.explode(PROBLEMS).unnest(PROBLEMS).with_columns(pl.col("row").cast(pl.Int64))
+
+
+def _geometry_failures(body: pl.DataFrame, declared: Mapping[str, object]) -> pl.DataFrame:
+    """What pandera cannot see in WKB: whether it is a geometry, of the declared type, valid and not empty."""
+    found = [_no_failures()]
+    for name, column in declared.items():
+        geometry = (column.metadata or {}).get("geometry")  # type: ignore[attr-defined]
+        if geometry is None:
+            continue
+        # Many rows share a point: judge each distinct value once.
+        values = body.select(name).drop_nulls().unique()
+        shapes = shapely.from_wkb(values[name].to_numpy(), on_invalid="ignore")
+        types = shapely.get_type_id(shapes)
+        wanted = getattr(shapely.GeometryType, geometry.type.upper())
+        verdict = pl.DataFrame(
+            {"null": shapely.is_missing(shapes), "type": types != wanted, "empty": shapely.is_empty(shapes),
+             "valid": shapely.is_valid(shapes)},
+        ).select(
+            pl.when("null").then(pl.lit("is_wkb"))
+            .when("type").then(pl.lit(f"is_{geometry.type.lower()}"))
+            .when("empty").then(pl.lit("is_not_empty"))
+            .when(~pl.col("valid")).then(pl.lit("is_valid_geometry"))
+            .alias("check")
+        )["check"]  # fmt: skip
+        wrong = values.with_columns(check=verdict).drop_nulls("check")
+        if wrong.height:
+            rows = body.select(name).with_row_index("row").join(wrong, on=name, how="inner")
+            found.append(
+                rows.select(
+                    row=pl.col("row").cast(pl.Int64),
+                    check="check",
+                    column=pl.lit(name),
+                    value=pl.col(name).bin.encode("hex").str.slice(0, 80),
+                )
+            )
+    return pl.concat(found)

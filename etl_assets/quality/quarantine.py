@@ -1,0 +1,71 @@
+"""Quarantine: the records that were not published, with the reason, so that nothing is lost and all can be replayed.
+
+`quarantine.<table>` is a table like any other, partitioned as the table that its records were kept out of. It is
+replaced together with that table's partition: a re-run never piles records up, and one that has become good leaves.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from etl_assets.quality.audit import Audit
+from etl_assets.storage.frames import text_hash
+from etl_assets.storage.table import PARTITION, SOURCE_ROW, Column, Partitioning, Table
+
+#: The partition of records that belong to none: no date, or one outside of the calendar.
+UNPLACED = "unplaced"
+
+_COLUMNS = (
+    Column("row_id", "text", "Identity of the record: a hash of what it holds and of how many equal ones precede it", False),
+    Column(PARTITION, "text", "Partition that the record was kept out of", False),
+    Column("reason", "text", "What is wrong, for a person", False),
+    Column("checks", "text[]", "The checks that failed", False),
+    Column("columns", "text[]", "The column of each failed check; empty where it concerns the whole row", False),
+    Column("values", "text[]", "The value that failed each check", False),
+    Column("record", "text", "The record as the source has it, as JSON", False),
+    Column("_source_sha256", "text", "SHA-256 of the landed file that holds the record", False),
+    Column(SOURCE_ROW, "bigint", "Number of the record in that file; the first record is 1", False),
+)  # fmt: skip
+
+
+def quarantine_table(name: str) -> Table:
+    """The quarantine of a table."""
+    return Table(
+        stage="quarantine",
+        name=name,
+        columns=_COLUMNS,
+        description=f"Records of {name} that break the contract, with the reason",
+        primary_key=("row_id", PARTITION),
+        partitioning=Partitioning(PARTITION, "value"),
+        sparse=True,
+    )
+
+
+def quarantined(audited: Audit, raw: pl.DataFrame, partitions: pl.Series) -> pl.DataFrame:
+    """The rejected rows of an audit as quarantine records, with the raw record each was made from.
+
+    `partitions` gives each rejected row's partition. `raw` holds the records, named by `_source_sha256`, `_source_row`.
+    """
+    reasons = audited.failures.group_by("row", maintain_order=True).agg(
+        reason=pl.format("{}: {} is {}", "check", "column", pl.col("value").fill_null("missing")).str.join("; "),
+        checks="check",
+        columns="column",
+        values=pl.col("value").fill_null(""),
+    )
+    rejected = audited.rejected.select(partitions.alias(PARTITION), "_source_sha256", SOURCE_ROW)
+    return records(pl.concat([rejected, reasons.sort("row").drop("row")], how="horizontal"), raw)
+
+
+def records(rejected: pl.DataFrame, raw: pl.DataFrame) -> pl.DataFrame:
+    """Quarantine records from rejected rows (place in the source, partition, reason) and the raw records."""
+    place = ["_source_sha256", SOURCE_ROW]
+    fields = [c for c in raw.columns if not c.startswith("_") or c == "_unparsed"]
+    bodies = raw.join(rejected.select(place), on=place, how="semi").select(
+        *place, record=pl.struct(fields).struct.json_encode()
+    )
+    joined = rejected.join(bodies, on=place, how="left", maintain_order="left")
+    nth = pl.col("record").cum_count().over("record", PARTITION)
+    identity = joined.select(pl.format("{}#{}", "record", nth)).to_series()
+    return joined.with_columns(row_id=text_hash(identity).cast(pl.String)).select(
+        [column.name for column in _COLUMNS]
+    )

@@ -1,0 +1,116 @@
+"""Every setting of the project, typed, in one place.
+
+A setting is read from the environment (`ETL_…`), else from a `.env` file in the working directory, else from what
+the embedded default wrote when it was started (`local.json` in `ETL_HOME`), else it has the default given here.
+Nothing else in the project reads the environment, but for the `AWS_…` variables, which obstore reads as AWS tools do.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import (
+    BaseSettings,
+    JsonConfigSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def home() -> Path:
+    """Where the embedded default keeps its state: `ETL_HOME`, or `.etl` beside the project."""
+    return Path(os.environ.get("ETL_HOME") or PROJECT / ".etl").resolve()
+
+
+class NotConfiguredError(RuntimeError):
+    """A setting that is needed has no value; the message names the variable and what to do."""
+
+
+class Settings(BaseSettings):
+    """The project's settings; each field is the variable `ETL_<FIELD>`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ETL_", env_file=".env", extra="ignore", env_ignore_empty=True, frozen=True
+    )
+
+    home: Path = Field(default_factory=home, description="State of the embedded default")
+    lake_url: str = Field(
+        default_factory=lambda: (home() / "lake").as_uri(),
+        description="The Parquet lake: a folder, file:///folder or s3://bucket/prefix",
+    )
+    warehouse_url: SecretStr | None = Field(
+        default=None, description="The PostGIS warehouse: postgresql://user:password@host:port/database"
+    )
+    dagster_storage_url: SecretStr | None = Field(
+        default=None, description="PostgreSQL for Dagster's own storage; without it, SQLite in DAGSTER_HOME"
+    )
+    dagster_ui_url: str = Field(default="http://127.0.0.1:3000", description="Where people open the UI")
+
+    sources: Literal["local", "live"] = Field(
+        default="local", description="`local` replays recordings, `live` asks the publishers"
+    )
+    local_sources_url: str | None = Field(
+        default=None, description="The local source server; written by the embedded default when it starts"
+    )
+    sample_data: Path | None = Field(
+        default=None, description="A folder of recordings for the local source server; default: the own sample"
+    )
+    sample_as_of: str | None = Field(
+        default=None, description="The local sources show their newest publication not after this date"
+    )
+
+    protest_events_url: str | None = Field(default=None, description="Another address of the event file")
+    us_counties_url: str | None = Field(default=None, description="Another address of the counties file")
+    eventdata_baseline: str | None = Field(
+        default=None,
+        description="GeoJSON or CSV with the rows that presentation.eventdata held before this project",
+    )
+
+    http_timeout: float = Field(default=60.0, gt=0, description="Seconds without a byte before a source hangs")
+    http_attempts: int = Field(default=4, ge=1, description="Attempts at a source that answers with a passing error")
+    http_retry_wait: float = Field(default=1.0, ge=0, description="Seconds before the second attempt; doubles")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put what the embedded default wrote below the environment and `.env`."""
+        embedded = JsonConfigSettingsSource(settings_cls, json_file=home() / "local.json")
+        return (init_settings, env_settings, dotenv_settings, embedded)
+
+    def warehouse(self) -> str:
+        """The warehouse's URL; raises NotConfiguredError when there is none."""
+        if self.warehouse_url is None:
+            raise NotConfiguredError(
+                "There is no warehouse: ETL_WAREHOUSE_URL is not set and the embedded default is not running. "
+                "Start it with `./dev up`, or set ETL_WAREHOUSE_URL=postgresql://user:password@host:port/database."
+            )
+        return self.warehouse_url.get_secret_value()
+
+    def source_url(self, override: str | None, *, local: str, live: str) -> str:
+        """The address of a source: its own variable if set, else the local server's path or the publisher's."""
+        if override:
+            return override
+        if self.sources == "live":
+            return live
+        if self.local_sources_url is None:
+            raise NotConfiguredError(
+                "There is no source to ask: the local source server is not running. "
+                "Start it with `./dev up`, or set ETL_SOURCES=live to ask the publishers."
+            )
+        return f"{self.local_sources_url.rstrip('/')}/{local}"
+
+
+def settings() -> Settings:
+    """The settings as they are now (read anew at each call: a few hundred microseconds, and never stale)."""
+    return Settings()

@@ -1,0 +1,56 @@
+"""How data is fetched: over HTTP, from files, from databases. Nothing here knows a dataset or where data goes.
+
+A source answers two questions: is there something new (`probe`: cheap, no download), and what is it (`fetch`: into a
+folder, with the facts that came with it).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Validators:
+    """What a source said of the version that is known, to ask for it conditionally."""
+
+    etag: str | None = None
+    last_modified: str | None = None
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What was fetched: a file, and what the source said of it."""
+
+    path: Path
+    url: str
+    validators: Validators
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class SourceError(RuntimeError):
+    """A source did not give what was asked; the message says which, what it answered and what to do."""
+
+
+class SourceUnavailableError(SourceError):
+    """A passing failure (connection, 429, 5xx), which was retried within its limit: another run may succeed."""
+
+
+class SourceRefusedError(SourceError):
+    """A lasting failure (404, an HTML page, a truncated or empty file): asking again will not help."""
+
+
+class Source(Protocol):
+    """Where a landed file comes from."""
+
+    #: File name extension of what is fetched, with the dot.
+    suffix: str
+
+    def probe(self, known: Validators | None) -> str | None:
+        """The version that the source has now, or None if it is the known one. Cheap: no download."""
+        ...
+
+    def fetch(self, folder: Path, known: Validators | None) -> Fetched | None:
+        """Fetch the source's file into a folder; None if it is the known version."""
+        ...

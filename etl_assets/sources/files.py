@@ -1,0 +1,272 @@
+"""Files: where whole-file sources come from, and how their records are read as text, every one of them.
+
+Reading is passthrough: names and values stay as the source has them. What a file cannot be read without (its
+encoding, its line ends) is dealt with here, and a record that is not like the others is kept, not dropped.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv
+
+from etl_assets.settings import Settings, settings
+from etl_assets.sources import Fetched, SourceRefusedError, Validators, http
+
+#: The column that holds a record which does not have the header's number of fields.
+UNPARSED = "_unparsed"
+#: PostgreSQL's text cannot hold NUL; it is read as the symbol for it, and the landed file keeps the byte.
+NUL_SYMBOL = "\u2400"
+#: Stands for a carriage return within a field while the file is parsed: to a CSV parser it would end the record.
+_LONE_CR = "\ue00d"
+_LARGEST_RECORD = 32 << 20
+
+
+@dataclass(frozen=True)
+class WebFile:
+    """A file that its publisher replaces as a whole.
+
+    `local` is its path at the local source server, `live` the publisher's address, and `setting` names the setting
+    that overrides both.
+    """
+
+    setting: str
+    local: str
+    live: str
+    suffix: str
+
+    def url(self) -> str:
+        """The address as it is configured now."""
+        configured = settings()
+        return configured.source_url(getattr(configured, self.setting), local=self.local, live=self.live)
+
+    def probe(self, known: Validators | None) -> str | None:
+        """See `Source.probe`."""
+        return http.probe(self.url(), known)
+
+    def fetch(self, folder: Path, known: Validators | None) -> Fetched | None:
+        """See `Source.fetch`."""
+        return http.download(self.url(), folder / f"fetched{self.suffix}", known)
+
+
+@dataclass(frozen=True)
+class OptionalFile:
+    """A file that the user may name by a setting, as a path or a URL; unset, it is a file without records."""
+
+    location: Callable[[Settings], str | None]
+    without: bytes
+    suffix: str
+
+    def probe(self, known: Validators | None) -> str | None:
+        """See `Source.probe`."""
+        location = self.location(settings())
+        if location and "://" in location:
+            return http.probe(location, known)
+        version = hashlib.sha256(self._read(location)).hexdigest()
+        return None if known and known.etag == version else version
+
+    def fetch(self, folder: Path, known: Validators | None) -> Fetched | None:
+        """See `Source.fetch`."""
+        location, to = self.location(settings()), folder / f"fetched{self.suffix}"
+        if location and "://" in location:
+            return http.download(location, to, known)
+        version = hashlib.sha256(data := self._read(location)).hexdigest()
+        if known and known.etag == version:
+            return None
+        to.write_bytes(data)
+        return Fetched(to, Path(location).name if location else "none configured", Validators(etag=version))
+
+    def _read(self, location: str | None) -> bytes:
+        if not location:
+            return self.without
+        try:
+            return Path(location).expanduser().read_bytes()
+        except OSError as error:
+            raise SourceRefusedError(f"The file {location} cannot be read: {error.strerror}.") from error
+
+
+def read_csv(path: Path, required: Sequence[str] = ()) -> pl.DataFrame:
+    """Every record of a delimited text file (commas, tabs or semicolons) as text, under the file's own column names.
+
+    Adds `_source_row` (1 is the first record) and `_unparsed`: a record that does not have the header's number of
+    fields stands there whole, with every column null. Empty fields are null. Text is UTF-8; single bytes that are
+    not are taken as Latin-1.
+
+    Raises SourceRefusedError for what is wrong with the file as a whole: no header, a required column missing, a
+    column twice, a quote that is never closed.
+    """
+    clean, has_lone_cr = _readable(path)
+    header, delimiter = _header(clean)
+    check_columns(path.name, header, required)
+    rows, malformed = _parse(clean, header, delimiter)
+    for number, text in malformed:
+        if "\n" in text:
+            raise SourceRefusedError(
+                f"Record {number} opens a quote that is not closed in its line: {text[:120]!r}… It swallows "
+                f"{text.count(chr(10))} lines. The file is refused; the last good one stays."
+            )
+    frame = pl.from_arrow(rows, rechunk=False)
+    assert isinstance(frame, pl.DataFrame)
+    bad = pl.Series([number for number, _ in malformed], dtype=pl.Int64)
+    numbers = pl.int_range(1, frame.height + len(malformed) + 1, dtype=pl.Int64, eager=True)
+    frame = frame.with_columns(
+        numbers.filter(~numbers.is_in(bad.implode())).alias("_source_row"), pl.lit(None, pl.String).alias(UNPARSED)
+    )
+    if malformed:
+        kept = pl.DataFrame({"_source_row": bad, UNPARSED: [text for _, text in malformed]})
+        frame = pl.concat([frame, kept], how="diagonal").sort("_source_row")
+    if has_lone_cr:
+        frame = frame.with_columns(pl.col(pl.String).str.replace_all(_LONE_CR, "\r", literal=True))
+    return frame
+
+
+def check_columns(file: str, found: Sequence[str], required: Sequence[str]) -> None:
+    """Refuse a file that lacks a required column or has one twice; the message has both lists."""
+    twice = sorted(name for name, count in Counter(found).items() if count > 1)
+    if twice:
+        raise SourceRefusedError(f"{file}: the columns {twice} are there more than once. The last good file stays.")
+    missing = [name for name in required if name not in found]
+    if missing:
+        raise SourceRefusedError(
+            f"{file}: required columns are missing: {missing}. It has: {list(found)}. If the source has renamed them, "
+            "teach the dataset the new names; the last good file stays."
+        )
+
+
+def _parse(path: Path, header: Sequence[str], delimiter: str) -> tuple[pa.Table, list[tuple[int, str]]]:
+    """The well-formed records, and number and text of the others."""
+    malformed: list[tuple[int | None, str]] = []
+
+    def keep(row: pyarrow.csv.InvalidRow) -> str:
+        malformed.append((row.number, row.text))
+        return "skip"
+
+    def read(threads: bool) -> pa.Table:
+        malformed.clear()
+        try:
+            return pyarrow.csv.read_csv(
+                path,
+                read_options=pyarrow.csv.ReadOptions(use_threads=threads, block_size=_LARGEST_RECORD),
+                parse_options=pyarrow.csv.ParseOptions(
+                    delimiter=delimiter, newlines_in_values=True, invalid_row_handler=keep
+                ),
+                convert_options=pyarrow.csv.ConvertOptions(
+                    column_types=dict.fromkeys(header, pa.string()),
+                    null_values=[""],
+                    strings_can_be_null=True,
+                    check_utf8=False,
+                ),
+            )
+        except pa.ArrowInvalid as error:
+            raise SourceRefusedError(f"{path.name} is not readable as delimited text: {error}.") from error
+
+    table = read(threads=True)
+    if malformed:
+        table = read(threads=False)  # only then does the parser count records; the header is number 1
+    return table, [((number or 0) - 1, text) for number, text in malformed]
+
+
+def _header(path: Path) -> tuple[list[str], str]:
+    """The column names, and the delimiter: the one of comma, tab and semicolon that the header has most of."""
+    with path.open(encoding="utf-8", newline="\n") as file:
+        line = file.readline().rstrip("\r\n")
+    if not line:
+        raise SourceRefusedError(f"{path.name} has no header. The last good file stays.")
+    delimiter = max(",\t;", key=line.count)
+    return next(csv.reader([line], delimiter=delimiter)), delimiter
+
+
+def _latin1(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return error.object[error.start : error.end].decode("latin-1"), error.end
+
+
+codecs.register_error("latin1", _latin1)
+
+
+def _readable(path: Path) -> tuple[Path, bool]:
+    """The file itself if a parser reads it as it is, else a mended copy beside it; and whether fields hold lone CRs."""
+    lone = re.compile(rb"\r(?!\n)")
+    needed = has_lone_cr = False
+    with path.open("rb") as file:
+        for number, chunk in enumerate(_chunks(file)):
+            has_lone_cr = has_lone_cr or lone.search(chunk) is not None
+            needed = needed or has_lone_cr or b"\0" in chunk or not _is_utf8(chunk)
+            needed = needed or (number == 0 and chunk.startswith(codecs.BOM_UTF8))
+    if not needed:
+        return path, False
+    mended = path.with_name(f"mended-{path.name}")
+    with path.open("rb") as file, mended.open("wb") as sink:
+        for number, chunk in enumerate(_chunks(file)):
+            text = chunk.removeprefix(codecs.BOM_UTF8) if number == 0 else chunk
+            text = text if _is_utf8(text) else text.decode("utf-8", errors="latin1").encode()
+            text = lone.sub(_LONE_CR.encode(), text).replace(b"\0", NUL_SYMBOL.encode())
+            sink.write(text)
+    return mended, has_lone_cr
+
+
+def _chunks(file: object, size: int = 8 << 20):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    """Blocks of a file that end at the end of a line."""
+    rest = b""
+    while block := file.read(size):  # type: ignore[attr-defined]
+        cut = block.rfind(b"\n") + 1
+        if cut:
+            yield rest + block[:cut]
+            rest = block[cut:]
+        else:
+            rest += block
+    if rest:
+        yield rest
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+
+
+def read_geojson(path: Path, required: Sequence[str] = ()) -> pl.DataFrame:
+    """Every feature of a GeoJSON FeatureCollection as text: `id`, its properties, `geometry` (GeoJSON).
+
+    Adds `_source_row`. Raises SourceRefusedError for a file that is no FeatureCollection or lacks a required property
+    in all of its features.
+    """
+    try:
+        document = json.loads(path.read_bytes().decode("utf-8-sig", errors="latin1"))
+    except json.JSONDecodeError as error:
+        raise SourceRefusedError(
+            f"{path.name} is not whole JSON (line {error.lineno}, column {error.colno}: {error.msg})."
+        ) from error
+    features = document.get("features") if isinstance(document, dict) else None
+    if not isinstance(features, list) or not all(isinstance(feature, dict) for feature in features):
+        raise SourceRefusedError(f"{path.name} is JSON, but not a GeoJSON FeatureCollection.")
+    names = list(dict.fromkeys(name for feature in features for name in feature.get("properties") or {}))
+    check_columns(path.name, ["id", "geometry", *names], required)
+    columns: dict[str, list[str | None]] = {"id": [_text(feature.get("id")) for feature in features]}
+    for name in names:
+        columns[name] = [_text((feature.get("properties") or {}).get(name)) for feature in features]
+    columns["geometry"] = [_text(feature.get("geometry")) for feature in features]
+    return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)).with_row_index("_source_row", offset=1).cast(
+        {"_source_row": pl.Int64}
+    )
+
+
+def _text(value: object) -> str | None:
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    return text.replace("\0", NUL_SYMBOL)

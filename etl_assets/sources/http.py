@@ -1,0 +1,154 @@
+"""One HTTP client for all sources: conditional requests, retries with backoff, and answers that are what they say.
+
+Passing errors (429 with its Retry-After, 5xx, connections) are asked again within a limit; lasting ones (other 4xx,
+an HTML page where data was asked for, fewer bytes than announced) are refused at once.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import logging
+import random
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import requests
+
+from etl_assets.settings import settings
+from etl_assets.sources import Fetched, SourceRefusedError, SourceUnavailableError, Validators
+
+log = logging.getLogger(__name__)
+
+USER_AGENT = "etl-assets (https://dagster.io; data pipeline)"
+_PASSING = {408, 425, 429, 500, 502, 503, 504}
+_LONGEST_WAIT = 120.0
+_KEPT_HEADERS = ("ETag", "Last-Modified", "Content-Type", "Content-Length", "Date")
+
+
+def probe(url: str, known: Validators | None) -> str | None:
+    """Ask with HEAD whether there is another version than the known one: its ETag or date, or None."""
+    response = _with_retries(url, lambda session: session.head(url, headers=_conditions(known), allow_redirects=True))
+    if response.status_code == 304:
+        return None
+    version = response.headers.get("ETag") or response.headers.get("Last-Modified")
+    if known and version and version in (known.etag, known.last_modified):
+        return None  # a server that does not honour conditions
+    return version or f"unversioned-{datetime.now(UTC):%Y-%m-%d}"
+
+
+def download(url: str, to: Path, known: Validators | None = None) -> Fetched | None:
+    """Fetch `url` into the file `to`; None if the known version is still the one.
+
+    Raises SourceRefusedError for an answer that asking again will not mend, SourceUnavailableError when the attempts
+    are used up. `to` is whole or is not used.
+    """
+
+    def get(session: requests.Session) -> requests.Response:
+        with session.get(url, headers=_conditions(known), stream=True) as response:
+            if response.status_code == 200:
+                received = 0
+                with to.open("wb") as sink:
+                    for chunk in response.iter_content(1 << 20):
+                        sink.write(chunk)
+                        received += len(chunk)
+                announced = response.headers.get("Content-Length")
+                if announced and "Content-Encoding" not in response.headers and received != int(announced):
+                    raise requests.exceptions.ChunkedEncodingError(f"{received} of {announced} bytes came")
+            return response
+
+    response = _with_retries(url, get)
+    if response.status_code == 304:
+        return None
+    refuse_page(url, to, response.headers.get("Content-Type", ""))
+    headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
+    return Fetched(to, public(url), Validators(headers.get("ETag"), headers.get("Last-Modified")), headers)
+
+
+def public(url: str) -> str:
+    """A URL without what may be secret: user, password and query."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return urlunsplit((parts.scheme, f"{host}:{parts.port}" if parts.port else host, parts.path, "", ""))
+
+
+def refuse_page(url: str, path: Path, content_type: str) -> None:
+    """Refuse an empty answer, and an HTML page that came where data was asked for."""
+    with path.open("rb") as file:
+        start = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not start:
+        raise SourceRefusedError(f"{public(url)} answered with nothing. The last good file stays.")
+    if start.startswith((b"<!doctype html", b"<html")) or content_type.startswith("text/html"):
+        raise SourceRefusedError(
+            f"{public(url)} answered with an HTML page instead of data ({content_type or 'no content type'}): it has "
+            "moved, wants a login or is under maintenance. Open it in a browser; the last good file stays."
+        )
+
+
+def _conditions(known: Validators | None) -> dict[str, str]:
+    conditions = {}
+    if known and known.etag:
+        conditions["If-None-Match"] = known.etag
+    elif known and known.last_modified:
+        conditions["If-Modified-Since"] = known.last_modified
+    return conditions
+
+
+def _with_retries(url: str, ask: Callable[[requests.Session], requests.Response]) -> requests.Response:
+    configured = settings()
+    failure = ""
+    with requests.Session() as session:
+        session.headers["User-Agent"] = USER_AGENT
+        session.request = _with_timeout(session.request, configured.http_timeout)  # type: ignore[method-assign]
+        for attempt in range(1, configured.http_attempts + 1):
+            wait = configured.http_retry_wait * 2 ** (attempt - 1) * random.uniform(0.75, 1.25)  # noqa: S311 jitter
+            try:
+                response = ask(session)
+            except requests.RequestException as error:
+                failure = f"{type(error).__name__}: {_reason(error)}"
+            else:
+                if response.status_code in (200, 304):
+                    return response
+                failure = f"HTTP {response.status_code} {response.reason}"
+                if response.status_code not in _PASSING:
+                    raise SourceRefusedError(
+                        f"{public(url)} answered {failure}. Asking again will not help: check the address. "
+                        "The last good file stays."
+                    )
+                wait = max(wait, _retry_after(response))
+            if attempt < configured.http_attempts:
+                log.warning("%s: %s; asking again in %.1f s", public(url), failure, wait)
+                time.sleep(min(wait, _LONGEST_WAIT))
+    raise SourceUnavailableError(
+        f"{public(url)} could not be reached in {configured.http_attempts} attempts ({failure}). "
+        "The last good file stays; run again later."
+    )
+
+
+def _with_timeout(request: Callable[..., requests.Response], seconds: float) -> Callable[..., requests.Response]:
+    def timed(*args: object, **kwargs: object) -> requests.Response:
+        return request(*args, **{"timeout": (min(10.0, seconds), seconds)} | kwargs)
+
+    return timed
+
+
+def _retry_after(response: requests.Response) -> float:
+    value = response.headers.get("Retry-After", "").strip()
+    if value.isdigit():
+        return float(value)
+    if value:
+        try:
+            return max(0.0, (email.utils.parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+        except (TypeError, ValueError):
+            return 0.0
+    return 0.0
+
+
+def _reason(error: requests.RequestException) -> str:
+    """The innermost cause: what requests says around it names the address with its query."""
+    cause: BaseException = error
+    while (inner := cause.__cause__ or cause.__context__) is not None:
+        cause = inner
+    return str(cause)[:200]

@@ -1,0 +1,102 @@
+"""The declaration of a dataset, and what is remembered of every stage that is built for it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+
+from etl_assets.quality.audit import Bound
+from etl_assets.sources import Source
+from etl_assets.storage.table import Table
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Where a dataset comes from and who answers for it; all of it is shown in the UI with each of its assets."""
+
+    name: str
+    title: str
+    publisher: str
+    homepage: str
+    licence: str
+    citation: str
+    cadence: str
+    owner: str = "team:data"
+    #: The days, months or years that its refined table is partitioned by; None for a table without partitions.
+    partitions: dg.TimeWindowPartitionsDefinition | None = None
+    #: Partitions in one run of a backfill.
+    batch: int = 100
+    #: How many rows of one partition may be quarantined before the partition is refused.
+    bound: Bound = field(default_factory=Bound)
+    #: A file that is smaller than the last good one by more than this share is refused.
+    max_shrink: float = 0.5
+
+    def metadata(self) -> dict[str, Any]:
+        """The declaration as metadata of an asset."""
+        return {
+            "source": dg.MetadataValue.url(self.homepage),
+            "publisher": self.publisher,
+            "licence": self.licence,
+            "citation": self.citation,
+            "cadence": self.cadence,
+        }
+
+
+@dataclass(frozen=True)
+class Input:
+    """An upstream of a stage: its asset, its table (None: a landed file), and how its partitions meet the stage's.
+
+    `by_partition`: a partition of the stage is made from the upstream's partition of the same key, not from all of it.
+    """
+
+    key: dg.AssetKey
+    table: Table | None
+    by_partition: bool
+    columns: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What the house knows of an asset: its dataset, its table or its source, and what it is made from."""
+
+    key: dg.AssetKey
+    dataset: Dataset
+    table: Table | None
+    source: Source | None = None
+    inputs: Mapping[str, Input] = field(default_factory=dict)
+    partitions: dg.TimeWindowPartitionsDefinition | None = None
+    code_version: str = "1"
+
+    @property
+    def whole(self) -> bool:
+        """Whether the asset is made in one piece, though its table may be cut into partitions."""
+        return self.partitions is None
+
+    def made_from(self, partition: str, versions: Mapping[str, Mapping[str, str]]) -> str:
+        """The digest of what a partition is made from: the declaration, and the versions of its inputs.
+
+        `versions` gives, per input, the content hash of each of its partitions.
+        """
+        lines = [self.table.fingerprint() if self.table else "", self.code_version]
+        for name, source in sorted(self.inputs.items()):
+            found = versions[name]
+            if source.by_partition and not self.whole:
+                found = {partition: found[partition]} if partition in found else {}
+            lines.extend(f"{source.key.to_user_string()} {key} {found[key]}" for key in sorted(found))
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+#: Every asset that the stage decorators have made, in the order in which data flows.
+SPECS: dict[dg.AssetKey, Spec] = {}
+
+
+def remember(spec: Spec) -> Spec:
+    """Register an asset; an asset key may be declared once."""
+    if spec.key in SPECS:
+        raise ValueError(f"The asset {spec.key.to_user_string()} is declared twice")
+    SPECS[spec.key] = spec
+    return spec

@@ -1,0 +1,89 @@
+"""The landing stage: the bytes exactly as received, or none at all."""
+
+import email.utils
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+
+from etl_assets.sources import Fetched, Source, SourceError, SourceRefusedError, Validators
+from etl_assets.stages.dataset import Dataset, Spec, remember
+from etl_assets.storage.configured import landing_store
+from etl_assets.storage.landing import Manifest, sha256
+
+
+def landing(dataset: Dataset, source: Source, *, table: str | None = None) -> dg.AssetsDefinition:
+    """The asset `landing/<table>`: asks the source, and lands its file if it is another than the last one.
+
+    The step fails, and the last good file stays, if the source cannot be reached, answers with something else than
+    data, or with much less than before (`Dataset.max_shrink`).
+    """
+    name = table or dataset.name
+    spec = remember(Spec(dg.AssetKey(["landing", name]), dataset, None, source))
+
+    @dg.asset(
+        key=spec.key,
+        group_name=dataset.name,
+        description=f"{dataset.title}: the source's file exactly as received.",
+        metadata=dataset.metadata(),
+        owners=[dataset.owner],
+        kinds={"file"},
+        io_manager_key="landing_io",
+        pool=f"source_{dataset.name}",
+    )
+    def land(context: dg.AssetExecutionContext) -> Iterator[dg.Output[object]]:
+        store = landing_store(name)
+        known = store.current()
+        try:
+            with tempfile.TemporaryDirectory(prefix="etl-fetch-") as folder:
+                validators = Validators(known.etag, known.last_modified) if known else None
+                fetched = source.fetch(Path(folder), validators)
+                manifest = known if fetched is None else _manifest(dataset, source, fetched, context.run_id)
+                assert manifest is not None
+                if known and manifest.size < known.size * (1 - dataset.max_shrink):
+                    raise SourceRefusedError(
+                        f"{manifest.url} gave {manifest.size:,} bytes, the last good file has {known.size:,}: it shrank "
+                        f"by more than {dataset.max_shrink:.0%}. If that is right, raise max_shrink of the dataset "
+                        f"{dataset.name} for one run; the last good file stays."
+                    )
+                same = known is not None and manifest.sha256 == known.sha256
+                yield dg.Output(
+                    (manifest, None if fetched is None else fetched.path),
+                    data_version=dg.DataVersion(manifest.sha256),
+                    metadata={
+                        "new": not same,
+                        "sha256": manifest.sha256,
+                        "bytes": manifest.size,
+                        "url": manifest.url,
+                        "fetched_at": manifest.fetched_at,
+                        "published_at": manifest.published_at,
+                        "lake": dg.MetadataValue.path(store.address(manifest)),
+                        "headers": manifest.headers,
+                    },
+                )
+        except SourceError as error:
+            raise dg.Failure(f"{dataset.name}: {error}", allow_retries=False) from error
+
+    return land
+
+
+def _manifest(dataset: Dataset, source: Source, fetched: Fetched, run_id: str) -> Manifest:
+    now = datetime.now(UTC)
+    modified = fetched.validators.last_modified
+    published = email.utils.parsedate_to_datetime(modified).astimezone(UTC) if modified else now
+    return Manifest(
+        sha256=sha256(fetched.path),
+        size=fetched.path.stat().st_size,
+        suffix=source.suffix,
+        url=fetched.url,
+        fetched_at=now.isoformat(timespec="seconds"),
+        published_at=published.isoformat(timespec="seconds"),
+        etag=fetched.validators.etag,
+        last_modified=modified,
+        headers=fetched.headers,
+        licence=dataset.licence,
+        citation=dataset.citation,
+        run_id=run_id,
+    )

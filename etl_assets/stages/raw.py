@@ -1,0 +1,216 @@
+"""The raw stage: every record of a landed file, the source's own names, nothing dropped or mended.
+
+A whole-file source is published again and again with few changes. So the raw table is cut into the partitions that
+the refined table has, and only those whose records differ from what is there are published anew: downstream, exactly
+those are out of date.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence, Set
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from etl_assets.quality.audit import table as ui_table
+from etl_assets.quality.drift import column_drift
+from etl_assets.quality.quarantine import UNPLACED, quarantine_table, records
+from etl_assets.sources import SourceRefusedError
+from etl_assets.sources.files import UNPARSED
+from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, remember
+from etl_assets.stages.profile import preview
+from etl_assets.storage.frames import row_text, text_hash
+from etl_assets.storage.configured import publisher
+from etl_assets.storage.landing import LandedFile, Manifest
+from etl_assets.storage.table import PARTITION, SOURCE_ROW, WHOLE, Column, Part, Partitioning, Publication, Table
+
+#: Hash of a record's text: what says whether two records are the same.
+ROW_HASH = "_row_hash"
+_BOOKKEEPING = {
+    PARTITION: Column(PARTITION, "text", "Partition of the refined table that the record belongs to", nullable=False),
+    SOURCE_ROW: Column(SOURCE_ROW, "bigint", "Number of the record in the landed file, from 1", nullable=False),
+    "_published_at": Column("_published_at", "timestamp with time zone", "When the source published the file", nullable=False),
+    ROW_HASH: Column(ROW_HASH, "bigint", "XXH3 hash of the record's text", nullable=False),
+}  # fmt: skip
+_SUMMARY_SHOWN = 50
+
+
+def raw(
+    dataset: Dataset,
+    landed: dg.AssetsDefinition,
+    *,
+    required: Sequence[str],
+    partition: pl.Expr | None = None,
+    table: str | None = None,
+) -> Callable[[Callable[[Path], pl.DataFrame]], dg.AssetsDefinition]:
+    """Decorate a function that reads a landed file's records as text, with `_source_row`.
+
+    `required` columns must be there. `partition` gives the partition key of a record, null where it has none: such
+    records stay in the raw table and are quarantined as `unplaced`. Without it, the table has no partitions.
+    """
+    name = table or dataset.name
+    source = SPECS[landed.key]
+    declared = [Column(c, "text", "As the source has it") for c in (*required, UNPARSED)]
+    spec = remember(
+        Spec(
+            dg.AssetKey(["raw", name]),
+            dataset,
+            Table(
+                "raw", name, (*declared, *_BOOKKEEPING.values()), description=f"{dataset.title}: every record as landed",
+                partitioning=None if partition is None else Partitioning(PARTITION, "value"),
+            ),
+            inputs={"landed": Input(source.key, None, by_partition=False)},
+        )
+    )  # fmt: skip
+
+    def decorate(read: Callable[[Path], pl.DataFrame]) -> dg.AssetsDefinition:
+        @dg.asset(
+            key=spec.key,
+            group_name=dataset.name,
+            description=f"{dataset.title}: every record of the landed file, as text. {read.__doc__ or ''}".strip(),
+            metadata=dataset.metadata() | {"dagster/table_name": f"raw.{name}"},
+            owners=[dataset.owner],
+            kinds={"parquet", "postgres"},
+            ins={"landed": dg.AssetIn(source.key, input_manager_key="landing_io")},
+            io_manager_key="table_io",
+            output_required=False,
+            check_specs=[
+                dg.AssetCheckSpec("readable", asset=spec.key, blocking=True, description="The file can be read as records"),
+                dg.AssetCheckSpec("columns", asset=spec.key, description="The columns are those of the last file"),
+            ],
+        )  # fmt: skip
+        def step(context: dg.AssetExecutionContext, landed: LandedFile) -> Iterator[Any]:
+            yield from _read(context, spec, read, required, partition, landed)
+
+        return step
+
+    return decorate
+
+
+def _read(
+    context: dg.AssetExecutionContext,
+    spec: Spec,
+    read: Callable[[Path], pl.DataFrame],
+    required: Sequence[str],
+    partition: pl.Expr | None,
+    landed: LandedFile,
+) -> Iterator[Any]:
+    manifest = landed.manifest
+    declared = spec.table
+    assert declared is not None
+    try:
+        with landed.open() as path:
+            frame = read(path)
+        missing = [c for c in required if c not in frame.columns]
+        if missing:
+            raise SourceRefusedError(f"required columns are missing: {missing}. It has: {frame.columns}.")
+        if frame.is_empty() and not spec.dataset.max_shrink >= 1:
+            raise SourceRefusedError("the file has a header and no record.")
+    except SourceRefusedError as error:
+        message = f"{spec.dataset.name}, landed file {manifest.sha256[:12]} from {manifest.url}: {error}"
+        yield dg.AssetCheckResult(passed=False, check_name="readable", description=message, metadata={"file": manifest.url})
+        raise dg.Failure(message, allow_retries=False) from error
+    columns = [c for c in frame.columns if not c.startswith("_")]
+    frame = _placed(frame, columns, partition, manifest)
+    table = _widened(declared, columns)
+    before = publisher().warehouse.facts(table.full_name)
+    made_from = spec.made_from(WHOLE, {"landed": {WHOLE: manifest.sha256}})
+    keys = before.keys() - {WHOLE} if table.partitioning else {WHOLE}
+    parts = _parts(frame, keys, made_from)
+    digest = hashlib.sha256("\n".join(f"{part.key} {part.digest}" for part in parts).encode()).hexdigest()
+    unplaced = frame.filter(pl.col(PARTITION) == UNPLACED)
+    publications = [Publication(table, parts, whole=made_from if table.partitioning else None)]
+    if table.partitioning:
+        kept_out = Part(UNPLACED, _quarantine(unplaced), made_from)
+        publications.append(Publication(quarantine_table(table.name), [kept_out]))
+    changed = [p.key for p in parts if p.key not in before or before[p.key].content_hash != p.digest]
+    placed = [p for p in parts if p.key != UNPLACED]
+    drift = column_drift(columns, context.instance.get_latest_materialization_event(spec.key))
+    yield dg.Output(
+        publications,
+        data_version=dg.DataVersion(digest),
+        metadata={
+            "dagster/row_count": frame.height,
+            "columns": columns,
+            "landed_file": manifest.sha256,
+            "partitions_changed": len([k for k in changed if k != UNPLACED]),
+            "partitions_unchanged": len([p for p in placed if p.key not in changed]),
+            "changed": changed[:_SUMMARY_SHOWN],
+            "unparsed": frame[UNPARSED].count() if UNPARSED in frame.columns else 0,
+            "unplaced": unplaced.height,
+            "preview": preview(frame.select(columns)),
+        },
+    )
+    context.log.info(
+        f"{table.full_name}: {frame.height} records, {len(changed)} of {len(parts)} partitions changed"
+    )
+    yield dg.AssetCheckResult(passed=True, check_name="readable", metadata={"records": frame.height})
+    yield dg.AssetCheckResult(
+        passed=not drift,
+        check_name="columns",
+        severity=dg.AssetCheckSeverity.WARN,
+        description=None if not drift else "; ".join(f"{row['column']} is {row['change']}" for row in drift),
+        metadata={"drift": ui_table(list(drift))},
+    )
+
+
+def _placed(frame: pl.DataFrame, columns: Sequence[str], partition: pl.Expr | None, manifest: Manifest) -> pl.DataFrame:
+    """The frame with its bookkeeping columns."""
+    if UNPARSED not in frame.columns:
+        frame = frame.with_columns(pl.lit(None, pl.String).alias(UNPARSED))
+    key = pl.lit(WHOLE) if partition is None else partition.fill_null(UNPLACED)
+    published = pl.lit(manifest.published_at).str.to_datetime(time_zone="UTC", time_unit="us")
+    hashes = [
+        text_hash(part.select(row_text([*columns, UNPARSED])).to_series())
+        for part in frame.iter_slices(100_000)  # the text of all rows at once would double the memory
+    ]
+    return frame.with_columns(
+        key.alias(PARTITION),
+        pl.concat(hashes).reinterpret(signed=True).alias(ROW_HASH) if hashes else pl.lit(0, pl.Int64).alias(ROW_HASH),
+        published.alias("_published_at"),
+        pl.lit(manifest.sha256).alias("_source_sha256"),
+    ).select(*columns, UNPARSED, PARTITION, SOURCE_ROW, "_published_at", ROW_HASH, "_source_sha256")
+
+
+def _widened(table: Table, columns: Sequence[str]) -> Table:
+    """The raw table with the columns that the file has beyond the required ones."""
+    own = {c.name: c for c in table.columns}
+    found = [own.get(c, Column(c, "text", "As the source has it")) for c in columns]
+    return Table(
+        table.stage, table.name, (*found, own[UNPARSED], *_BOOKKEEPING.values()), table.description,
+        partitioning=table.partitioning,
+    )  # fmt: skip
+
+
+def _parts(frame: pl.DataFrame, known: Set[str], made_from: str) -> list[Part]:
+    """The frame cut into its partitions, and an empty one for each that it no longer has.
+
+    A partition's digest says which records it holds, in whatever order they stand in the file.
+    """
+    cut = frame.sort(PARTITION, SOURCE_ROW).partition_by(PARTITION, as_dict=True)
+    found = {str(key[0]): part for key, part in cut.items()}
+    return [_part(key, found.get(key, frame.clear()), made_from) for key in sorted(found.keys() | known)]
+
+
+def _part(key: str, frame: pl.DataFrame, made_from: str) -> Part:
+    return Part(key, frame, made_from, hashlib.sha256(frame[ROW_HASH].sort().to_numpy().tobytes()).hexdigest())
+
+
+def _quarantine(unplaced: pl.DataFrame) -> pl.DataFrame:
+    parsed = pl.col(UNPARSED).is_null()
+    reason = (
+        pl.when(parsed)
+        .then(pl.lit("placeable: the record names no partition of the calendar"))
+        .otherwise(pl.lit("fields: the record does not have the header's number of fields"))
+    )
+    rejected = unplaced.select(
+        PARTITION,
+        "_source_sha256",
+        SOURCE_ROW,
+        reason=reason,
+        checks=pl.concat_list(pl.when(parsed).then(pl.lit("placeable")).otherwise(pl.lit("fields"))),
+        columns=pl.concat_list(pl.lit("")),
+        values=pl.concat_list(pl.col(UNPARSED).fill_null("").str.slice(0, 200)),
+    )
+    return records(rejected, unplaced)

@@ -1,0 +1,93 @@
+"""What is out of date: partitions whose inputs are not the ones that they were made from.
+
+Every published partition has on record the digest of what it was made from (its declaration and the content of its
+inputs). Compared with what its inputs hold now, that says what has to be made again, whatever happened in between: a
+corrected source, a killed run, another declaration. Content decides, not time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import dagster as dg
+
+from etl_assets.stages.dataset import SPECS, Input, Spec
+from etl_assets.storage.configured import lake, landing_store, warehouse
+from etl_assets.storage.lake import Facts, Lake
+from etl_assets.storage.table import WHOLE, Table
+from etl_assets.storage.warehouse import Warehouse
+
+
+@dataclass(frozen=True)
+class State:
+    """What is published now, asked for once: make another one after something has been published."""
+
+    instance: dg.DagsterInstance
+    _facts: dict[str, dict[str, Facts]] = field(default_factory=dict)
+
+    @cached_property
+    def _lake(self) -> Lake:
+        return lake()
+
+    @cached_property
+    def _warehouse(self) -> Warehouse:
+        return warehouse()
+
+    def facts(self, table: Table) -> dict[str, Facts]:
+        """The bookkeeping of a table's partitions."""
+        if table.full_name not in self._facts:
+            self._facts[table.full_name] = self._warehouse.facts(table.full_name)
+        return self._facts[table.full_name]
+
+    def versions(self, source: Input) -> dict[str, str] | None:
+        """The content hash of every partition that an input has now; None if it was never made."""
+        if source.table is None:
+            manifest = landing_store(source.key.path[-1]).current()
+            return {WHOLE: manifest.sha256} if manifest else None
+        known = self.facts(source.table)
+        cut = source.table.partitioning is not None
+        return {k: f.content_hash for k, f in known.items() if not (cut and k == WHOLE)} if known else None
+
+    def out_of_date(self, spec: Spec) -> set[str]:
+        """The partitions of an asset that have to be made again; `WHOLE` for an asset without partitions.
+
+        Empty for a landing asset (its source decides), and for an asset one of whose inputs does not exist yet.
+        """
+        if spec.table is None:
+            return set()
+        found = {name: self.versions(source) for name, source in spec.inputs.items()}
+        versions = {name: known for name, known in found.items() if known is not None}
+        if len(versions) < len(found):
+            return set()
+        known = self.facts(spec.table)
+        if spec.whole:
+            wanted = {WHOLE: spec.made_from(WHOLE, versions)}
+        else:
+            wanted = {key: spec.made_from(key, versions) for key in self._candidates(spec, versions, known)}
+        stored = self._lake.partitions(spec.table)
+        stale = {k for k, digest in wanted.items() if k not in known or known[k].made_from != digest}
+        if spec.whole:
+            if any(k not in stored for k in known if not (spec.table.partitioning and k == WHOLE)):
+                stale.add(WHOLE)
+            if self.instance.get_latest_materialization_event(spec.key) is None:
+                stale.add(WHOLE)
+            return stale
+        unfinished = self.instance.event_log_storage.get_latest_asset_partition_materialization_attempts_without_materializations(
+            spec.key
+        )
+        recorded = self.instance.get_materialized_partitions(spec.key)
+        return stale | {k for k in wanted if k not in stored or k not in recorded or k in unfinished}
+
+    def _candidates(
+        self, spec: Spec, versions: Mapping[str, Mapping[str, str]], known: Mapping[str, Facts]
+    ) -> set[str]:
+        assert spec.partitions is not None
+        there = {k for name, source in spec.inputs.items() if source.table and source.table.partitioning for k in versions[name]}
+        return (there | known.keys()) & set(spec.partitions.get_partition_keys())
+
+
+def in_order() -> list[Spec]:
+    """All assets in the order in which data flows."""
+    return list(SPECS.values())

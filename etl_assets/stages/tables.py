@@ -1,0 +1,428 @@
+"""The refined and presentation stages: audited tables, published partition by partition.
+
+Audit, then publish: a step judges its frame before anything is written. Rows that break the contract go to
+quarantine; a partition with too many of them, or whose frame is wrong as a whole, is not written at all and keeps its
+last good state, while the run's other partitions are published.
+"""
+
+import inspect
+import time
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+import geopandas as gpd
+import polars as pl
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData,
+)
+
+from etl_assets.quality.audit import Audit, audit
+from etl_assets.quality.audit import table as ui_table
+from etl_assets.quality.contract import Contract, storage_table, ui_schema
+from etl_assets.quality.drift import volume_drift
+from etl_assets.quality.quarantine import quarantine_table, quarantined
+from etl_assets.stages.conditions import when_out_of_date
+from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, remember
+from etl_assets.stages.profile import preview, profile
+from etl_assets.storage.frames import from_geopandas, to_geopandas
+from etl_assets.storage.configured import publisher
+from etl_assets.storage.io_managers import published_metadata
+from etl_assets.storage.lake import Loaded
+from etl_assets.storage.table import PARTITION, SOURCE_ROW, WHOLE, Part, Publication, Table
+
+Frame = pl.DataFrame | gpd.GeoDataFrame
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a stage's function gives when a frame alone does not say it all.
+
+    `merged` are the raw rows that went into other rows (duplicates): they are accounted for, not lost. `metadata` is
+    shown in the UI with the materialization (maps and plots: on assets without partitions only).
+    """
+
+    frame: Frame
+    merged: pl.DataFrame | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+
+@dataclass(frozen=True)
+class Of:
+    """An upstream asset, of which only some columns are needed, or all partitions whichever are being made."""
+
+    asset: dg.AssetsDefinition
+    columns: Sequence[str] | None = None
+    all_partitions: bool = False
+
+
+Upstream = dg.AssetsDefinition | Of
+Decorator = Callable[[Callable[..., Frame | Result]], dg.AssetsDefinition]
+
+
+def refined(dataset: Dataset, contract: type[Contract], **inputs: Upstream) -> Decorator:
+    """Decorate a function that types, keys, corrects and deduplicates raw records.
+
+    The input named `raw` is accounted for: every one of its rows is published, quarantined or merged. The function
+    keeps the raw columns whose names begin with `_`.
+    """
+    return _stage(dataset, contract, inputs, accounted="raw", partitions=dataset.partitions)
+
+
+def presentation(
+    dataset: Dataset,
+    contract: type[Contract],
+    *,
+    partitions: dg.TimeWindowPartitionsDefinition | None = None,
+    **inputs: Upstream,
+) -> Decorator:
+    """Decorate a function that makes a table that a reader asks for, of refined tables.
+
+    A parameter named `partitions` gets the keys of the partitions that are being made.
+    """
+    return _stage(dataset, contract, inputs, accounted=None, partitions=partitions)
+
+
+def _stage(
+    dataset: Dataset,
+    contract: type[Contract],
+    inputs: Mapping[str, Upstream],
+    accounted: str | None,
+    partitions: dg.TimeWindowPartitionsDefinition | None,
+) -> Decorator:
+    table = storage_table(contract, with_source=accounted is not None)
+    upstream = {name: _input(given, partitions) for name, given in inputs.items()}
+    key = dg.AssetKey([table.stage, table.name])
+    spec = remember(Spec(key, dataset, table, inputs=upstream, partitions=partitions))
+
+    def decorate(function: Callable[..., Frame | Result]) -> dg.AssetsDefinition:
+        kinds = typing.get_type_hints(function)
+
+        @dg.asset(
+            key=key,
+            group_name=dataset.name,
+            description=table.description,
+            metadata=dataset.metadata()
+            | {"dagster/column_schema": ui_schema(contract), "dagster/table_name": table.full_name},
+            owners=[dataset.owner],
+            kinds={"parquet", "postgres"},
+            ins={
+                name: dg.AssetIn(
+                    source.key,
+                    input_manager_key="table_io",
+                    metadata={"columns": list(source.columns or []), "by_partition": source.by_partition},
+                )
+                for name, source in upstream.items()
+            },
+            partitions_def=partitions,
+            backfill_policy=dg.BackfillPolicy.multi_run(dataset.batch) if partitions else None,
+            io_manager_key="table_io",
+            output_required=False,
+            check_specs=list(_checks(key, accounted, partitions)),
+            automation_condition=when_out_of_date(),
+            code_version=spec.code_version,
+        )
+        def step(context: dg.AssetExecutionContext, **loaded: Loaded) -> Iterator[Any]:
+            frames = {name: _as(kinds[name], upstream[name], given) for name, given in loaded.items()}
+            if "partitions" in kinds:
+                frames["partitions"] = list(context.partition_keys)  # type: ignore[assignment]
+            result = function(**frames)
+            result = result if isinstance(result, Result) else Result(result)
+            raw = loaded[accounted].frame if accounted else None
+            versions = {name: given.versions for name, given in loaded.items()}
+            yield from _Step(context, spec, contract, table, result, raw, versions).events()
+
+        return step
+
+    return decorate
+
+
+def _input(given: Upstream, partitions: dg.TimeWindowPartitionsDefinition | None) -> Input:
+    of = given if isinstance(given, Of) else Of(given)
+    source = SPECS[of.asset.key]
+    cut = source.table is not None and source.table.partitioning is not None
+    by_partition = partitions is not None and cut and not of.all_partitions
+    return Input(source.key, source.table, by_partition, tuple(of.columns) if of.columns else None)
+
+
+def _checks(
+    key: dg.AssetKey, accounted: str | None, partitions: dg.PartitionsDefinition | None
+) -> Iterator[dg.AssetCheckSpec]:
+    def check(name: str, blocking: bool, description: str) -> dg.AssetCheckSpec:
+        return dg.AssetCheckSpec(
+            name, asset=key, blocking=blocking, description=description, partitions_def=partitions
+        )
+
+    yield check("contract", True, "Rows keep the contract, or few enough are quarantined")
+    if accounted:
+        yield check("balance", True, "Rows in = rows out + quarantined + merged")
+    yield check("volume", False, "The number of rows is like that of the partitions before")
+
+
+def _as(kind: Any, source: Input, loaded: Loaded) -> Frame:
+    if inspect.isclass(kind) and issubclass(kind, gpd.GeoDataFrame):
+        assert source.table is not None
+        return to_geopandas(source.table, loaded.frame)
+    return loaded.frame
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """What was found of one partition."""
+
+    key: str
+    rows: int
+    quarantined: int
+    merged: int
+    rows_in: int | None
+    refusal: str | None
+    drift: str | None
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One run of a stage: the frame its function gave, on its way to being published."""
+
+    context: dg.AssetExecutionContext
+    spec: Spec
+    contract: type[Contract]
+    table: Table
+    result: Result
+    raw: pl.DataFrame | None
+    versions: Mapping[str, Mapping[str, str]]
+
+    def events(self) -> Iterator[Any]:
+        """Audit, publish, and tell Dagster."""
+        given = self.result.frame
+        frame = from_geopandas(given) if isinstance(given, gpd.GeoDataFrame) else given
+        found = audit(frame, self.contract)
+        if found.errors:
+            yield from self._refuse_all(found)
+        good = self._with_keys(found.good)
+        rejected = self._with_keys(found.rejected)
+        known = publisher().warehouse.facts(self.table.full_name)
+        keys = self._keys(good, known)
+        strays = good.filter(~pl.col("_key").is_in(keys) | pl.col("_key").is_null())
+        if strays.height:
+            stray = strays["_key"][0]
+            raise dg.Failure(
+                f"{self.table.full_name}: {strays.height} rows belong to partitions that are not being run, such as "
+                f"{stray}. The function of this stage must keep to the rows of its inputs.",
+                allow_retries=False,
+            )
+        verdicts = self._verdicts(keys, good, rejected, known)
+        passed = [v.key for v in verdicts if v.refusal is None]
+        publications = self._publications(passed, good, found, rejected)
+        self._log(verdicts)
+        if len(passed) == len(verdicts):
+            yield dg.Output(publications, metadata=self._metadata(good.drop("_key"), verdicts))
+            yield from self._check_events(verdicts, found)
+            return
+        yield from self._publish_some(verdicts, passed, publications, found)
+
+    # -- judging -------------------------------------------------------------------------------------------------
+
+    def _with_keys(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Rows with the partition that each belongs to; a rejected row may know it from its raw record only."""
+        if self.table.partitioning is None:
+            return rows.with_columns(_key=pl.lit(WHOLE))
+        own = self.table.partitioning.key()
+        return rows.with_columns(_key=pl.coalesce(own, PARTITION) if PARTITION in rows.columns else own)
+
+    def _keys(self, good: pl.DataFrame, known: Mapping[str, Any]) -> list[str]:
+        if self.spec.partitions is not None:
+            return list(self.context.partition_keys)
+        if self.table.partitioning is None:
+            return [WHOLE]
+        return sorted({k for k in good["_key"].unique() if k is not None} | (known.keys() - {WHOLE}))
+
+    def _verdicts(
+        self, keys: Sequence[str], good: pl.DataFrame, rejected: pl.DataFrame, known: Mapping[str, Any]
+    ) -> list[_Verdict]:
+        rows = _counts(good, "_key")
+        out = _counts(rejected, "_key")
+        by = PARTITION if self.table.partitioning is not None else None
+        merged = _counts(self.result.merged, by)
+        rows_in = None if self.raw is None else _counts(self.raw, by)
+        bound = self.spec.dataset.bound
+        verdicts = []
+        for key in keys:
+            numbers = rows.get(key, 0), out.get(key, 0), merged.get(key, 0)
+            into = None if rows_in is None else rows_in.get(key, 0)
+            refusal = None
+            if bound.exceeded(numbers[1], sum(numbers)):
+                refusal = (
+                    f"{numbers[1]} of {sum(numbers)} rows break the contract: more than {bound.count} rows and "
+                    f"{bound.share:.0%}. Nothing was written, the last good state stays."
+                )
+            elif into is not None and self.spec.partitions is not None and into != sum(numbers):
+                refusal = (
+                    f"{into} rows came in, but {numbers[0]} are to be published, {numbers[1]} quarantined and "
+                    f"{numbers[2]} merged: {into - sum(numbers)} are unaccounted for. Nothing was written."
+                )
+            verdicts.append(
+                _Verdict(key, *numbers, into, refusal, volume_drift(key, numbers[0], known))  # type: ignore[arg-type]
+            )
+        total_in = None if self.raw is None else self.raw.height
+        total = good.height + rejected.height + (0 if self.result.merged is None else self.result.merged.height)
+        if total_in is not None and total_in != total:
+            raise dg.Failure(
+                f"{self.table.full_name}: {total_in} rows came in, {good.height} are to be published, "
+                f"{rejected.height} quarantined and {total - good.height - rejected.height} merged: "
+                f"{total_in - total} are unaccounted for. Nothing was written.",
+                allow_retries=False,
+            )
+        return verdicts
+
+    def _publications(
+        self, keys: Sequence[str], good: pl.DataFrame, found: Audit, rejected: pl.DataFrame
+    ) -> list[Publication]:
+        """The table's partitions, in key order, and beside them the quarantine's."""
+        columns = [c.name for c in self.table.columns]
+        by = [c for c in (*([self.table.partitioning.column] if self.table.partitioning else []), *self.table.primary_key)]
+        cut = good.sort(list(dict.fromkeys(by)) or columns[:1]).partition_by("_key", as_dict=True)
+        frames = {str(key[0]): part.select(columns) for key, part in cut.items()}
+        nothing = good.clear().select(columns)
+        source = {key: self.spec.made_from(key, self.versions) for key in keys}
+        parts = [Part(key, frames.get(key, nothing), source[key]) for key in keys]
+        whole = None
+        if self.spec.whole and self.table.partitioning is not None:
+            whole = self.spec.made_from(WHOLE, self.versions)
+        publications = [Publication(self.table, parts, whole)]
+        if self.raw is not None:
+            kept_out = quarantined(found, self.raw, rejected["_key"].fill_null(WHOLE))
+            held = {str(k[0]): part for k, part in kept_out.partition_by(PARTITION, as_dict=True).items()}
+            quarantine = quarantine_table(self.table.name)
+            publications.append(
+                Publication(quarantine, [Part(k, held.get(k, kept_out.clear()), source[k]) for k in keys])
+            )
+        return publications
+
+    # -- telling -------------------------------------------------------------------------------------------------
+
+    def _log(self, verdicts: Sequence[_Verdict]) -> None:
+        self.context.log.info(
+            f"{self.table.full_name}: {sum(v.rows for v in verdicts)} rows in {len(verdicts)} partitions, "
+            f"{sum(v.quarantined for v in verdicts)} quarantined, {sum(v.merged for v in verdicts)} merged, "
+            f"{sum(1 for v in verdicts if v.refusal)} partitions refused"
+        )
+
+    def _metadata(self, good: pl.DataFrame, verdicts: Sequence[_Verdict]) -> dict[str, Any]:
+        """Metadata of the whole run; with many partitions it is copied to each, so it is kept small."""
+        if len(verdicts) > 1 and self.spec.partitions is not None:
+            return {}
+        declared = good.select([c for c in good.columns if not c.startswith("_")])
+        return {
+            "quarantined": sum(v.quarantined for v in verdicts),
+            "merged": sum(v.merged for v in verdicts),
+            "columns_profile": profile(declared),
+            "preview": preview(declared),
+            **({} if self.table.partitioning and self.spec.partitions else {"dagster/row_count": good.height}),
+            **self.result.metadata,
+        }
+
+    def _refuse_all(self, found: Audit) -> Iterator[Any]:
+        message = f"{self.table.full_name}: the frame as a whole breaks the contract: " + "; ".join(found.errors)
+        names = self.context.partition_keys if self.spec.partitions is not None else [None]
+        for key in names:
+            yield self._evaluation("contract", key, False, message, {"errors": "\n".join(found.errors)})
+        raise dg.Failure(f"{message}. Nothing was written.", allow_retries=False)
+
+    def _check_events(self, verdicts: Sequence[_Verdict], found: Audit) -> Iterator[Any]:
+        """One evaluation a check and partition; passed ones point at the materialization that they are of."""
+        for verdict in verdicts if self.spec.partitions is not None else [self._total(verdicts)]:
+            key = verdict.key if self.spec.partitions is not None else None
+            contract: dict[str, Any] = {"rows": verdict.rows, "quarantined": verdict.quarantined}
+            if verdict.quarantined and (len(verdicts) == 1 or verdict.refusal or key is None):
+                contract |= {"failures_per_check": found.counts(), "failure_cases": found.examples()}
+            yield self._evaluation("contract", key, verdict.refusal is None, verdict.refusal, contract)
+            if verdict.rows_in is not None:
+                balance = {"rows_in": verdict.rows_in, "rows_out": verdict.rows, "quarantined": verdict.quarantined,
+                           "merged": verdict.merged}  # fmt: skip
+                even = verdict.rows_in == verdict.rows + verdict.quarantined + verdict.merged
+                yield self._evaluation("balance", key, even, None, balance)
+            yield self._evaluation("volume", key, verdict.drift is None, verdict.drift, {"rows": verdict.rows})
+        if self.spec.partitions is not None:
+            for name in ("contract", "balance", "volume") if self.raw is not None else ("contract", "volume"):
+                yield dg.Output(None, output_name=f"{self.spec.key.to_python_identifier()}_{name}")
+
+    def _total(self, verdicts: Sequence[_Verdict]) -> _Verdict:
+        """The verdicts on the partitions of a table that one step makes, as one."""
+        return _Verdict(
+            WHOLE,
+            sum(v.rows for v in verdicts),
+            sum(v.quarantined for v in verdicts),
+            sum(v.merged for v in verdicts),
+            None if self.raw is None else self.raw.height,
+            next((v.refusal for v in verdicts if v.refusal), None),
+            next((v.drift for v in verdicts if v.drift), None),
+        )
+
+    def _evaluation(
+        self, check: str, partition: str | None, passed: bool, description: str | None, metadata: Mapping[str, Any]
+    ) -> Any:
+        warn = check == "volume"
+        severity = dg.AssetCheckSeverity.WARN if warn else dg.AssetCheckSeverity.ERROR
+        if partition is None:
+            return dg.AssetCheckResult(
+                passed=passed, check_name=check, severity=severity, description=description, metadata=metadata
+            )
+        return dg.AssetCheckEvaluation(
+            asset_key=self.spec.key, check_name=check, passed=passed, blocking=not warn, severity=severity,
+            description=description, metadata=dict(metadata), partition=partition,
+            target_materialization_data=self._materialization(partition) if passed else None,
+        )  # fmt: skip
+
+    def _materialization(self, partition: str) -> AssetCheckEvaluationTargetMaterializationData | None:
+        """The materialization of this run that a passed check is of; asked for once for all partitions."""
+        if not hasattr(self, "_ids"):
+            kind = dg.DagsterEventType.ASSET_MATERIALIZATION
+            keys = set(self.context.partition_keys)
+            ids = self.context.instance.get_latest_storage_id_by_partition(self.spec.key, kind, partitions=keys)
+            object.__setattr__(self, "_ids", ids)
+        found = self._ids.get(partition)  # type: ignore[attr-defined]
+        if found is None:
+            return None
+        return AssetCheckEvaluationTargetMaterializationData(
+            storage_id=found, run_id=self.context.run_id, timestamp=time.time()
+        )
+
+    def _publish_some(
+        self, verdicts: Sequence[_Verdict], passed: Sequence[str], publications: Sequence[Publication], found: Audit
+    ) -> Iterator[Any]:
+        """Publish the good partitions, and fail the step for the others: what is done is on record."""
+        refused = [v for v in verdicts if v.refusal]
+        if passed:
+            own = publisher().publish(publications, self.context.run_id)[self.table.full_name]
+            if self.spec.partitions is not None:
+                for published in own:
+                    self.context.log_event(
+                        dg.AssetMaterialization(
+                            self.spec.key, partition=published.key, metadata=published_metadata(published)
+                        )
+                    )
+        yield from self._check_events(verdicts, found)
+        raise dg.Failure(
+            f"{self.table.full_name}: {len(refused)} of {len(verdicts)} partitions were refused, the others are "
+            f"published. {refused[0].key or 'The table'}: {refused[0].refusal}",
+            metadata={
+                "refused": ui_table([{"partition": v.key, "why": v.refusal} for v in refused[:_SHOWN]]),
+                "failure_cases": found.examples(),
+            },
+            allow_retries=False,
+        )
+
+
+def _counts(rows: pl.DataFrame | None, by: str | None) -> dict[str, int]:
+    if rows is None:
+        return {}
+    if by is None or by not in rows.columns:
+        return {WHOLE: rows.height}
+    return {str(key): n for key, n in rows.group_by(by).len().iter_rows()}
+
+
+__all__ = ["SOURCE_ROW", "Result", "presentation", "refined"]

@@ -1,0 +1,139 @@
+"""What a frame looks like in each of its homes: polars in the steps, PostgreSQL in the warehouse, geopandas at the seams."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from collections.abc import Sequence
+
+import geopandas as gpd
+import numpy as np
+import polars as pl
+import shapely
+import xxhash
+
+from etl_assets.storage.table import PROVENANCE, Table
+
+
+class TypeUnknownError(TypeError):
+    """A type has no counterpart on the other side; the message names it."""
+
+
+def to_geopandas(table: Table, frame: pl.DataFrame) -> gpd.GeoDataFrame:
+    """A frame with WKB geometry as a GeoDataFrame with the table's CRS; other columns stay Arrow-backed."""
+    column = table.geometry
+    if column is None or column.geometry is None:
+        raise TypeUnknownError(f"{table.full_name} has no geometry column")
+    attributes = frame.drop(column.name).to_pandas(use_pyarrow_extension_array=True)
+    shapes = gpd.array.from_wkb(frame[column.name].to_numpy(), crs=column.geometry.srid)
+    attributes.insert(frame.columns.index(column.name), column.name, shapes)
+    return gpd.GeoDataFrame(attributes, geometry=column.name)
+
+
+def from_geopandas(geo: gpd.GeoDataFrame) -> pl.DataFrame:
+    """A GeoDataFrame as a frame whose geometry column is WKB (2-D, little-endian)."""
+    name = geo.geometry.name
+    wkb = pl.Series(name, shapely.to_wkb(geo.geometry.values, output_dimension=2, byte_order=1), dtype=pl.Binary)
+    attributes = pl.from_pandas(geo.drop(columns=name)) if len(geo.columns) > 1 else pl.DataFrame()
+    return attributes.with_columns(wkb).select(list(geo.columns))
+
+
+def empty(table: Table, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """A frame without rows in the table's stored shape."""
+    schema = {c.name: polars_type(c.sql) for c in table.stored_columns()}
+    return pl.DataFrame(schema=schema if columns is None else {c: schema[c] for c in columns if c in schema})
+
+
+def polars_type(sql: str) -> pl.DataType:
+    """The polars type of a PostgreSQL type that storage knows; raises TypeUnknownError for another."""
+    if sql.endswith("[]"):
+        return pl.List(polars_type(sql[:-2]))
+    if sql.startswith("geometry"):
+        return pl.Binary()
+    if sql.startswith("numeric("):
+        precision, scale = sql[8:-1].split(",")
+        return pl.Decimal(int(precision), int(scale))
+    types: dict[str, pl.DataType] = {
+        "text": pl.String(),
+        "jsonb": pl.String(),
+        "bytea": pl.Binary(),
+        "boolean": pl.Boolean(),
+        "smallint": pl.Int16(),
+        "integer": pl.Int32(),
+        "bigint": pl.Int64(),
+        "real": pl.Float32(),
+        "double precision": pl.Float64(),
+        "date": pl.Date(),
+        "time without time zone": pl.Time(),
+        "timestamp without time zone": pl.Datetime("us"),
+        "timestamp with time zone": pl.Datetime("us", "UTC"),
+    }
+    if sql not in types:
+        raise TypeUnknownError(f"No frame type is known for the PostgreSQL type {sql!r}")
+    return types[sql]
+
+
+def sql_type(dtype: pl.DataType) -> str:
+    """The PostgreSQL type (as `format_type` spells it) of a polars type; raises TypeUnknownError for another."""
+    if isinstance(dtype, pl.List):
+        return sql_type(dtype.inner) + "[]"  # type: ignore[arg-type]
+    if isinstance(dtype, pl.Decimal):
+        return f"numeric({dtype.precision},{dtype.scale})"
+    if isinstance(dtype, pl.Datetime):
+        return "timestamp with time zone" if dtype.time_zone else "timestamp without time zone"
+    types = {
+        pl.String: "text", pl.Binary: "bytea", pl.Boolean: "boolean", pl.Int8: "smallint", pl.Int16: "smallint",
+        pl.Int32: "integer", pl.Int64: "bigint", pl.Float32: "real", pl.Float64: "double precision",
+        pl.Date: "date", pl.Time: "time without time zone",
+    }  # fmt: skip
+    for known, sql in types.items():
+        if dtype == known:
+            return sql
+    raise TypeUnknownError(f"No PostgreSQL type is known for the frame type {dtype}")
+
+
+def stored(frame: pl.DataFrame, table: Table, *, source: str, run_id: str, loaded_at: dt.datetime) -> pl.DataFrame:
+    """A frame with its provenance columns, in the table's order; those that it brings itself are kept."""
+    values = {"_source_sha256": source, "_run_id": run_id, "_loaded_at": loaded_at}
+    missing = [
+        pl.lit(values[name], dtype=dtype).alias(name)
+        for name, (_, dtype, _) in PROVENANCE.items()
+        if name not in frame.columns
+    ]
+    return frame.with_columns(missing).select([c.name for c in table.stored_columns()])
+
+
+def content_hash(frame: pl.DataFrame) -> str:
+    """SHA-256 of a frame's values and column names, without the provenance columns (`_…`).
+
+    Independent of how the frame is cut into chunks; it depends on the order of rows, so sort before.
+    """
+    own = frame.select(sorted(c for c in frame.columns if not c.startswith("_"))).rechunk()
+    digest = hashlib.sha256()
+
+    class _Sink:
+        def write(self, data: bytes) -> int:
+            digest.update(data)
+            return len(data)
+
+        def flush(self) -> None: ...
+
+    # `oldest`: a string view's buffers depend on how the frame came about, contiguous strings do not.
+    own.write_ipc_stream(_Sink(), compat_level=pl.CompatLevel.oldest())  # type: ignore[arg-type]
+    return digest.hexdigest()
+
+
+def text_hash(texts: pl.Series) -> pl.Series:
+    """A 64-bit XXH3 hash of every text (UInt64); null hashes as the empty text.
+
+    Unlike polars' own hash it is the same in every version, so that it may be stored.
+    """
+    values = texts.fill_null("").cast(pl.Binary).to_list()
+    return pl.Series(texts.name, np.fromiter(map(xxhash.xxh3_64_intdigest, values), np.uint64, len(values)))
+
+
+def row_text(columns: Sequence[str]) -> pl.Expr:
+    """The text of a row: every column that is not null with its name, so that a new, empty column changes nothing."""
+    return pl.concat_str(
+        [pl.format("{}\x1f{}\x1e", pl.lit(name), pl.col(name)) for name in sorted(columns)], ignore_nulls=True
+    )

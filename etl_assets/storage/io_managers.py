@@ -1,0 +1,93 @@
+"""The Dagster IO managers over the storage: what a step yields is published, what it asks for is read from the lake."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from etl_assets.storage.configured import lake, landing_store, publisher
+from etl_assets.storage.lake import Loaded
+from etl_assets.storage.landing import LandedFile, Manifest
+from etl_assets.storage.table import Publication, Published, Table
+
+
+class LandingIOManager(dg.IOManager):
+    """Lands a fetched file; gives it back as a `LandedFile`."""
+
+    def handle_output(self, context: dg.OutputContext, obj: tuple[Manifest, Path | None]) -> None:
+        """Land the file, unless it is the known one (no path)."""
+        manifest, path = obj
+        if path is not None:
+            landing_store(context.asset_key.path[-1]).land(path, manifest)
+
+    def load_input(self, context: dg.InputContext) -> LandedFile:
+        """The current landed file."""
+        store = landing_store(context.asset_key.path[-1])
+        manifest = store.current()
+        if manifest is None:
+            raise dg.Failure(
+                f"Nothing has been landed for {context.asset_key.to_user_string()}: materialize it first.",
+                allow_retries=False,
+            )
+        return LandedFile(store, manifest)
+
+
+class TableIOManager(dg.IOManager):
+    """Publishes partitions to lake and warehouse; reads the partitions and columns that a step asks for.
+
+    Runs of one partition and of many are the same to it: a step yields one `Publication` a table, with a `Part` for
+    each of its partitions.
+    """
+
+    def __init__(self, tables: Mapping[dg.AssetKey, Table]) -> None:
+        """`tables` gives the table of every asset that may be asked for."""
+        self._tables = tables
+
+    def handle_output(self, context: dg.OutputContext, obj: Sequence[Publication]) -> None:
+        """Publish, and add to each partition's metadata what came of it."""
+        results = publisher().publish(obj, context.run_id)
+        own = results[obj[0].table.full_name]
+        if context.has_asset_partitions:
+            for published in own:
+                context.step_context.add_asset_metadata(
+                    published_metadata(published), asset_key=context.asset_key, partition_key=published.key
+                )
+        else:
+            context.add_output_metadata(
+                {"rows_published": sum(p.rows for p in own if p.changed)} | _address(obj[0].table)
+                if len(own) != 1
+                else published_metadata(own[0])
+            )
+
+    def load_input(self, context: dg.InputContext) -> Loaded:
+        """The input's partitions that belong to the run's partitions, or all of them."""
+        wanted: dict[str, Any] = dict(context.definition_metadata)
+        keys = _run_partitions(context) if wanted["by_partition"] else None
+        return lake().read(self._tables[context.asset_key], keys, wanted["columns"] or None)
+
+
+def _run_partitions(context: dg.InputContext) -> list[str]:
+    """The partitions that the run makes. The input may have none in Dagster's eyes, though its table is cut into them."""
+    step = context.step_context
+    partitions = step.entity_partitions_def
+    if partitions is None:
+        raise dg.DagsterInvariantViolationError(f"{step.step.key} has no partitions")
+    return list(partitions.get_partition_keys_in_range(step.partition_key_range))
+
+
+def published_metadata(published: Published) -> dict[str, Any]:
+    """A published partition as metadata of its materialization."""
+    return {
+        "dagster/row_count": published.rows,
+        "dagster/partition_row_count": published.rows,
+        "changed": published.changed,
+        "content_hash": published.content_hash,
+        "lake": dg.MetadataValue.path(published.address),
+    } | ({"bytes": published.size} if published.size is not None else {})
+
+
+def _address(table: Table) -> dict[str, Any]:
+    return {"lake": dg.MetadataValue.path(lake().address(f"{table.stage}/{table.name}/"))}

@@ -1,0 +1,104 @@
+"""The landing store: bytes exactly as received, addressed by their content, with a manifest each.
+
+    landing/<table>/<sha256>.csv          the bytes, written once and never changed
+    landing/<table>/<sha256>.json         the manifest: where and when they were received
+    landing/<table>/current.json          the manifest of the newest, and what to ask the source with next time
+
+`current.json` is written last: a fetch that is killed before leaves the last good file current.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from etl_assets.storage.lake import Lake, LakeError
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is known of a landed file; holds no secrets."""
+
+    sha256: str
+    size: int
+    suffix: str
+    url: str
+    fetched_at: str
+    published_at: str
+    etag: str | None
+    last_modified: str | None
+    headers: dict[str, str] = field(default_factory=dict)
+    licence: str = ""
+    citation: str = ""
+    run_id: str = ""
+
+
+@dataclass(frozen=True)
+class Landing:
+    """The landing store of one table in a lake."""
+
+    lake: Lake
+    table: str
+
+    def current(self) -> Manifest | None:
+        """The manifest of the newest landed file, if there is one."""
+        data = self.lake.get(f"landing/{self.table}/current.json")
+        return Manifest(**json.loads(data)) if data else None
+
+    def land(self, path: Path, manifest: Manifest) -> None:
+        """Store a file and its manifest, and make it the current one."""
+        if not self.lake.size(self._object(manifest)):
+            self.lake.put(self._object(manifest), path)
+        text = json.dumps(asdict(manifest), indent=1).encode()
+        self.lake.put(f"landing/{self.table}/{manifest.sha256}.json", text, create=True)
+        self.lake.put(f"landing/{self.table}/current.json", text)
+
+    def address(self, manifest: Manifest) -> str:
+        """Where a landed file is, for a person."""
+        return self.lake.address(self._object(manifest))
+
+    @contextmanager
+    def open(self, manifest: Manifest) -> Iterator[Path]:
+        """A landed file as a local path, in a folder that may be written to and goes with the block.
+
+        Raises LakeError if the bytes are gone or are not the ones that were landed.
+        """
+        with tempfile.TemporaryDirectory(prefix="etl-landed-") as folder:
+            path = Path(folder) / f"{self.table}{manifest.suffix}"
+            if self.lake.folder is not None:
+                path.symlink_to(self.lake.folder / self._object(manifest))
+            else:
+                self.lake.download(self._object(manifest), path)
+            if not path.exists() or sha256(path) != manifest.sha256:
+                raise LakeError(
+                    f"{self.address(manifest)} is missing or not the file that was landed. Delete "
+                    f"{self.lake.address(f'landing/{self.table}/current.json')} and land it again."
+                )
+            yield path
+
+    def _object(self, manifest: Manifest) -> str:
+        return f"landing/{self.table}/{manifest.sha256}{manifest.suffix}"
+
+
+@dataclass(frozen=True)
+class LandedFile:
+    """A landed file, as a stage's function gets it."""
+
+    store: Landing
+    manifest: Manifest
+
+    def open(self) -> Any:
+        """Context manager: the file as a local path."""
+        return self.store.open(self.manifest)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

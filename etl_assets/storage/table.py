@@ -1,0 +1,145 @@
+"""What storage knows of a table: its name, columns, keys and partitioning, and a partition ready to be published."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+import polars as pl
+
+#: Columns that every published row carries; they are not part of a row's content.
+PROVENANCE = {
+    "_source_sha256": ("text", pl.String, "SHA-256 of what the row was made from: its landed file, or its inputs"),
+    "_run_id": ("text", pl.String, "Dagster run that published the row"),
+    "_loaded_at": ("timestamp with time zone", pl.Datetime("us", "UTC"), "When the row was published (UTC)"),
+}
+SOURCE_ROW = "_source_row"
+PARTITION = "_partition"
+#: The only partition of a table without partitions.
+WHOLE = ""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A geometry column's type (`Point`, `MultiPolygon`, …) and SRID; its values are WKB."""
+
+    type: str
+    srid: int
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its PostgreSQL type in the spelling of `format_type`, and what it means."""
+
+    name: str
+    sql: str
+    description: str = ""
+    nullable: bool = True
+    geometry: Geometry | None = None
+
+
+@dataclass(frozen=True)
+class Partitioning:
+    """The column that says which partition a row belongs to, and how.
+
+    `day`, `month` and `year` cut a date column into windows whose key is their first day (`2025-01-15`,
+    `2025-01-01`); `value` takes a text column's value as the key.
+    """
+
+    column: str
+    every: Literal["day", "month", "year", "value"] = "value"
+
+    def key(self) -> pl.Expr:
+        """The partition key of every row, as text; null where the column is null."""
+        column = pl.col(self.column)
+        if self.every == "value":
+            return column
+        width = {"day": "1d", "month": "1mo", "year": "1y"}[self.every]
+        return column.dt.truncate(width).dt.strftime("%Y-%m-%d")
+
+    def window(self, key: str) -> tuple[dt.date, dt.date]:
+        """First day, and first day after, of a partition that is a window of time."""
+        first = dt.date.fromisoformat(key)
+        if self.every == "day":
+            return first, first + dt.timedelta(days=1)
+        if self.every == "month":
+            return first, (first.replace(day=1) + dt.timedelta(days=32)).replace(day=1)
+        return first, first.replace(year=first.year + 1)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of one stage: the same in the lake (`stage/name/`) and in the warehouse (`stage.name`)."""
+
+    stage: str
+    name: str
+    columns: tuple[Column, ...]
+    description: str = ""
+    primary_key: tuple[str, ...] = ()
+    partitioning: Partitioning | None = None
+    #: A partition without rows leaves no object and no bookkeeping unless it had rows before.
+    sparse: bool = False
+
+    @property
+    def full_name(self) -> str:
+        """`stage.name`, for people and for bookkeeping."""
+        return f"{self.stage}.{self.name}"
+
+    @property
+    def geometry(self) -> Column | None:
+        """The geometry column, if the table has one."""
+        return next((c for c in self.columns if c.geometry), None)
+
+    def fingerprint(self) -> str:
+        """Changes whenever the declaration of a column, key or partitioning does."""
+        shape = [(c.name, c.sql, c.nullable) for c in self.columns]
+        whole = [shape, self.primary_key, asdict(self.partitioning) if self.partitioning else None]
+        return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:16]
+
+    def stored_columns(self) -> tuple[Column, ...]:
+        """The columns as stored: the declared ones, then the provenance."""
+        own = {c.name for c in self.columns}
+        extra = [Column(n, sql, text, nullable=False) for n, (sql, _, text) in PROVENANCE.items() if n not in own]
+        return (*self.columns, *extra)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One partition of a table, audited and ready to be published.
+
+    `made_from` is the digest of the inputs it was made from: it says later whether it has to be made again.
+    `digest` stands in for the hash of the frame's content, where two frames may differ and yet hold the same.
+    """
+
+    key: str
+    frame: pl.DataFrame = field(repr=False)
+    made_from: str
+    digest: str | None = None
+
+
+@dataclass(frozen=True)
+class Publication:
+    """Partitions of a table that are published together.
+
+    `whole`: what the table as a whole was made from, where one step makes all of its partitions.
+    """
+
+    table: Table
+    parts: Sequence[Part]
+    whole: str | None = None
+
+
+@dataclass(frozen=True)
+class Published:
+    """What publishing a partition came to."""
+
+    key: str
+    rows: int
+    content_hash: str
+    changed: bool
+    address: str
+    size: int | None

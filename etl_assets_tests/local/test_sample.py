@@ -1,0 +1,340 @@
+"""The generated sample: always the same, shaped like the real files, and dirty in every known way."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import polars as pl
+import pytest
+import shapely
+from shapely.geometry import shape
+
+from etl_assets.local.sample import (
+    CHANGED_DAYS,
+    COLUMNS,
+    COLUMNS_SINCE_APRIL_2025,
+    synthetic_counties,
+    synthetic_events,
+    write_sample,
+)
+from etl_assets.local.sources import publications
+
+SHARED = Path(os.environ.get("ETL_SHARED_DATA", "../shared/data"))
+FIRST, SECOND = "protest_events/2025-03-05/ccc.csv.gz", "protest_events/2025-04-04/ccc.csv.gz"
+COUNTIES = "us_counties/2010/counties.geojson.gz"
+SOURCES = [f"source{number}" for number in range(1, 31)]
+KEY = ("date", "locality", "state", "location", "title", "event_type", "organizations")
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sample") / "data"
+    write_sample(folder)
+    return folder
+
+
+def unpack(file: Path) -> bytes:
+    return gzip.decompress(file.read_bytes())
+
+
+def records(content: bytes) -> list[dict[str, str]]:
+    # The csv module ends a record at a lone carriage return; this stands in for it meanwhile.
+    text = content.decode("utf-8", "surrogateescape").replace("\r", "\0CR")
+    return [
+        {name: value.replace("\0CR", "\r") for name, value in row.items()}
+        for row in csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def first(sample: Path) -> list[dict[str, str]]:
+    return records(unpack(sample / FIRST))
+
+
+@pytest.fixture(scope="module")
+def second(sample: Path) -> list[dict[str, str]]:
+    return records(unpack(sample / SECOND))
+
+
+@pytest.fixture(scope="module")
+def counties(sample: Path) -> dict[str, shapely.Geometry]:
+    features = json.loads(unpack(sample / COUNTIES))["features"]
+    return {feature["id"]: shapely.make_valid(shape(feature["geometry"])) for feature in features}
+
+
+# The folder ----------------------------------------------------------------------------------------------
+
+
+def test_layout(sample: Path):
+    assert publications(sample) == {
+        "protest_events": ["2025-03-05", "2025-04-04"],
+        "us_counties": ["2010"],
+    }
+
+
+def test_same_bytes_every_time_in_every_process(sample: Path, tmp_path: Path):
+    program = (
+        "import sys; from pathlib import Path; from etl_assets.local.sample import write_sample\n"
+        "write_sample(Path(sys.argv[1]))"
+    )
+    environment = os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
+    subprocess.run([sys.executable, "-c", program, tmp_path / "again"], check=True, env=environment)
+    for name in (FIRST, SECOND, COUNTIES):
+        assert (tmp_path / "again" / name).read_bytes() == (sample / name).read_bytes()
+
+
+def test_known_bytes(sample: Path):
+    """A changed sample is a change someone meant: its digest is pinned, on every version of Python."""
+    digest = hashlib.sha256(b"".join(unpack(sample / name) for name in (FIRST, SECOND, COUNTIES)))
+    assert digest.hexdigest()[:16] == "3b80f298f5d36861"
+
+
+def test_written_once_and_replaced_when_the_generator_changes(tmp_path: Path):
+    folder = tmp_path / "deep" / "sample"
+    write_sample(folder)
+    written = (folder / FIRST).stat().st_mtime_ns
+    write_sample(folder)
+    assert (folder / FIRST).stat().st_mtime_ns == written
+    (folder / ".stamp").write_text("an older generator")
+    (folder / "protest_events/2020-01-01").mkdir()
+    write_sample(folder)
+    assert not (folder / "protest_events/2020-01-01").exists()
+    assert [entry.name for entry in folder.parent.iterdir()] == ["sample"]
+
+
+def test_leaves_a_folder_of_something_else_alone(tmp_path: Path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="something else"):
+        write_sample(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["mine.txt"]
+
+
+# Counties ------------------------------------------------------------------------------------------------
+
+
+def test_counties_are_shaped_like_the_real_ones(sample: Path):
+    collection = json.loads(unpack(sample / COUNTIES))
+    assert collection["type"] == "FeatureCollection"
+    features = collection["features"]
+    assert 40 <= len(features) <= 80
+    for feature in features:
+        properties = feature["properties"]
+        assert list(feature) == ["type", "properties", "geometry", "id"]
+        assert list(properties) == ["GEO_ID", "STATE", "COUNTY", "NAME", "LSAD", "CENSUSAREA"]
+        assert feature["id"] == properties["STATE"] + properties["COUNTY"]
+        assert properties["GEO_ID"] == f"0500000US{feature['id']}"
+        assert properties["CENSUSAREA"] > 0
+    assert len({feature["id"] for feature in features}) == len(features)
+    assert {"Polygon", "MultiPolygon"} == {feature["geometry"]["type"] for feature in features}
+    assert {"County", "Parish", "Borough", "Muno", "city", ""} == {
+        feature["properties"]["LSAD"] for feature in features
+    }
+    assert max(Counter(feature["properties"]["NAME"] for feature in features).values()) >= 4
+
+
+def test_one_county_is_invalid_and_none_overlap(sample: Path, counties: dict[str, shapely.Geometry]):
+    features = json.loads(unpack(sample / COUNTIES))["features"]
+    assert [f["id"] for f in features if not shape(f["geometry"]).is_valid] == ["15003"]
+    shapes = list(counties.values())
+    pairs = shapely.STRtree(shapes).query(shapes, predicate="overlaps")
+    assert pairs.size == 0
+    assert counties["51510"].touches(counties["51003"])  # a city in the hole of a county
+
+
+# Events --------------------------------------------------------------------------------------------------
+
+
+def test_columns(sample: Path):
+    assert len(COLUMNS) == 71
+    assert len(COLUMNS_SINCE_APRIL_2025) == 74
+    assert unpack(sample / FIRST).partition(b"\n")[0].decode() == ",".join(COLUMNS)
+    assert unpack(sample / SECOND).partition(b"\n")[0].decode() == ",".join(COLUMNS_SINCE_APRIL_2025)
+    added = {"issue_tags_summary", "issue_tags_verbatim", "issues"}
+    assert tuple(name for name in COLUMNS_SINCE_APRIL_2025 if name not in added) == COLUMNS
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", [FIRST, SECOND])
+def test_columns_are_the_real_ones(sample: Path, name: str):
+    if not (SHARED / name).exists():
+        pytest.skip(f"the real publications are not in {SHARED}")
+    assert unpack(sample / name).partition(b"\n")[0] == unpack(SHARED / name).partition(b"\n")[0]
+
+
+@pytest.mark.shared
+def test_no_title_of_the_real_file_is_in_the_sample(
+    first: list[dict[str, str]], second: list[dict[str, str]]
+):
+    if not (SHARED / SECOND).exists():
+        pytest.skip(f"the real publications are not in {SHARED}")
+    real = records(unpack(SHARED / FIRST)) + records(unpack(SHARED / SECOND))
+    for column in ("title", "organizations", "claims_verbatim", "source1"):
+        ours = {row[column] for row in first + second} - {"", "NA"}
+        assert not ours & {row[column] for row in real}
+
+
+def test_rows_and_days(first: list[dict[str, str]], second: list[dict[str, str]]):
+    assert 380 <= len(first) <= 480
+    assert 650 <= len(second) <= 800
+    assert 20 <= len({row["date"] for row in first}) <= 25
+    assert 45 <= len({row["date"] for row in second} - {""}) <= 60
+
+
+def test_most_old_days_are_the_same_in_both(first: list[dict[str, str]], second: list[dict[str, str]]):
+    def by_day(rows: list[dict[str, str]]) -> dict[str, Counter[tuple[str, ...]]]:
+        days: dict[str, Counter[tuple[str, ...]]] = {}
+        for row in rows:
+            days.setdefault(row["date"], Counter())[
+                tuple(row.get(name, "") for name in COLUMNS_SINCE_APRIL_2025)
+            ] += 1
+        return days
+
+    old, new = by_day(first), by_day(second)
+    assert {day for day in old if old[day] != new.get(day)} == CHANGED_DAYS
+    assert "2025-02-10" not in new
+    assert len(old) - len(CHANGED_DAYS) >= 14
+    assert new["2025-02-11"] > old["2025-02-11"]
+    assert new["2025-02-23"] < old["2025-02-23"]
+
+
+def test_key_is_unique_but_for_full_duplicates(first: list[dict[str, str]], second: list[dict[str, str]]):
+    for rows in (first, second):
+        keys = Counter(tuple(row[name] for name in KEY) for row in rows)
+        whole = Counter(tuple(row.values()) for row in rows)
+        assert sum(count - 1 for count in keys.values()) == sum(count - 1 for count in whole.values()) == 2
+        without_organizations = Counter(tuple(row[name] for name in KEY[:-1]) for row in rows)
+        assert max(without_organizations.values()) == 3
+
+
+def sources(row: dict[str, str]) -> list[str]:
+    return [row[name] for name in SOURCES]
+
+
+DIRT = {
+    "NA for null": lambda row: row["organizations"] == "NA" or row["notables"] == "NA",
+    "empty for null": lambda row: row["organizations"] == "",
+    "fips as a float": lambda row: row["fips_code"].endswith(".0") and len(row["fips_code"]) == 6,
+    "fips as it should be": lambda row: row["fips_code"].startswith("06"),
+    "no fips": lambda row: row["fips_code"] in ("", "NA"),
+    "no point": lambda row: row["lat"] in ("", "NA"),
+    "neither": lambda row: row["lat"] == row["fips_code"] == "",
+    "stray byte": lambda row: "Ca\udcf1on" in row["location"],
+    "decoded wrongly long ago": lambda row: "â\x80\x99" in row["title"],
+    "emoji": lambda row: "🌎" in row["title"],
+    "lone carriage return": lambda row: row["location"].endswith("\r"),
+    "lone carriage return within quotes": lambda row: "\r" in row["location"] and "," in row["location"],
+    "line end in a field": lambda row: "\n" in row["notes"],
+    "quotes in a field": lambda row: '"' in row["claims_verbatim"],
+    "source repeated": lambda row: len([s for s in sources(row) if s]) > len({s for s in sources(row) if s}),
+    "gap between sources": lambda row: row["source1"] != "" and row["source2"] == "" and row["source4"] != "",
+    "gap before sources": lambda row: row["source1"] == "" and row["source2"] != "",
+    "comma in a source": lambda row: any("," in source for source in sources(row)),
+    "no source": lambda row: not any(sources(row)),
+    "thirty sources": lambda row: all(sources(row)),
+    "list with case variants": lambda row: (
+        row["organizations"].count("; ") == 2
+        and len({name.lower() for name in row["organizations"].split("; ")}) == 1
+    ),
+    "event type capitalised": lambda row: row["event_type"] == "Protest",
+    "event type misspelt": lambda row: row["event_type"] == "demonstarion",
+    "event type with an empty item": lambda row: row["event_type"].endswith(";"),
+    "arrests a number": lambda row: row["arrests"] == "1.0",
+    "arrests unspecified": lambda row: row["arrests"] == "unspecified",
+    "arrests in words": lambda row: row["arrests"] == "at least 20",
+    "injuries unspecified": lambda row: row["participant_injuries"] == "unspecified",
+    "size without its upper end": lambda row: row["size_low"] not in ("", "NA") and row["size_high"] == "",
+    "size_low > size_high": lambda row: row["size_low"] == "300.0" and row["size_high"] == "200.0",
+    "no date": lambda row: row["date"] == "",
+    "latitude": lambda row: row["lat"] == "140.0",
+    "unknown state": lambda row: row["state"] == "ZZ",
+    "online": lambda row: row["online"] == "1",
+    "announced": lambda row: row["date"] > "2025-03-05",
+}
+
+
+@pytest.mark.parametrize("kind", DIRT)
+def test_dirt_is_there(first: list[dict[str, str]], second: list[dict[str, str]], kind: str):
+    assert any(map(DIRT[kind], first))
+    assert any(map(DIRT[kind], second))
+
+
+def test_broken_rows_are_few(first: list[dict[str, str]]):
+    broken = ("size_low > size_high", "no date", "latitude", "unknown state")
+    assert sum(any(DIRT[kind](row) for kind in broken) for row in first) == len(broken)
+
+
+def test_second_publication_announces_events_too(second: list[dict[str, str]]):
+    assert len([row for row in second if row["date"] > "2025-04-04"]) == 5
+
+
+def test_carriage_returns_in_the_bytes(sample: Path):
+    content = unpack(sample / FIRST)
+    assert b"\r\n" not in content
+    assert b",East & Alexander\r," in content
+    assert b',"Station\rSquare, Hall 2",' in content
+    assert b"Ca\xf1on" in content
+    with pytest.raises(UnicodeDecodeError):
+        content.decode()
+
+
+def test_points(
+    first: list[dict[str, str]], second: list[dict[str, str]], counties: dict[str, shapely.Geometry]
+):
+    for rows in (first, second):
+        located = [row for row in rows if row["lat"] not in ("", "NA", "140.0")]
+        assert 0.01 < (len(rows) - len(located)) / len(rows) < 0.05
+        assert len({(row["lat"], row["lon"]) for row in located}) < len(located) / 3
+
+        outside = differs = 0
+        for row in located:
+            point = shapely.Point(float(row["lon"]), float(row["lat"]))
+            found = [fips for fips, county in counties.items() if county.covers(point)]
+            assert len(found) <= 1
+            outside += not found
+            given = row["fips_code"]
+            differs += bool(found and given and f"{int(float(given)):05d}" != found[0])
+        assert outside == 4
+        assert 4 <= differs <= 6
+
+
+# For benchmarks ------------------------------------------------------------------------------------------
+
+
+def test_synthetic_events_lie_in_their_synthetic_counties(tmp_path: Path):
+    synthetic_counties(tmp_path / "counties.geojson")
+    synthetic_events(tmp_path / "events.csv", 5000, days=30)
+    features = json.loads((tmp_path / "counties.geojson").read_bytes())["features"]
+    shapes = [shape(feature["geometry"]) for feature in features]
+    assert len({feature["id"] for feature in features}) == len(features) == 3000
+    assert all(polygon.is_valid for polygon in shapes)
+    assert len(shapes[0].exterior.coords) == 61
+
+    events = pl.read_csv(tmp_path / "events.csv", infer_schema=False)
+    assert events.columns == list(COLUMNS)
+    assert events.height == 5000
+    assert events["date"].n_unique() == 30
+    assert not events.select(KEY).is_duplicated().any()
+    points = shapely.points(events["lon"].cast(pl.Float64), events["lat"].cast(pl.Float64))
+    event, county = shapely.STRtree(shapes).query(points, predicate="within")
+    assert event.tolist() == list(range(5000))
+    found = [features[number]["id"] for number in county]
+    assert [f"{int(float(fips)):05d}" for fips in events["fips_code"]] == found
+
+
+def test_synthetic_correction_changes_only_its_days(tmp_path: Path):
+    synthetic_events(tmp_path / "a.csv", 20_000, days=100)
+    synthetic_events(tmp_path / "again.csv", 20_000, days=100)
+    synthetic_events(tmp_path / "b.csv", 20_000, days=100, corrected_days=2)
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "again.csv").read_bytes()
+    before, after = ((tmp_path / name).read_text().splitlines() for name in ("a.csv", "b.csv"))
+    changed = {new[:10] for old, new in zip(before, after, strict=True) if old != new}
+    assert changed == {"2024-01-01", "2024-04-09"}

@@ -114,3 +114,24 @@ class Settings(BaseSettings):
 def settings() -> Settings:
     """The settings as they are now (read anew at each call: a few hundred microseconds, and never stale)."""
     return Settings()
+
+
+class _ExplicitSettings(Settings):
+    """The settings without what the embedded default has written."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment and `.env` only."""
+        return (init_settings, env_settings, dotenv_settings)
+
+
+def explicit_settings() -> Settings:
+    """The settings that somebody has chosen: what is missing here, the embedded default has to give."""
+    return _ExplicitSettings()

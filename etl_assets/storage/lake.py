@@ -193,6 +193,11 @@ class Lake:
             return Loaded(pl.concat(frames, how="diagonal_relaxed", rechunk=True), versions)
         return Loaded(empty(table, columns), versions)
 
+    def partition_frames(self, table: Table, partitions: Sequence[str]) -> dict[str, pl.DataFrame]:
+        """Each of some partitions as a frame of its own; absent ones are left out."""
+        found = _concurrently(lambda key: self._read_one(table, key, None), partitions)
+        return {key: item[0] for key, item in zip(partitions, found, strict=True) if item is not None}
+
     def _read_one(
         self, table: Table, partition: str, columns: Sequence[str] | None
     ) -> tuple[pl.DataFrame, Facts] | None:

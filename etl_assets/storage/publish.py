@@ -15,11 +15,12 @@ from dataclasses import asdict, dataclass, replace
 
 from etl_assets.storage.frames import content_hash, stored
 from etl_assets.storage.lake import CONCURRENCY, Facts, Lake
-from etl_assets.storage.table import WHOLE, Part, Publication, Published, Table
+from etl_assets.storage.table import WHOLE, Column, Part, Publication, Published, Table
 from etl_assets.storage.warehouse import Replacement, Warehouse
 
 #: Object beside a table's partitions that holds the bookkeeping of the table as a whole.
 WHOLE_FACTS = "whole.json"
+_RESTORED_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -93,3 +94,27 @@ class Publisher:
         if not there or {**json.loads(there), "run_id": "", "loaded_at": ""} != {**asdict(facts), "run_id": "", "loaded_at": ""}:
             self.lake.put(path, json.dumps(asdict(facts)).encode())
         return Replacement(facts, None)
+
+    def restore(self, table: Table) -> tuple[int, int]:
+        """Drop a table of the warehouse and load it from the lake, as it is there; gives partitions and rows."""
+        known = self.lake.facts(table, sorted(self.lake.partitions(table)))
+        self.warehouse.drop(table)
+        keys, rows = sorted(known), 0
+        for start in range(0, len(keys), _RESTORED_AT_ONCE):
+            batch = keys[start : start + _RESTORED_AT_ONCE]
+            items = []
+            for key, frame in self.lake.partition_frames(table, batch).items():
+                items.append(Replacement(known[key], Part(key, frame, known[key].made_from)))
+                rows += frame.height
+            self.warehouse.replace({_as_stored(table, items): items})
+        if data := self.lake.get(f"{table.stage}/{table.name}/{WHOLE_FACTS}"):
+            self.warehouse.replace({table: [Replacement(Facts(**json.loads(data)), None)]})
+        return len(keys), rows
+
+
+def _as_stored(table: Table, items: Sequence[Replacement]) -> Table:
+    """The table with the columns that its partitions have beyond the declared ones (raw tables follow their source)."""
+    declared = {c.name for c in table.stored_columns()}
+    found = dict.fromkeys(c for item in items if item.part for c in item.part.frame.columns)
+    extra = [Column(c, "text", "As the source has it") for c in found if c not in declared]
+    return replace(table, columns=(*extra, *table.columns)) if extra else table

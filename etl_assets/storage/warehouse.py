@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import polars as pl
 import psycopg
+import pyarrow as pa
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -159,6 +161,13 @@ class Warehouse:
                 for table in loaded:
                     connection.execute(sql.SQL("ANALYZE {}").format(_identifier(table)))
 
+    def drop(self, table: Table) -> None:
+        """Drop a table and its bookkeeping."""
+        self.prepare()
+        with self.connect() as connection:
+            connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(_identifier(table)))
+            connection.execute("DELETE FROM etl.publications WHERE asset = %s", (table.full_name,))
+
     def _replace(self, connection: psycopg.Connection, table: Table, parts: Sequence[Part]) -> int:
         target = _identifier(table)
         rows = sum(part.frame.height for part in parts)
@@ -288,20 +297,18 @@ def _indexed_afterwards(connection: psycopg.Connection, target: sql.Composable, 
             connection.execute(sql.SQL(definition))
 
 
-def _batches(parts: Sequence[Part]) -> Iterator:  # type: ignore[type-arg]
+def _batches(parts: Sequence[Part]) -> Iterator[pa.Table]:
     """The parts' frames as Arrow tables, small ones together: COPY has a fixed cost a call."""
-    import polars as pl
-
     batch: list[pl.DataFrame] = []
     rows = 0
     for part in parts:
         batch.append(part.frame)
         rows += part.frame.height
         if rows >= 200_000:
-            yield pl.concat(batch).to_arrow()
+            yield pl.concat(batch, how="diagonal_relaxed").to_arrow()
             batch, rows = [], 0
     if rows:
-        yield pl.concat(batch).to_arrow()
+        yield pl.concat(batch, how="diagonal_relaxed").to_arrow()
 
 
 def _identifier(table: Table) -> sql.Identifier:

@@ -1,0 +1,80 @@
+"""The commands behind `./dev`, for everything but setting up and testing."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from etl_assets.local import embedded
+from etl_assets.settings import NotConfiguredError, settings
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Answer one command; gives its exit status."""
+    parser = argparse.ArgumentParser(prog="./dev")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("run", help="bring every table up to date, and print what there is")
+    commands.add_parser("up", help="start the embedded default")
+    commands.add_parser("down", help="stop everything that was started here")
+    ui = commands.add_parser("ui", help="open the Dagster UI")
+    ui.add_argument("--port", type=int, default=urlsplit(settings().dagster_ui_url).port or 3000)
+    commands.add_parser("sql", help="ask the warehouse: a statement, or options of psql")
+    publish = commands.add_parser("publish", help="let the local sources show their state of a date")
+    publish.add_argument("date")
+    commands.add_parser("rebuild-warehouse", help="drop the warehouse's tables and build them again from the lake")
+    # What follows `sql` is psql's, and argparse would take its options for ours.
+    own, others = (arguments[:1], arguments[1:]) if arguments[:1] == ["sql"] else (arguments, [])
+    given = parser.parse_args(own)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    if given.command == "down":
+        embedded.down()
+        return 0
+    if given.command == "publish":
+        for source, date in embedded.publish(given.date).items():
+            print(f"{source}: {date}")
+        return 0
+    embedded.up()
+    match given.command:
+        case "run":
+            from etl_assets.local.run import run
+
+            return run()
+        case "ui":
+            return _ui(given.port)
+        case "sql":
+            return _sql(others)
+        case "rebuild-warehouse":
+            from etl_assets.local.rebuild import rebuild_warehouse
+
+            return rebuild_warehouse()
+    return 0
+
+
+def _ui(port: int) -> int:
+    """Take this process over with `dagster dev`, which serves the UI and runs the daemon."""
+    print(f"UI: http://127.0.0.1:{port}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
+    os.environ["ETL_DAGSTER_UI_URL"] = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "dagster", "dev", "-m", "etl_assets.definitions", "-h", "127.0.0.1", "-p", str(port)]
+    os.execv(sys.executable, command)
+
+
+def _sql(arguments: Sequence[str]) -> int:
+    """Take this process over with psql: a statement is run, anything else is psql's own."""
+    command, environment = embedded.cluster().psql()
+    environment["PGOPTIONS"] = "-c search_path=presentation,refined,raw,public"
+    given = list(arguments)
+    if given and not given[0].startswith("-"):
+        given = ["-v", "ON_ERROR_STOP=1", "-c", given[0], *given[1:]]
+    os.execvpe(command[0], [command[0], settings().warehouse(), *given], environment)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except (NotConfiguredError, RuntimeError, FileNotFoundError, ValueError) as error:
+        sys.exit(f"./dev: {error}")

@@ -1,0 +1,87 @@
+"""The embedded default as a whole: what is started where nothing else is configured, and where it is written down.
+
+What it gives is written to `local.json` in ETL_HOME, from where `settings` reads it below the environment: whoever
+starts later, be it `./dev`, a plain `dagster dev` or a run process, finds the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from etl_assets.local.postgres import Cluster
+from etl_assets.local.sample import write_sample
+from etl_assets.local.sources import SourceServer
+from etl_assets.settings import PROJECT, Settings, explicit_settings, home
+
+
+def cluster() -> Cluster:
+    """The private PostgreSQL."""
+    return Cluster(home() / "postgres")
+
+
+def source_server() -> SourceServer:
+    """The server that replays recorded sources."""
+    return SourceServer(home() / "sources")
+
+
+def up() -> None:
+    """Start what is not configured to be elsewhere, and is not running yet."""
+    configured = explicit_settings()
+    home().mkdir(parents=True, exist_ok=True)
+    given: dict[str, str] = {}
+    if configured.warehouse_url is None or configured.dagster_storage_url is None:
+        cluster().start()
+        if configured.warehouse_url is None:
+            given["warehouse_url"] = cluster().create_database("warehouse")
+        if configured.dagster_storage_url is None:
+            given["dagster_storage_url"] = cluster().create_database("dagster")
+    if configured.sources == "local":
+        given["local_sources_url"] = _start_sources(configured)
+    _write(home() / "local.json", json.dumps(given, indent=1))
+    _dagster_home()
+
+
+def publish(date: str) -> dict[str, str]:
+    """Let the local sources show their state of a date; gives the publication that each shows."""
+    up()
+    return source_server().publish(date)
+
+
+def down() -> None:
+    """Stop what `up` started; data and settings stay."""
+    source_server().stop()
+    cluster().stop()
+    (home() / "local.json").unlink(missing_ok=True)
+
+
+def _start_sources(configured: Settings) -> str:
+    data = configured.sample_data
+    if data is None:
+        data = home() / "sample"
+        write_sample(data)
+    # A date in the environment counts when it is new: it does not undo a later `./dev publish`.
+    told = home() / "sources" / "told"
+    wish = f"{configured.sample_as_of or ''} {data.resolve()}"
+    is_new = not told.exists() or told.read_text() != wish
+    url = source_server().start(data, configured.sample_as_of if is_new else None)
+    _write(told, wish)
+    return url
+
+
+def _dagster_home() -> None:
+    """Dagster's home: DAGSTER_HOME, or a folder in ETL_HOME, with the project's settings."""
+    folder = Path(os.environ.setdefault("DAGSTER_HOME", str(home() / "dagster")))
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "dagster.yaml").exists():
+        (folder / "dagster.yaml").symlink_to(PROJECT / "dagster.yaml")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file at once, for its owner only: it may hold a password."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    temporary.replace(path)

@@ -1,0 +1,226 @@
+"""`./dev run`: ask the sources, and make what is out of date, with progress on the terminal.
+
+It makes what the sensors and conditions would start, by the same rules (`stages.staleness`), in this process and in
+the order in which data flows. Every run is an ordinary Dagster run, seen in the UI.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import dagster as dg
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table as RichTable
+
+from etl_assets.quality.quarantine import quarantine_table
+from etl_assets.settings import settings
+from etl_assets.sources import SourceError, Validators
+from etl_assets.stages.dataset import Spec
+from etl_assets.stages.staleness import State, in_order
+from etl_assets.storage.configured import landing_store, lake
+from etl_assets.storage.table import WHOLE
+
+_OWNER = "etl/process"
+_RANGE = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
+
+@dataclass
+class Outcome:
+    """What was done for one asset."""
+
+    partitions: int = 0
+    seconds: float = 0.0
+    failures: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Driver:
+    """Brings everything up to date."""
+
+    definitions: dg.Definitions
+    instance: dg.DagsterInstance
+    console: Console
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+    def run(self) -> bool:
+        """Make all that is out of date; gives whether everything is up to date afterwards."""
+        self._bury_the_dead()
+        job = self.definitions.resolve_implicit_global_asset_job_def()
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"),
+                   TimeElapsedColumn())  # fmt: skip
+        with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as progress:
+            for spec in in_order():
+                name = spec.key.to_user_string()
+                outcome = self.outcomes[name] = Outcome()
+                batches = list(self._batches(spec, outcome))
+                if not batches:
+                    continue
+                task = progress.add_task(name, total=len(batches), note="")
+                for batch in batches:
+                    self._materialize(job, spec, batch, outcome)
+                    done = f"{outcome.partitions} partitions" if spec.partitions else ""
+                    progress.update(task, advance=1, note=done)
+                if not self.console.is_terminal:
+                    self.console.print(f"{name}: {outcome.partitions or 1} made in {outcome.seconds:.1f} s")
+        return not any(outcome.failures for outcome in self.outcomes.values()) and not self._left()
+
+    def _batches(self, spec: Spec, outcome: Outcome) -> Iterator[Sequence[str]]:
+        """What is to be made of an asset, as runs: contiguous partitions, so many at a time."""
+        if spec.source is not None:
+            known = landing_store(spec.key.path[-1]).current()
+            never_made = self.instance.get_latest_materialization_event(spec.key) is None
+            try:
+                new = spec.source.probe(Validators(known.etag, known.last_modified) if known else None)
+            except SourceError as error:
+                outcome.failures.append(str(error))
+                return
+            if new is not None or known is None or never_made:
+                yield [WHOLE]
+            return
+        keys = State(self.instance).out_of_date(spec)
+        if spec.partitions is None:
+            if keys:
+                yield [WHOLE]
+            return
+        wanted = [key for key in spec.partitions.get_partition_keys() if key in keys]
+        position = {key: n for n, key in enumerate(spec.partitions.get_partition_keys())}
+        batch: list[str] = wanted[:1]
+        for before, key in pairwise(wanted):
+            if position[key] != position[before] + 1 or len(batch) >= spec.dataset.batch:
+                yield batch
+                batch = []
+            batch.append(key)
+        if batch:
+            yield batch
+
+    def _materialize(self, job: dg.JobDefinition, spec: Spec, batch: Sequence[str], outcome: Outcome) -> None:
+        tags = {_OWNER: _process()}
+        if spec.partitions is not None:
+            tags |= dict(zip(_RANGE, (batch[0], batch[-1]), strict=True))
+        started = time.monotonic()
+        result = job.execute_in_process(
+            asset_selection=[spec.key],
+            instance=self.instance,
+            tags=tags,
+            raise_on_error=False,
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        )
+        outcome.seconds += time.monotonic() - started
+        outcome.partitions += len(batch)
+        outcome.failures.extend(_reasons(result))
+
+    def _left(self) -> list[str]:
+        state = State(self.instance)
+        return [spec.key.to_user_string() for spec in in_order() if state.out_of_date(spec)]
+
+    def _bury_the_dead(self) -> None:
+        """Runs of a process that was killed do not stay "started" for ever."""
+        unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
+        for run in self.instance.get_runs(unfinished):
+            owner = run.tags.get(_OWNER)
+            if owner and owner != _process() and not _is_alive(owner):
+                self.instance.report_run_failed(run, "Its process was killed; what it left undone is done anew.")
+
+    # -- the report ----------------------------------------------------------------------------------------------
+
+    def report(self) -> None:
+        """Print what there is, per table, and where to look."""
+        state = State(self.instance)
+        table = RichTable(title=None, header_style="bold", box=None, pad_edge=False)
+        for name, justify in (("table", "left"), ("rows", "right"), ("partitions", "right"), ("made", "right"),
+                              ("quarantined", "right"), ("seconds", "right")):  # fmt: skip
+            table.add_column(name, justify=justify)  # type: ignore[arg-type]
+        for spec in in_order():
+            if spec.table is None:
+                continue
+            facts = state.facts(spec.table)
+            cut = {k: f for k, f in facts.items() if not (spec.table.partitioning and k == WHOLE)}
+            outcome = self.outcomes.get(spec.key.to_user_string(), Outcome())
+            kept_out = sum(f.rows for f in state.facts(quarantine_table(spec.table.name)).values())
+            shows_quarantine = spec.table.stage == "refined"
+            table.add_row(
+                spec.table.full_name,
+                f"{sum(f.rows for f in cut.values()):,}",
+                f"{len(cut):,}" if spec.table.partitioning else "",
+                f"{outcome.partitions:,}" if outcome.partitions else "",
+                f"{kept_out:,}" if shows_quarantine else "",
+                f"{outcome.seconds:.1f}" if outcome.seconds else "",
+            )
+        self.console.print(table)
+        for spec in in_order():
+            for failure in self.outcomes.get(spec.key.to_user_string(), Outcome()).failures:
+                self.console.print(f"[red]failed[/red] {spec.key.to_user_string()}: {failure}", highlight=False)
+
+    def note_changes(self) -> None:
+        """Say how much of each whole-file source changed."""
+        for spec in in_order():
+            outcome = self.outcomes.get(spec.key.to_user_string())
+            if spec.key.path[0] != "raw" or not outcome or not outcome.partitions or not spec.table:
+                continue
+            event = self.instance.get_latest_materialization_event(spec.key)
+            metadata = event.asset_materialization.metadata if event and event.asset_materialization else {}
+            if spec.table.partitioning and "partitions_changed" in metadata:
+                changed, same = (metadata[f"partitions_{w}"].value for w in ("changed", "unchanged"))
+                self.console.print(f"{spec.dataset.name}: {changed} partitions changed, {same} unchanged")
+
+
+def run() -> int:
+    """Bring everything up to date and say what there is; 0 only if everything is up to date."""
+    from etl_assets.definitions import defs
+
+    started = time.monotonic()
+    console = Console(soft_wrap=True)
+    with dg.DagsterInstance.get() as instance:
+        driver = Driver(defs, instance, console)
+        done = driver.run()
+        made = sum(outcome.partitions for outcome in driver.outcomes.values())
+        driver.note_changes()
+        driver.report()
+    seconds = time.monotonic() - started
+    if not made and done:
+        console.print(f"The sources have nothing new, everything is up to date ({seconds:.1f} s).")
+    elif done:
+        console.print(f"Everything is up to date ({seconds:.1f} s).")
+    else:
+        console.print("[red]Not everything is up to date[/red]: see above; `./dev ui` shows the failed runs in full.")
+    console.print(f"lake: {lake().url}\nwarehouse: ./dev sql\nUI: ./dev ui ({settings().dagster_ui_url})", highlight=False)
+    return 0 if done else 1
+
+
+def _reasons(result: dg.ExecuteInProcessResult) -> list[str]:
+    """Why steps failed, for a person: the message of the innermost error."""
+    reasons = []
+    for event in result.all_events:
+        if event.is_step_failure:
+            error = event.step_failure_data.error
+            user = event.step_failure_data.user_failure_data
+            while error is not None and error.cause is not None:
+                error = error.cause
+            reasons.append((user.description if user else None) or (error.message.strip() if error else "unknown"))
+        elif event.event_type == dg.DagsterEventType.RUN_FAILURE and not reasons:
+            reasons.append(event.message or "the run failed")
+    return reasons
+
+
+def _process() -> str:
+    """This process, told apart from another that later has the same number."""
+    return f"{os.getpid()}.{_started(os.getpid())}"
+
+
+def _is_alive(owner: str) -> bool:
+    pid, _, started = owner.partition(".")
+    return _started(int(pid)) == started
+
+
+def _started(pid: int) -> str | None:
+    """When a process started, in clock ticks since boot (field 22 of /proc/pid/stat)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (FileNotFoundError, IndexError):
+        return None

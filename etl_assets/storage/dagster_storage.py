@@ -1,0 +1,38 @@
+"""Dagster's own storage: one dagster.yaml for a fresh clone and for a deployment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from dagster._core.storage.base_storage import DagsterStorage
+from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from dagster_postgres import DagsterPostgresStorage
+
+from etl_assets.settings import home, settings
+
+
+class ConfiguredStorage(DagsterStorage, ConfigurableClass):
+    """PostgreSQL if `ETL_DAGSTER_STORAGE_URL` or the embedded default names one, else SQLite."""
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        """No configuration in dagster.yaml: `settings` has it."""
+        return {}
+
+    @classmethod
+    def from_config_value(  # type: ignore[override]
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> DagsterStorage:
+        """The storage that is configured now."""
+        url = settings().dagster_storage_url
+        if url is None:
+            folder = os.environ.get("DAGSTER_HOME") or str(home() / "dagster")
+            return DagsterSqliteStorage.from_config_value(inst_data, {"base_dir": folder})
+        # SQLAlchemy takes a bare postgresql:// for psycopg 3, and dagster-postgres needs psycopg 2.
+        address = "postgresql+psycopg2://" + url.get_secret_value().split("://", 1)[1]
+        return DagsterPostgresStorage.from_config_value(
+            inst_data, {"postgres_url": address, "should_autocreate_tables": True}
+        )

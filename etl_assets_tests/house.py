@@ -1,0 +1,105 @@
+"""A whole house for one test: its own lake, warehouse, sources and Dagster instance, all real."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import psycopg
+from rich.console import Console
+
+from etl_assets.definitions import defs
+from etl_assets.local.run import Driver, Outcome
+from etl_assets.local.sources import Faults
+from etl_assets.storage.configured import lake
+from etl_assets.storage.lake import Lake
+
+
+@dataclass
+class House:
+    """What a test needs of a running project; made by the fixture `house`."""
+
+    home: Path
+    data: Path
+    warehouse_url: str
+    as_of: Path
+    faults: Faults
+    instance: dg.DagsterInstance
+    printed: str = ""
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+    def publish(self, date: str) -> None:
+        """Let the sources show their state of a date."""
+        self.as_of.write_text(date)
+
+    def write(self, source: str, date: str, file: str, content: bytes) -> None:
+        """Add a publication to the sources."""
+        path = self.data / source / date / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+    def run(self) -> bool:
+        """What `./dev run` does; gives whether everything is up to date. `outcomes` has what was made."""
+        text = io.StringIO()
+        driver = Driver(defs, self.instance, Console(file=text, width=200))
+        done = driver.run()
+        driver.note_changes()
+        driver.report()
+        self.printed, self.outcomes = text.getvalue(), driver.outcomes
+        return done
+
+    def made(self) -> dict[str, int]:
+        """Partitions made by the last run, of the assets of which any were."""
+        return {name: outcome.partitions for name, outcome in self.outcomes.items() if outcome.partitions}
+
+    def failures(self) -> str:
+        """Why things failed in the last run, as one text."""
+        return "\n".join(text for outcome in self.outcomes.values() for text in outcome.failures)
+
+    def materialize(self, key: str, *partitions: str, raise_on_error: bool = True) -> dg.ExecuteInProcessResult:
+        """Materialize one asset ("refined/us_counties"), or the range of its partitions from first to last."""
+        tags = {}
+        if partitions:
+            tags = {
+                "dagster/asset_partition_range_start": partitions[0],
+                "dagster/asset_partition_range_end": partitions[-1],
+            }
+        return defs.resolve_implicit_global_asset_job_def().execute_in_process(
+            asset_selection=[dg.AssetKey(key.split("/"))],
+            instance=self.instance,
+            tags=tags,
+            raise_on_error=raise_on_error,
+        )
+
+    def sql(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Rows of a query on the warehouse."""
+        with psycopg.connect(self.warehouse_url) as connection:
+            return connection.execute(query, parameters or None).fetchall()  # type: ignore[call-overload, no-any-return]
+
+    def value(self, query: str, *parameters: Any) -> Any:
+        """The one value of a query on the warehouse."""
+        return self.sql(query, *parameters)[0][0]
+
+    def frame(self, table: str) -> pl.DataFrame:
+        """A table of the warehouse, but for its provenance, with geometry as EWKB, in a fixed order."""
+        with psycopg.connect(self.warehouse_url) as connection:
+            cursor = connection.execute(f"SELECT * FROM {table}")  # type: ignore[call-overload]  # noqa: S608
+            names = [column.name for column in cursor.description or ()]
+            rows = cursor.fetchall()
+        frame = pl.DataFrame(rows, schema=names, orient="row", infer_schema_length=None)
+        own = frame.select([c for c in frame.columns if not c.startswith("_") or c == "_partition"])
+        return own.sort(pl.all().cast(pl.String, strict=False) if not any(
+            isinstance(d, pl.List) for d in own.dtypes) else [c for c, d in own.schema.items() if not isinstance(d, pl.List)])
+
+    @property
+    def lake(self) -> Lake:
+        """The lake that is configured."""
+        return lake()
+
+    def objects(self) -> dict[str, int]:
+        """Every object in the lake with its size."""
+        return self.lake.list("")

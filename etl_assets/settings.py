@@ -40,7 +40,7 @@ class Settings(BaseSettings):
 
     home: Path = Field(default_factory=home, description="State of the embedded default")
     lake_url: str = Field(
-        default_factory=lambda: (home() / "lake").as_uri(),
+        default_factory=lambda: f"file://{home() / 'lake'}",
         description="The Parquet lake: a folder, file:///folder or s3://bucket/prefix",
     )
     warehouse_url: SecretStr | None = Field(
@@ -58,7 +58,8 @@ class Settings(BaseSettings):
         default=None, description="The local source server; written by the embedded default when it starts"
     )
     sample_data: Path | None = Field(
-        default=None, description="A folder of recordings for the local source server; default: the own sample"
+        default=None,
+        description="A folder of recordings for the local source server; default: the own sample",
     )
     sample_as_of: str | None = Field(
         default=None, description="The local sources show their newest publication not after this date"

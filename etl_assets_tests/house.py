@@ -78,7 +78,7 @@ class House:
     def sql(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Rows of a query on the warehouse."""
         with psycopg.connect(self.warehouse_url) as connection:
-            return connection.execute(query, parameters or None).fetchall()  # type: ignore[call-overload, no-any-return]
+            return connection.execute(query, parameters or None).fetchall()
 
     def value(self, query: str, *parameters: Any) -> Any:
         """The one value of a query on the warehouse."""
@@ -87,13 +87,16 @@ class House:
     def frame(self, table: str) -> pl.DataFrame:
         """A table of the warehouse, but for its provenance, with geometry as EWKB, in a fixed order."""
         with psycopg.connect(self.warehouse_url) as connection:
-            cursor = connection.execute(f"SELECT * FROM {table}")  # type: ignore[call-overload]  # noqa: S608
+            cursor = connection.execute(f"SELECT * FROM {table}")
             names = [column.name for column in cursor.description or ()]
             rows = cursor.fetchall()
         frame = pl.DataFrame(rows, schema=names, orient="row", infer_schema_length=None)
         own = frame.select([c for c in frame.columns if not c.startswith("_") or c == "_partition"])
-        return own.sort(pl.all().cast(pl.String, strict=False) if not any(
-            isinstance(d, pl.List) for d in own.dtypes) else [c for c, d in own.schema.items() if not isinstance(d, pl.List)])
+        return own.sort(
+            pl.all().cast(pl.String, strict=False)
+            if not any(isinstance(d, pl.List) for d in own.dtypes)
+            else [c for c, d in own.schema.items() if not isinstance(d, pl.List)]
+        )
 
     @property
     def lake(self) -> Lake:

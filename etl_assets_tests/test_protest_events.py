@@ -36,6 +36,12 @@ def test_corrected_publication_runs_the_days_that_differ(house: House) -> None:
     assert house.run(), house.failures()
     after = dict(house.sql(f"SELECT ({key})::text, event_id FROM refined.protest_events"))
     assert all(after[k] == v for k, v in before.items() if k in after)
-    assert house.made()["refined/protest_events"] == len(CHANGED_DAYS) + house.value(
-        "SELECT count(*) FROM etl.publications WHERE asset = 'raw.protest_events' AND partition > '2025-03-08'"
-    ) - 0 or True
+    assert (
+        house.made()["refined/protest_events"]
+        == len(CHANGED_DAYS)
+        + house.value(
+            "SELECT count(*) FROM etl.publications WHERE asset = 'raw.protest_events' AND partition > '2025-03-08'"
+        )
+        - 0
+        or True
+    )

@@ -50,7 +50,9 @@ def _file_sensor(spec: Spec) -> dg.SensorDefinition:
         except SourceError as error:
             return dg.SkipReason(f"The source cannot be asked: {error}")
         if version is None:
-            return dg.SkipReason(f"Nothing new: the landed file of {known.published_at if known else '-'} is the newest")
+            return dg.SkipReason(
+                f"Nothing new: the landed file of {known.published_at if known else '-'} is the newest"
+            )
         if version == context.cursor:
             return dg.SkipReason(f"Version {version} has been asked for already; see its run")
         return dg.SensorResult([dg.RunRequest(run_key=f"{name}:{version}")], cursor=version)

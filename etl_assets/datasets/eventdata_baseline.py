@@ -25,12 +25,17 @@ DATASET = Dataset(
     max_shrink=1.0,
 )
 COLUMNS = (
-    "id", "event_id", "event_date", "event_state", "event_county", "event_city", "event_type", "event_source", "geometry"
-)  # fmt: skip
+    *("id", "event_id", "event_date", "event_state", "event_county", "event_city", "event_type", "event_source"),
+    "geometry",
+)
 
 
 class EventdataBaseline(
-    Contract, stage="refined", table="eventdata_baseline", key=["id"], partitioning=Partitioning("event_date", "day")
+    Contract,
+    stage="refined",
+    table="eventdata_baseline",
+    key=["id"],
+    partitioning=Partitioning("event_date", "day"),
 ):
     """Rows that presentation.eventdata held before this project, as they were."""
 
@@ -66,7 +71,10 @@ def refined_eventdata_baseline(raw: pl.DataFrame) -> Result:
     readings = {
         "id": ("id", texts["id"].cast(pl.Int64, strict=False)),
         "event_id": ("event_id", texts["event_id"].cast(pl.Int64, strict=False)),
-        "event_date": ("event_date", texts["event_date"].str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False)),
+        "event_date": (
+            "event_date",
+            texts["event_date"].str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False),
+        ),
     }
     rows = raw.with_columns(**texts).select(
         *(reading.alias(name) for name, (_, reading) in readings.items()),

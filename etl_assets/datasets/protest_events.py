@@ -32,9 +32,10 @@ DATASET = Dataset(
 )
 
 STATES = (
-    "AK AL AR AS AZ CA CO CT DC DE FL GA GU HI IA ID IL IN KS KY LA MA MD ME MI MN MO MP MS MT NC ND NE NH NJ NM NV NY "
-    "OH OK OR PA PR RI SC SD TN TX UT VA VI VT WA WI WV WY"
-).split()
+    *("AK", "AL", "AR", "AS", "AZ", "CA", "CO", "CT", "DC", "DE", "FL", "GA", "GU", "HI", "IA", "ID", "IL", "IN", "KS"),
+    *("KY", "LA", "MA", "MD", "ME", "MI", "MN", "MO", "MP", "MS", "MT", "NC", "ND", "NE", "NH", "NJ", "NM", "NV", "NY"),
+    *("OH", "OK", "OR", "PA", "PR", "RI", "SC", "SD", "TN", "TX", "UT", "VA", "VI", "VT", "WA", "WI", "WV", "WY"),
+)
 
 #: The column of each phase of the file that a value stands in; the first that the file has counts.
 NAMES = {
@@ -47,7 +48,11 @@ KEY = ["date", "locality", "state", "location", "title", "event_type", "organiza
 
 
 class ProtestEvents(
-    Contract, stage="refined", table="protest_events", key=["event_id"], partitioning=Partitioning("event_date", "day")
+    Contract,
+    stage="refined",
+    table="protest_events",
+    key=["event_id"],
+    partitioning=Partitioning("event_date", "day"),
 ):
     """Protest events, one row per event; the point is the centroid of the locality, not the venue."""
 
@@ -205,7 +210,11 @@ def _points(lat: pl.Series, lon: pl.Series) -> pl.Series:
 
 
 class Eventdata(
-    Contract, stage="presentation", table="eventdata", key=["id"], partitioning=Partitioning("event_date", "day")
+    Contract,
+    stage="presentation",
+    table="eventdata",
+    key=["id"],
+    partitioning=Partitioning("event_date", "day"),
 ):
     """Protest events in the shape that the first pipeline's readers know, with the rows that were there before."""
 
@@ -241,15 +250,18 @@ def presentation_eventdata(events: pl.DataFrame, before: pl.DataFrame, partition
         event_source=pl.col("sources").list.join(", "),
         geometry="geometry",
     ).with_columns(nth)  # fmt: skip
-    old = before.filter(pl.col("event_date").cast(pl.String).is_in(partitions)).sort("id").select(list(Eventdata.columns())).with_columns(nth)
+    old = (
+        before.filter(pl.col("event_date").cast(pl.String).is_in(partitions))
+        .sort("id")
+        .select(list(Eventdata.columns()))
+        .with_columns(nth)
+    )
     new = rows.join(old, on=[*seen, "nth"], how="anti", nulls_equal=True, maintain_order="left")
     ids = identities("eventdata").allocate(new["event_id"], floor=int(before["id"].max() or 0))  # type: ignore[arg-type]
     return pl.concat([old.drop("nth"), new.drop("nth").with_columns(id=ids).select(list(Eventdata.columns()))])
 
 
-class CountyProtestsMonthly(
-    Contract, stage="presentation", table="county_protests_monthly", key=["fips", "month"]
-):
+class CountyProtestsMonthly(Contract, stage="presentation", table="county_protests_monthly", key=["fips", "month"]):
     """Protest events per county and month; events without a county are left out."""
 
     fips: pl.String = column("Five-digit FIPS code: of the county that contains the point, else as given")
@@ -328,12 +340,21 @@ class EventSources(Contract, stage="presentation", table="event_sources", key=["
 @presentation(DATASET, EventSources, events=Of(refined_protest_events, ["event_id", "event_date", "sources"]))
 def presentation_event_sources(events: pl.DataFrame) -> Result:
     """One row per source; two pages of one domain are one source."""
-    domain = pl.col("sources").str.to_lowercase().str.extract(r"^(?:https?://)?(?:www\.)?([a-z0-9.-]+\.[a-z]{2,})(?:[/:?#]|$)")
+    domain = (
+        pl.col("sources")
+        .str.to_lowercase()
+        .str.extract(r"^(?:https?://)?(?:www\.)?([a-z0-9.-]+\.[a-z]{2,})(?:[/:?#]|$)")
+    )
     named = (
         events.explode("sources")
         .drop_nulls("sources")
         .with_columns(domain=domain)
-        .select("event_id", "event_date", source=pl.coalesce("domain", "sources"), is_domain=pl.col("domain").is_not_null())
+        .select(
+            "event_id",
+            "event_date",
+            source=pl.coalesce("domain", "sources"),
+            is_domain=pl.col("domain").is_not_null(),
+        )
         .unique(["event_id", "source"])
         .with_columns(corroborated=pl.len().over("event_id") > 1)
     )

@@ -26,6 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     publish = commands.add_parser("publish", help="let the local sources show their state of a date")
     publish.add_argument("date")
     commands.add_parser("rebuild-warehouse", help="drop the warehouse's tables and build them again from the lake")
+    commands.add_parser("dictionary", help="write docs/data_dictionary.md from the contracts")
     # What follows `sql` is psql's, and argparse would take its options for ours.
     own, others = (arguments[:1], arguments[1:]) if arguments[:1] == ["sql"] else (arguments, [])
     given = parser.parse_args(own)
@@ -37,6 +38,11 @@ def main(arguments: Sequence[str]) -> int:
     if given.command == "publish":
         for source, date in embedded.publish(given.date).items():
             print(f"{source}: {date}")
+        return 0
+    if given.command == "dictionary":
+        from etl_assets.local.dictionary import write_dictionary
+
+        write_dictionary()
         return 0
     embedded.up()
     match given.command:
@@ -59,7 +65,18 @@ def _ui(port: int) -> int:
     """Take this process over with `dagster dev`, which serves the UI and runs the daemon."""
     print(f"UI: http://127.0.0.1:{port}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
     os.environ["ETL_DAGSTER_UI_URL"] = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "dagster", "dev", "-m", "etl_assets.definitions", "-h", "127.0.0.1", "-p", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "dagster",
+        "dev",
+        "-m",
+        "etl_assets.definitions",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(port),
+    ]
     os.execv(sys.executable, command)
 
 

@@ -493,9 +493,7 @@ def _fetch(tree: Path, lock_fd: int) -> None:
     apt.download(names, packages)
     log.info("unpacking …")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        unpacking = [
-            pool.submit(apt.run, "dpkg-deb", "--extract", deb, unpacked) for deb in packages.glob("*.deb")
-        ]
+        unpacking = [pool.submit(apt.run, "dpkg-deb", "--extract", deb, unpacked) for deb in packages.glob("*.deb")]
     for one in unpacking:
         one.result()
     for control in unpacked.glob("usr/share/postgresql/*/extension/postgis-3.control"):

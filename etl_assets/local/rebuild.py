@@ -26,4 +26,3 @@ def rebuild_warehouse() -> int:
         partitions, rows = publisher().restore(table)
         console.print(f"{name}: {rows:,} rows in {partitions:,} partitions")
     return 0
-

@@ -23,7 +23,7 @@ from etl_assets.settings import settings
 from etl_assets.sources import SourceError, Validators
 from etl_assets.stages.dataset import Spec
 from etl_assets.stages.staleness import State, in_order
-from etl_assets.storage.configured import landing_store, lake
+from etl_assets.storage.configured import lake, landing_store
 from etl_assets.storage.table import WHOLE
 
 _OWNER = "etl/process"
@@ -189,7 +189,10 @@ def run() -> int:
         console.print(f"Everything is up to date ({seconds:.1f} s).")
     else:
         console.print("[red]Not everything is up to date[/red]: see above; `./dev ui` shows the failed runs in full.")
-    console.print(f"lake: {lake().url}\nwarehouse: ./dev sql\nUI: ./dev ui ({settings().dagster_ui_url})", highlight=False)
+    console.print(
+        f"lake: {lake().url}\nwarehouse: ./dev sql\nUI: ./dev ui ({settings().dagster_ui_url})",
+        highlight=False,
+    )
     return 0 if done else 1
 
 

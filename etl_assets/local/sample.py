@@ -233,9 +233,7 @@ def _geojson(counties: Iterable[_County]) -> bytes:
             "type": "MultiPolygon" if several else "Polygon",
             "coordinates": county.polygons if several else county.polygons[0],
         }
-        features.append(
-            {"type": "Feature", "properties": properties, "geometry": geometry, "id": county.fips}
-        )
+        features.append({"type": "Feature", "properties": properties, "geometry": geometry, "id": county.fips})
     collection = {"type": "FeatureCollection", "features": features}
     return json.dumps(collection, ensure_ascii=False).encode()
 
@@ -255,10 +253,7 @@ def _grid(
         return share * (2 * rng.random() - 1)
 
     corners = [
-        [
-            (west + (column + wobble(0.1)) * width, south + (row + wobble(0.1)) * height)
-            for column in range(columns + 1)
-        ]
+        [(west + (column + wobble(0.1)) * width, south + (row + wobble(0.1)) * height) for column in range(columns + 1)]
         for row in range(rows + 1)
     ]
 
@@ -503,9 +498,7 @@ def _dirt(rng: random.Random, localities: list[_Locality]) -> list[Row]:
         event(title="Marcha por la paz 🌎", locality="Peñuelas", resolved_locality="Peñuelas"),
         event(location="East & Alexander\r", title=""),  # a lone carriage return without quotes
         event(location="Station\rSquare, Hall 2"),  # and within
-        event(
-            claims_verbatim='no more "temporary" fees,\nsaid one; "never again", another', title="Fees, Again"
-        ),
+        event(claims_verbatim='no more "temporary" fees,\nsaid one; "never again", another', title="Fees, Again"),
         event(notes="first line\nsecond line\n\nlast line"),
     ]
 

@@ -1,11 +1,11 @@
-"""A table's contract: one pandera model from which everything that is known of a column is derived.
+r"""A table's contract: one pandera model from which everything that is known of a column is derived.
 
 A contract is a class with one annotated attribute per column:
 
     class Counties(Contract, stage="refined", table="us_counties", key=["fips"]):
-        \"\"\"US counties, one row per county of the vintage.\"\"\"
+        '''US counties, one row per county of the vintage.'''
 
-        fips: pl.String = column("Five-digit FIPS code", str_matches=r"^\\d{5}$")
+        fips: pl.String = column("Five-digit FIPS code", str_matches=r"^\d{5}$")
         geometry: pl.Binary = geometry("MultiPolygon", 4326, "Boundary")
 
 From it come the validation, the storage `Table` (Parquet schema, PostGIS DDL, comments), the column schema of the
@@ -20,13 +20,19 @@ from typing import Any, ClassVar
 
 import dagster as dg
 import pandera.polars as pa
-import polars as pl
 
 from etl_assets.storage.frames import sql_type
 from etl_assets.storage.table import SOURCE_ROW, Column, Geometry, Partitioning, Table
 
 
-def column(description: str, *, unit: str | None = None, nullable: bool = False, sql: str | None = None, **checks: Any) -> Any:
+def column(
+    description: str,
+    *,
+    unit: str | None = None,
+    nullable: bool = False,
+    sql: str | None = None,
+    **checks: Any,
+) -> Any:
     """Declare a column: what it means, its unit, whether it may be null, and pandera's checks (`ge=0`, `isin=…`).
 
     `sql` gives another PostgreSQL type than the frame type's own, in the spelling of `format_type`.
@@ -35,9 +41,9 @@ def column(description: str, *, unit: str | None = None, nullable: bool = False,
     return pa.Field(description=description, nullable=nullable, metadata=metadata, **checks)
 
 
-def geometry(type: str, srid: int, description: str, *, nullable: bool = False) -> Any:
-    """Declare a geometry column of WKB values: its type (`Point`, `MultiPolygon`, …) and SRID."""
-    metadata = {"unit": f"EPSG:{srid}", "sql": f"geometry({type},{srid})", "geometry": Geometry(type, srid)}
+def geometry(kind: str, srid: int, description: str, *, nullable: bool = False) -> Any:
+    """Declare a geometry column of WKB values: its kind (`Point`, `MultiPolygon`, …) and SRID."""
+    metadata = {"unit": f"EPSG:{srid}", "sql": f"geometry({kind},{srid})", "geometry": Geometry(kind, srid)}
     return pa.Field(description=description, nullable=nullable, metadata=metadata)
 
 
@@ -71,7 +77,7 @@ class Contract(pa.DataFrameModel):
         **kwargs: Any,
     ) -> None:
         """Take the table's place, key and partitioning from the class statement."""
-        super().__init_subclass__(**kwargs)
+        super().__init_subclass__(**kwargs)  # type: ignore[no-untyped-call]
         cls._place = Place(stage, table, tuple(key), partitioning)
 
     @classmethod
@@ -83,11 +89,6 @@ class Contract(pa.DataFrameModel):
     def columns(cls) -> dict[str, Any]:
         """pandera's columns, by name."""
         return dict(cls.to_schema().columns)
-
-    @classmethod
-    def empty(cls) -> pl.DataFrame:
-        """A frame without rows that keeps the contract."""
-        return pl.DataFrame(schema={name: c.dtype.type for name, c in cls.columns().items()})
 
 
 #: What refined rows carry besides their contract: where they were read.

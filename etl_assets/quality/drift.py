@@ -24,9 +24,9 @@ def column_drift(columns: Collection[str], last: dg.EventLogEntry | None) -> lis
     before = getattr(metadata.get("columns"), "value", None)
     if not isinstance(before, Sequence):
         return []
-    new = [{"column": c, "change": "new"} for c in columns if c not in before]
-    gone = [{"column": str(c), "change": "gone"} for c in before if c not in columns]
-    return [*new, *gone]
+    drift: list[dict[str, object]] = [{"column": c, "change": "new"} for c in columns if c not in before]
+    drift.extend({"column": c, "change": "gone"} for c in before if c not in columns)
+    return drift
 
 
 def volume_drift(partition: str, rows: int, known: Mapping[str, Facts]) -> str | None:

@@ -16,7 +16,7 @@ from etl_assets.storage.table import PARTITION, SOURCE_ROW, Column, Partitioning
 UNPLACED = "unplaced"
 
 _COLUMNS = (
-    Column("row_id", "text", "Identity of the record: a hash of what it holds and of how many equal ones precede it", False),
+    Column("row_id", "text", "Hash of what the record holds and of how many equal ones precede it", False),
     Column(PARTITION, "text", "Partition that the record was kept out of", False),
     Column("reason", "text", "What is wrong, for a person", False),
     Column("checks", "text[]", "The checks that failed", False),
@@ -66,6 +66,4 @@ def records(rejected: pl.DataFrame, raw: pl.DataFrame) -> pl.DataFrame:
     joined = rejected.join(bodies, on=place, how="left", maintain_order="left")
     nth = pl.col("record").cum_count().over("record", PARTITION)
     identity = joined.select(pl.format("{}#{}", "record", nth)).to_series()
-    return joined.with_columns(row_id=text_hash(identity).cast(pl.String)).select(
-        [column.name for column in _COLUMNS]
-    )
+    return joined.with_columns(row_id=text_hash(identity).cast(pl.String)).select([column.name for column in _COLUMNS])

@@ -44,8 +44,10 @@ class SourceRefusedError(SourceError):
 class Source(Protocol):
     """Where a landed file comes from."""
 
-    #: File name extension of what is fetched, with the dot.
-    suffix: str
+    @property
+    def suffix(self) -> str:
+        """File name extension of what is fetched, with the dot."""
+        ...
 
     def probe(self, known: Validators | None) -> str | None:
         """The version that the source has now, or None if it is the known one. Cheap: no download."""

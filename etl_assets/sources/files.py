@@ -120,7 +120,8 @@ def read_csv(path: Path, required: Sequence[str] = ()) -> pl.DataFrame:
     bad = pl.Series([number for number, _ in malformed], dtype=pl.Int64)
     numbers = pl.int_range(1, frame.height + len(malformed) + 1, dtype=pl.Int64, eager=True)
     frame = frame.with_columns(
-        numbers.filter(~numbers.is_in(bad.implode())).alias("_source_row"), pl.lit(None, pl.String).alias(UNPARSED)
+        numbers.filter(~numbers.is_in(bad.implode())).alias("_source_row"),
+        pl.lit(None, pl.String).alias(UNPARSED),
     )
     if malformed:
         kept = pl.DataFrame({"_source_row": bad, UNPARSED: [text for _, text in malformed]})
@@ -237,8 +238,6 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
-
-
 def read_geojson(path: Path, required: Sequence[str] = ()) -> pl.DataFrame:
     """Every feature of a GeoJSON FeatureCollection as text: `id`, its properties, `geometry` (GeoJSON).
 
@@ -260,8 +259,10 @@ def read_geojson(path: Path, required: Sequence[str] = ()) -> pl.DataFrame:
     for name in names:
         columns[name] = [_text((feature.get("properties") or {}).get(name)) for feature in features]
     columns["geometry"] = [_text(feature.get("geometry")) for feature in features]
-    return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)).with_row_index("_source_row", offset=1).cast(
-        {"_source_row": pl.Int64}
+    return (
+        pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
+        .with_row_index("_source_row", offset=1)
+        .cast({"_source_row": pl.Int64})
     )
 
 

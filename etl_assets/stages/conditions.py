@@ -11,7 +11,7 @@ from etl_assets.stages.staleness import State
 from etl_assets.storage.table import WHOLE
 
 
-class OutOfDate(dg.AutomationCondition):  # type: ignore[type-arg]
+class OutOfDate(dg.AutomationCondition):
     """True of the partitions whose inputs are not the ones that they were made from (see `staleness`)."""
 
     @property
@@ -19,7 +19,7 @@ class OutOfDate(dg.AutomationCondition):  # type: ignore[type-arg]
         """What the UI calls the condition."""
         return "out_of_date"
 
-    def evaluate(self, context: Any) -> dg.AutomationResult:  # type: ignore[type-arg]
+    def evaluate(self, context: Any) -> dg.AutomationResult:
         """Ask the bookkeeping, for the candidates only."""
         if context.candidate_subset.is_empty:
             return dg.AutomationResult(context, true_subset=context.get_empty_subset())
@@ -33,7 +33,7 @@ class OutOfDate(dg.AutomationCondition):  # type: ignore[type-arg]
         return dg.AutomationResult(context, true_subset=context.candidate_subset.compute_intersection(stale))
 
 
-def when_out_of_date() -> dg.AutomationCondition:  # type: ignore[type-arg]
+def when_out_of_date() -> dg.AutomationCondition:
     """Make a partition when an upstream was published anew and its content is another than before.
 
     `eager` is what is triggered by events; its latest-window term is taken out, since corrections reach back years.

@@ -40,11 +40,11 @@ def landing(dataset: Dataset, source: Source, *, table: str | None = None) -> dg
             with tempfile.TemporaryDirectory(prefix="etl-fetch-") as folder:
                 validators = Validators(known.etag, known.last_modified) if known else None
                 fetched = source.fetch(Path(folder), validators)
-                manifest = known if fetched is None else _manifest(dataset, source, fetched, context.run_id)
+                manifest = known if fetched is None else _manifest(dataset, source, fetched, context.run.run_id)
                 assert manifest is not None
                 if known and manifest.size < known.size * (1 - dataset.max_shrink):
                     raise SourceRefusedError(
-                        f"{manifest.url} gave {manifest.size:,} bytes, the last good file has {known.size:,}: it shrank "
+                        f"{manifest.url} gave {manifest.size:,} bytes, the last good one has {known.size:,}: it shrank "
                         f"by more than {dataset.max_shrink:.0%}. If that is right, raise max_shrink of the dataset "
                         f"{dataset.name} for one run; the last good file stays."
                     )

@@ -25,7 +25,13 @@ def profile(frame: pl.DataFrame) -> dg.TableMetadataValue:
     high = frame.select(pl.col(ordered).max()).row(0, named=True) if ordered and frame.height else {}
     return table(
         [
-            {"column": c, "type": str(dtype), "nulls": nulls[c], "min": _short(low.get(c)), "max": _short(high.get(c))}
+            {
+                "column": c,
+                "type": str(dtype),
+                "nulls": nulls[c],
+                "min": _short(low.get(c)),
+                "max": _short(high.get(c)),
+            }
             for c, dtype in frame.schema.items()
         ]
     )

@@ -20,17 +20,26 @@ from etl_assets.sources import SourceRefusedError
 from etl_assets.sources.files import UNPARSED
 from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, remember
 from etl_assets.stages.profile import preview
-from etl_assets.storage.frames import row_text, text_hash
 from etl_assets.storage.configured import publisher
+from etl_assets.storage.frames import row_text, text_hash
 from etl_assets.storage.landing import LandedFile, Manifest
-from etl_assets.storage.table import PARTITION, SOURCE_ROW, WHOLE, Column, Part, Partitioning, Publication, Table
+from etl_assets.storage.table import (
+    PARTITION,
+    SOURCE_ROW,
+    WHOLE,
+    Column,
+    Part,
+    Partitioning,
+    Publication,
+    Table,
+)
 
 #: Hash of a record's text: what says whether two records are the same.
 ROW_HASH = "_row_hash"
 _BOOKKEEPING = {
-    PARTITION: Column(PARTITION, "text", "Partition of the refined table that the record belongs to", nullable=False),
+    PARTITION: Column(PARTITION, "text", "Partition that the record belongs to", nullable=False),
     SOURCE_ROW: Column(SOURCE_ROW, "bigint", "Number of the record in the landed file, from 1", nullable=False),
-    "_published_at": Column("_published_at", "timestamp with time zone", "When the source published the file", nullable=False),
+    "_published_at": Column("_published_at", "timestamp with time zone", "When the file was published", nullable=False),
     ROW_HASH: Column(ROW_HASH, "bigint", "XXH3 hash of the record's text", nullable=False),
 }  # fmt: skip
 _SUMMARY_SHOWN = 50
@@ -57,7 +66,7 @@ def raw(
             dg.AssetKey(["raw", name]),
             dataset,
             Table(
-                "raw", name, (*declared, *_BOOKKEEPING.values()), description=f"{dataset.title}: every record as landed",
+                "raw", name, (*declared, *_BOOKKEEPING.values()), f"{dataset.title}: every record as landed",
                 partitioning=None if partition is None else Partitioning(PARTITION, "value"),
             ),
             inputs={"landed": Input(source.key, None, by_partition=False)},
@@ -76,7 +85,7 @@ def raw(
             io_manager_key="table_io",
             output_required=False,
             check_specs=[
-                dg.AssetCheckSpec("readable", asset=spec.key, blocking=True, description="The file can be read as records"),
+                dg.AssetCheckSpec("readable", asset=spec.key, blocking=True, description="The file holds records"),
                 dg.AssetCheckSpec("columns", asset=spec.key, description="The columns are those of the last file"),
             ],
         )  # fmt: skip
@@ -109,7 +118,9 @@ def _read(
             raise SourceRefusedError("the file has a header and no record.")
     except SourceRefusedError as error:
         message = f"{spec.dataset.name}, landed file {manifest.sha256[:12]} from {manifest.url}: {error}"
-        yield dg.AssetCheckResult(passed=False, check_name="readable", description=message, metadata={"file": manifest.url})
+        yield dg.AssetCheckResult(
+            passed=False, check_name="readable", description=message, metadata={"file": manifest.url}
+        )
         raise dg.Failure(message, allow_retries=False) from error
     columns = [c for c in frame.columns if not c.startswith("_")]
     frame = _placed(frame, columns, partition, manifest)
@@ -142,9 +153,7 @@ def _read(
             "preview": preview(frame.select(columns)),
         },
     )
-    context.log.info(
-        f"{table.full_name}: {frame.height} records, {len(changed)} of {len(parts)} partitions changed"
-    )
+    context.log.info(f"{table.full_name}: {frame.height} records, {len(changed)} of {len(parts)} partitions changed")
     yield dg.AssetCheckResult(passed=True, check_name="readable", metadata={"records": frame.height})
     yield dg.AssetCheckResult(
         passed=not drift,

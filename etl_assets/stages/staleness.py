@@ -74,9 +74,8 @@ class State:
             if self.instance.get_latest_materialization_event(spec.key) is None:
                 stale.add(WHOLE)
             return stale
-        unfinished = self.instance.event_log_storage.get_latest_asset_partition_materialization_attempts_without_materializations(
-            spec.key
-        )
+        log = self.instance.event_log_storage
+        unfinished = log.get_latest_asset_partition_materialization_attempts_without_materializations(spec.key)
         recorded = self.instance.get_materialized_partitions(spec.key)
         return stale | {k for k in wanted if k not in stored or k not in recorded or k in unfinished}
 
@@ -84,7 +83,12 @@ class State:
         self, spec: Spec, versions: Mapping[str, Mapping[str, str]], known: Mapping[str, Facts]
     ) -> set[str]:
         assert spec.partitions is not None
-        there = {k for name, source in spec.inputs.items() if source.table and source.table.partitioning for k in versions[name]}
+        there = {
+            k
+            for name, source in spec.inputs.items()
+            if source.table and source.table.partitioning
+            for k in versions[name]
+        }
         return (there | known.keys()) & set(spec.partitions.get_partition_keys())
 
 

@@ -10,7 +10,7 @@ import time
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import dagster as dg
 import geopandas as gpd
@@ -27,13 +27,13 @@ from etl_assets.quality.quarantine import quarantine_table, quarantined
 from etl_assets.stages.conditions import when_out_of_date
 from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, remember
 from etl_assets.stages.profile import preview, profile
-from etl_assets.storage.frames import from_geopandas, to_geopandas
 from etl_assets.storage.configured import publisher
+from etl_assets.storage.frames import from_geopandas, to_geopandas
 from etl_assets.storage.io_managers import published_metadata
 from etl_assets.storage.lake import Loaded
 from etl_assets.storage.table import PARTITION, SOURCE_ROW, WHOLE, Part, Publication, Table
 
-Frame = pl.DataFrame | gpd.GeoDataFrame
+Frame: TypeAlias = pl.DataFrame | gpd.GeoDataFrame
 _SHOWN = 20
 
 
@@ -48,7 +48,6 @@ class Result:
     frame: Frame
     merged: pl.DataFrame | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
-
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ def _stage(
         def step(context: dg.AssetExecutionContext, **loaded: Loaded) -> Iterator[Any]:
             frames = {name: _as(kinds[name], upstream[name], given) for name, given in loaded.items()}
             if "partitions" in kinds:
-                frames["partitions"] = list(context.partition_keys)  # type: ignore[assignment]
+                frames["partitions"] = list(context.partition_keys)
             result = function(**frames)
             result = result if isinstance(result, Result) else Result(result)
             raw = loaded[accounted].frame if accounted else None
@@ -152,15 +151,18 @@ def _input(given: Upstream, partitions: dg.TimeWindowPartitionsDefinition | None
 def _checks(
     key: dg.AssetKey, accounted: str | None, partitions: dg.PartitionsDefinition | None
 ) -> Iterator[dg.AssetCheckSpec]:
-    def check(name: str, blocking: bool, description: str) -> dg.AssetCheckSpec:
-        return dg.AssetCheckSpec(
-            name, asset=key, blocking=blocking, description=description, partitions_def=partitions
-        )
-
-    yield check("contract", True, "Rows keep the contract, or few enough are quarantined")
+    """The stage's checks. Only the contract is judged per partition: each evaluation is an event in Dagster's database,
+    and three of them for each of a thousand days take longer than the days' data."""
+    yield dg.AssetCheckSpec(
+        "contract",
+        asset=key,
+        blocking=True,
+        description="Rows keep the contract, or few enough of them do not and are quarantined",
+        partitions_def=partitions,
+    )
     if accounted:
-        yield check("balance", True, "Rows in = rows out + quarantined + merged")
-    yield check("volume", False, "The number of rows is like that of the partitions before")
+        yield dg.AssetCheckSpec("balance", asset=key, description="Rows in = rows out + quarantined + merged")
+    yield dg.AssetCheckSpec("volume", asset=key, description="As many rows as in the partitions before")
 
 
 def _as(kind: Any, source: Input, loaded: Loaded) -> Frame:
@@ -215,6 +217,7 @@ class _Step:
                 allow_retries=False,
             )
         verdicts = self._verdicts(keys, good, rejected, known)
+        yield from self._refuse_unbalanced(self._total(verdicts))
         passed = [v.key for v in verdicts if v.refusal is None]
         publications = self._publications(passed, good, found, rejected)
         self._log(verdicts)
@@ -264,18 +267,7 @@ class _Step:
                     f"{into} rows came in, but {numbers[0]} are to be published, {numbers[1]} quarantined and "
                     f"{numbers[2]} merged: {into - sum(numbers)} are unaccounted for. Nothing was written."
                 )
-            verdicts.append(
-                _Verdict(key, *numbers, into, refusal, volume_drift(key, numbers[0], known))  # type: ignore[arg-type]
-            )
-        total_in = None if self.raw is None else self.raw.height
-        total = good.height + rejected.height + (0 if self.result.merged is None else self.result.merged.height)
-        if total_in is not None and total_in != total:
-            raise dg.Failure(
-                f"{self.table.full_name}: {total_in} rows came in, {good.height} are to be published, "
-                f"{rejected.height} quarantined and {total - good.height - rejected.height} merged: "
-                f"{total_in - total} are unaccounted for. Nothing was written.",
-                allow_retries=False,
-            )
+            verdicts.append(_Verdict(key, *numbers, into, refusal, volume_drift(key, numbers[0], known)))
         return verdicts
 
     def _publications(
@@ -283,8 +275,9 @@ class _Step:
     ) -> list[Publication]:
         """The table's partitions, in key order, and beside them the quarantine's."""
         columns = [c.name for c in self.table.columns]
-        by = [c for c in (*([self.table.partitioning.column] if self.table.partitioning else []), *self.table.primary_key)]
-        cut = good.sort(list(dict.fromkeys(by)) or columns[:1]).partition_by("_key", as_dict=True)
+        parted_by = [self.table.partitioning.column] if self.table.partitioning else []
+        order = list(dict.fromkeys([*parted_by, *self.table.primary_key])) or columns[:1]
+        cut = good.sort(order).partition_by("_key", as_dict=True)
         frames = {str(key[0]): part.select(columns) for key, part in cut.items()}
         nothing = good.clear().select(columns)
         source = {key: self.spec.made_from(key, self.versions) for key in keys}
@@ -325,30 +318,62 @@ class _Step:
             **self.result.metadata,
         }
 
+    def _refuse_unbalanced(self, total: _Verdict) -> Iterator[Any]:
+        """Fail where rows of the input are neither published nor quarantined nor merged, or are so twice."""
+        if total.rows_in is None:
+            return
+        balance = self._balance(total)
+        if not balance.passed:
+            yield balance
+            raise dg.Failure(
+                f"{self.table.full_name}: {total.rows_in} rows came in, {total.rows} are to be published, "
+                f"{total.quarantined} quarantined and {total.merged} merged: {balance.description}. "
+                "Nothing was written.",
+                allow_retries=False,
+            )
+
     def _refuse_all(self, found: Audit) -> Iterator[Any]:
         message = f"{self.table.full_name}: the frame as a whole breaks the contract: " + "; ".join(found.errors)
-        names = self.context.partition_keys if self.spec.partitions is not None else [None]
-        for key in names:
-            yield self._evaluation("contract", key, False, message, {"errors": "\n".join(found.errors)})
+        keys = self.context.partition_keys if self.spec.partitions is not None else [WHOLE]
+        for key in keys:
+            yield self._contract(_Verdict(key, 0, 0, 0, None, message, None), {"errors": "\n".join(found.errors)})
         raise dg.Failure(f"{message}. Nothing was written.", allow_retries=False)
 
     def _check_events(self, verdicts: Sequence[_Verdict], found: Audit) -> Iterator[Any]:
-        """One evaluation a check and partition; passed ones point at the materialization that they are of."""
-        for verdict in verdicts if self.spec.partitions is not None else [self._total(verdicts)]:
-            key = verdict.key if self.spec.partitions is not None else None
+        """The contract's evaluation of every partition, and one of each other check for the run."""
+        total = self._total(verdicts)
+        for verdict in verdicts if self.spec.partitions is not None else [total]:
             contract: dict[str, Any] = {"rows": verdict.rows, "quarantined": verdict.quarantined}
-            if verdict.quarantined and (len(verdicts) == 1 or verdict.refusal or key is None):
+            if verdict.quarantined and (verdict.refusal or len(verdicts) == 1 or verdict is total):
                 contract |= {"failures_per_check": found.counts(), "failure_cases": found.examples()}
-            yield self._evaluation("contract", key, verdict.refusal is None, verdict.refusal, contract)
-            if verdict.rows_in is not None:
-                balance = {"rows_in": verdict.rows_in, "rows_out": verdict.rows, "quarantined": verdict.quarantined,
-                           "merged": verdict.merged}  # fmt: skip
-                even = verdict.rows_in == verdict.rows + verdict.quarantined + verdict.merged
-                yield self._evaluation("balance", key, even, None, balance)
-            yield self._evaluation("volume", key, verdict.drift is None, verdict.drift, {"rows": verdict.rows})
+            yield self._contract(verdict, contract)
         if self.spec.partitions is not None:
-            for name in ("contract", "balance", "volume") if self.raw is not None else ("contract", "volume"):
-                yield dg.Output(None, output_name=f"{self.spec.key.to_python_identifier()}_{name}")
+            yield dg.Output(None, output_name=f"{self.spec.key.to_python_identifier()}_contract")
+        if total.rows_in is not None:
+            yield self._balance(total)
+        drifted: list[dict[str, object]] = [{"partition": v.key, "drift": v.drift} for v in verdicts if v.drift]
+        yield dg.AssetCheckResult(
+            passed=not drifted,
+            check_name="volume",
+            severity=dg.AssetCheckSeverity.WARN,
+            description=f"{drifted[0]['partition']}: {drifted[0]['drift']}" if drifted else None,
+            metadata={"rows": total.rows, "drifted": ui_table(drifted[:_SHOWN])},
+        )
+
+    def _balance(self, total: _Verdict) -> dg.AssetCheckResult:
+        assert total.rows_in is not None
+        lost = total.rows_in - total.rows - total.quarantined - total.merged
+        return dg.AssetCheckResult(
+            passed=lost == 0,
+            check_name="balance",
+            description=f"{lost} rows are unaccounted for" if lost else None,
+            metadata={
+                "rows_in": total.rows_in,
+                "rows_out": total.rows,
+                "quarantined": total.quarantined,
+                "merged": total.merged,
+            },
+        )
 
     def _total(self, verdicts: Sequence[_Verdict]) -> _Verdict:
         """The verdicts on the partitions of a table that one step makes, as one."""
@@ -362,20 +387,22 @@ class _Step:
             next((v.drift for v in verdicts if v.drift), None),
         )
 
-    def _evaluation(
-        self, check: str, partition: str | None, passed: bool, description: str | None, metadata: Mapping[str, Any]
-    ) -> Any:
-        warn = check == "volume"
-        severity = dg.AssetCheckSeverity.WARN if warn else dg.AssetCheckSeverity.ERROR
-        if partition is None:
+    def _contract(self, verdict: _Verdict, metadata: Mapping[str, Any]) -> Any:
+        passed = verdict.refusal is None
+        if self.spec.partitions is None:
             return dg.AssetCheckResult(
-                passed=passed, check_name=check, severity=severity, description=description, metadata=metadata
+                passed=passed, check_name="contract", description=verdict.refusal, metadata=metadata
             )
         return dg.AssetCheckEvaluation(
-            asset_key=self.spec.key, check_name=check, passed=passed, blocking=not warn, severity=severity,
-            description=description, metadata=dict(metadata), partition=partition,
-            target_materialization_data=self._materialization(partition) if passed else None,
-        )  # fmt: skip
+            asset_key=self.spec.key,
+            check_name="contract",
+            passed=passed,
+            blocking=True,
+            description=verdict.refusal,
+            metadata=dict(metadata),
+            partition=verdict.key,
+            target_materialization_data=self._materialization(verdict.key) if passed else None,
+        )
 
     def _materialization(self, partition: str) -> AssetCheckEvaluationTargetMaterializationData | None:
         """The materialization of this run that a passed check is of; asked for once for all partitions."""
@@ -388,16 +415,20 @@ class _Step:
         if found is None:
             return None
         return AssetCheckEvaluationTargetMaterializationData(
-            storage_id=found, run_id=self.context.run_id, timestamp=time.time()
+            storage_id=found, run_id=self.context.run.run_id, timestamp=time.time()
         )
 
     def _publish_some(
-        self, verdicts: Sequence[_Verdict], passed: Sequence[str], publications: Sequence[Publication], found: Audit
+        self,
+        verdicts: Sequence[_Verdict],
+        passed: Sequence[str],
+        publications: Sequence[Publication],
+        found: Audit,
     ) -> Iterator[Any]:
         """Publish the good partitions, and fail the step for the others: what is done is on record."""
         refused = [v for v in verdicts if v.refusal]
         if passed:
-            own = publisher().publish(publications, self.context.run_id)[self.table.full_name]
+            own = publisher().publish(publications, self.context.run.run_id)[self.table.full_name]
             if self.spec.partitions is not None:
                 for published in own:
                     self.context.log_event(

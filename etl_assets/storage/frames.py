@@ -1,10 +1,11 @@
-"""What a frame looks like in each of its homes: polars in the steps, PostgreSQL in the warehouse, geopandas at the seams."""
+"""What a frame looks like in each of its homes: polars in the steps, PostgreSQL, and geopandas at the seams."""
 
 from __future__ import annotations
 
 import datetime as dt
 import hashlib
 from collections.abc import Sequence
+from typing import IO, cast
 
 import geopandas as gpd
 import numpy as np
@@ -119,7 +120,7 @@ def content_hash(frame: pl.DataFrame) -> str:
         def flush(self) -> None: ...
 
     # `oldest`: a string view's buffers depend on how the frame came about, contiguous strings do not.
-    own.write_ipc_stream(_Sink(), compat_level=pl.CompatLevel.oldest())  # type: ignore[arg-type]
+    own.write_ipc_stream(cast("IO[bytes]", _Sink()), compat_level=pl.CompatLevel.oldest())
     return digest.hexdigest()
 
 

@@ -28,14 +28,16 @@ class Identities:
         return self._read()[0]
 
     def allocate(self, keys: pl.Series, floor: int = 0) -> pl.Series:
-        """The id of every key (64-bit integers, in the order given); new keys get the numbers after the greatest in use.
+        """The id of every key (64-bit integers, in the order given); new keys get the numbers after the greatest.
 
         New ids follow the order in which the keys are given, so that the same keys in the same order always get the
         same ids.
         """
         while True:
             known, number = self._read()
-            wanted = pl.DataFrame({"key": keys.reinterpret(signed=True) if keys.dtype == pl.UInt64 else keys.cast(pl.Int64)})
+            wanted = pl.DataFrame(
+                {"key": keys.reinterpret(signed=True) if keys.dtype == pl.UInt64 else keys.cast(pl.Int64)}
+            )
             new = wanted.unique(maintain_order=True).join(known, on="key", how="anti", maintain_order="left")
             if new.height:
                 start = max(int(known["id"].max() or 0), floor) + 1  # type: ignore[arg-type]

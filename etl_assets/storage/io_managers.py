@@ -70,7 +70,7 @@ class TableIOManager(dg.IOManager):
 
 
 def _run_partitions(context: dg.InputContext) -> list[str]:
-    """The partitions that the run makes. The input may have none in Dagster's eyes, though its table is cut into them."""
+    """The partitions that the run makes; the input may have none in Dagster's eyes, though its table is cut so."""
     step = context.step_context
     partitions = step.entity_partitions_def
     if partitions is None:

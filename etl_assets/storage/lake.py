@@ -84,7 +84,10 @@ class Lake:
 
             endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
             if endpoint:
-                options |= {"endpoint": endpoint, "client_options": {"allow_http": endpoint.startswith("http://")}}
+                options |= {
+                    "endpoint": endpoint,
+                    "client_options": {"allow_http": endpoint.startswith("http://")},
+                }
         return from_url(self.url, **options)
 
     def address(self, path: str) -> str:
@@ -126,7 +129,9 @@ class Lake:
                 for chunk in obstore.get(self.store, path).stream(min_chunk_size=8 << 20):
                     sink.write(chunk)
         except (FileNotFoundError, obstore.exceptions.NotFoundError) as error:
-            raise LakeError(f"{self.address(path)} is not there, though it was recorded. Run the landing stage again.") from error
+            raise LakeError(
+                f"{self.address(path)} is not there, though it was recorded. Run the landing stage again."
+            ) from error
 
     def size(self, path: str) -> int | None:
         """An object's size in bytes, or None where there is none."""
@@ -212,7 +217,9 @@ class Lake:
         if "bbox" in frame.columns:  # GeoParquet's covering column serves other readers, not us
             frame = frame.drop("bbox")
         # GeoParquet's geometry is read as an extension type over the WKB that steps work with.
-        frame = frame.with_columns(pl.col(c).ext.storage() for c, d in frame.schema.items() if isinstance(d, pl.BaseExtension))
+        frame = frame.with_columns(
+            pl.col(c).ext.storage() for c, d in frame.schema.items() if isinstance(d, pl.BaseExtension)
+        )
         return (frame.select([c for c in columns if c in frame.columns]) if columns else frame), facts
 
 

@@ -82,7 +82,12 @@ class Publisher:
         return [published for published, _ in done], [r for _, r in done if r is not None]
 
     def _whole(
-        self, table: Table, published: Sequence[Published], made_from: str, run_id: str, loaded_at: dt.datetime
+        self,
+        table: Table,
+        published: Sequence[Published],
+        made_from: str,
+        run_id: str,
+        loaded_at: dt.datetime,
     ) -> Replacement:
         """The bookkeeping of a table that one step makes, beside that of its partitions."""
         lines = "\n".join(f"{p.key} {p.content_hash}" for p in published)
@@ -91,7 +96,11 @@ class Publisher:
         facts = Facts(WHOLE, rows, digest, made_from, run_id, loaded_at.isoformat())
         path = f"{table.stage}/{table.name}/{WHOLE_FACTS}"
         there = self.lake.get(path)
-        if not there or {**json.loads(there), "run_id": "", "loaded_at": ""} != {**asdict(facts), "run_id": "", "loaded_at": ""}:
+        if not there or {**json.loads(there), "run_id": "", "loaded_at": ""} != {
+            **asdict(facts),
+            "run_id": "",
+            "loaded_at": "",
+        }:
             self.lake.put(path, json.dumps(asdict(facts)).encode())
         return Replacement(facts, None)
 

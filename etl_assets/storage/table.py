@@ -10,10 +10,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 import polars as pl
+from polars.datatypes import DataType, DataTypeClass
 
 #: Columns that every published row carries; they are not part of a row's content.
-PROVENANCE = {
-    "_source_sha256": ("text", pl.String, "SHA-256 of what the row was made from: its landed file, or its inputs"),
+PROVENANCE: dict[str, tuple[str, DataType | DataTypeClass, str]] = {
+    "_source_sha256": (
+        "text",
+        pl.String,
+        "SHA-256 of what the row was made from: its landed file, or its inputs",
+    ),
     "_run_id": ("text", pl.String, "Dagster run that published the row"),
     "_loaded_at": ("timestamp with time zone", pl.Datetime("us", "UTC"), "When the row was published (UTC)"),
 }

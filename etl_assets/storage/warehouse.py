@@ -19,7 +19,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from etl_assets.storage.copy import copy_table
 from etl_assets.storage.lake import Facts
-from etl_assets.storage.table import WHOLE, Column, Part, Table
+from etl_assets.storage.table import Column, Part, Table
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +138,10 @@ class Warehouse:
             if "does not exist" in str(error):
                 return {}
             raise self._unreachable(error) from error
-        return {row[0]: Facts(*row[:5], row[5].isoformat()) for row in rows}
+        return {
+            key: Facts(key, count, digest, made_from, run_id, loaded_at.isoformat())
+            for key, count, digest, made_from, run_id, loaded_at in rows
+        }
 
     # -- tables --------------------------------------------------------------------------------------------------
 
@@ -216,7 +219,7 @@ class Warehouse:
 
     def _ensure(self, connection: psycopg.Connection, table: Table) -> None:
         """Make the table, or widen it to the declared columns; a changed type is an error."""
-        found = dict(
+        found: dict[str, str] = dict(
             connection.execute(
                 "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute"
                 " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
@@ -321,5 +324,3 @@ def _comment(connection: psycopg.Connection, table: Table, column: Column) -> No
             _identifier(table), sql.Identifier(column.name), sql.Literal(column.description or None)
         )
     )
-
-

@@ -180,9 +180,7 @@ def test_moves_to_another_port_when_its_own_is_taken(mortal: Cluster) -> None:
         assert holds_its_data(mortal)
 
 
-def test_moves_on_when_the_port_is_taken_at_the_last_moment(
-    mortal: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_moves_on_when_the_port_is_taken_at_the_last_moment(mortal: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     mortal.stop()
     with socket.socket() as squatter:
         squatter.bind(("127.0.0.1", 0))
@@ -222,9 +220,7 @@ def test_says_why_it_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         cluster.start()
 
 
-def test_says_what_to_do_where_nothing_can_be_fetched(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_says_what_to_do_where_nothing_can_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgres, "_installed", lambda root: [])
     monkeypatch.setattr(postgres, "_cache", lambda home: tmp_path)
     monkeypatch.setenv("PATH", "")
@@ -232,9 +228,7 @@ def test_says_what_to_do_where_nothing_can_be_fetched(
         postgres.find_programs(None, tmp_path)
 
 
-def test_says_that_the_package_sources_have_no_postgis(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_says_that_the_package_sources_have_no_postgis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgres.Apt, "_apt", lambda *_, **__: "postgresql-13-postgis-3 - too old\n")
     with pytest.raises(PostgresError, match="no PostGIS for PostgreSQL 15 or newer"):
         postgres.Apt(tmp_path, 0).needed_packages()

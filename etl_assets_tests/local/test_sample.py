@@ -171,9 +171,7 @@ def test_columns_are_the_real_ones(sample: Path, name: str):
 
 
 @pytest.mark.shared
-def test_no_title_of_the_real_file_is_in_the_sample(
-    first: list[dict[str, str]], second: list[dict[str, str]]
-):
+def test_no_title_of_the_real_file_is_in_the_sample(first: list[dict[str, str]], second: list[dict[str, str]]):
     if not (SHARED / SECOND).exists():
         pytest.skip(f"the real publications are not in {SHARED}")
     real = records(unpack(SHARED / FIRST)) + records(unpack(SHARED / SECOND))
@@ -193,9 +191,7 @@ def test_most_old_days_are_the_same_in_both(first: list[dict[str, str]], second:
     def by_day(rows: list[dict[str, str]]) -> dict[str, Counter[tuple[str, ...]]]:
         days: dict[str, Counter[tuple[str, ...]]] = {}
         for row in rows:
-            days.setdefault(row["date"], Counter())[
-                tuple(row.get(name, "") for name in COLUMNS_SINCE_APRIL_2025)
-            ] += 1
+            days.setdefault(row["date"], Counter())[tuple(row.get(name, "") for name in COLUMNS_SINCE_APRIL_2025)] += 1
         return days
 
     old, new = by_day(first), by_day(second)
@@ -241,8 +237,7 @@ DIRT = {
     "no source": lambda row: not any(sources(row)),
     "thirty sources": lambda row: all(sources(row)),
     "list with case variants": lambda row: (
-        row["organizations"].count("; ") == 2
-        and len({name.lower() for name in row["organizations"].split("; ")}) == 1
+        row["organizations"].count("; ") == 2 and len({name.lower() for name in row["organizations"].split("; ")}) == 1
     ),
     "event type capitalised": lambda row: row["event_type"] == "Protest",
     "event type misspelt": lambda row: row["event_type"] == "demonstarion",
@@ -286,9 +281,7 @@ def test_carriage_returns_in_the_bytes(sample: Path):
         content.decode()
 
 
-def test_points(
-    first: list[dict[str, str]], second: list[dict[str, str]], counties: dict[str, shapely.Geometry]
-):
+def test_points(first: list[dict[str, str]], second: list[dict[str, str]], counties: dict[str, shapely.Geometry]):
     for rows in (first, second):
         located = [row for row in rows if row["lat"] not in ("", "NA", "140.0")]
         assert 0.01 < (len(rows) - len(located)) / len(rows) < 0.05

@@ -103,9 +103,7 @@ def test_shows_newest_publication_not_after_the_date(data: Path, as_of: str | No
         assert requests.get(url + EVENTS, timeout=10).content == expected
 
 
-@pytest.mark.parametrize(
-    ("as_of", "expected"), [("2021-12-31", b"{}"), ("2022-01-01", b"{} "), ("2005", b"{}")]
-)
+@pytest.mark.parametrize(("as_of", "expected"), [("2021-12-31", b"{}"), ("2022-01-01", b"{} "), ("2005", b"{}")])
 def test_publication_dated_by_year(data: Path, as_of: str, expected: bytes):
     with serve(data, as_of=as_of) as url:
         response = requests.get(url + "/borders/borders.geojson", timeout=10)

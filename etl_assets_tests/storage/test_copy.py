@@ -325,9 +325,7 @@ def test_types_that_are_not_the_tables_are_refused(connection: psycopg.Connectio
             copy_table(cursor, TARGET, times, {"d": "timestamptz[]"})
 
 
-@pytest.mark.parametrize(
-    "types", [{"a": "text"}, {"a": "text", "b": "text", "c": "text"}, {"a": "text", "c": "text"}]
-)
+@pytest.mark.parametrize("types", [{"a": "text"}, {"a": "text", "b": "text", "c": "text"}, {"a": "text", "c": "text"}])
 def test_columns_and_types_must_be_the_same(connection: psycopg.Connection, types: Mapping[str, str]) -> None:
     table = pa.table({"a": ["x"], "b": ["y"]})
     with connection.cursor() as cursor, pytest.raises(ValueError, match=r"\['a', 'b'\]") as error:
@@ -401,9 +399,7 @@ def test_a_reader_is_streamed(connection: psycopg.Connection) -> None:
     ],
     ids=["large", "larger than a batch", "nothing"],
 )
-def test_rows_are_cut_by_bytes_and_by_number(
-    values: Sequence[Any], arrow: pa.DataType, rows: list[int]
-) -> None:
+def test_rows_are_cut_by_bytes_and_by_number(values: Sequence[Any], arrow: pa.DataType, rows: list[int]) -> None:
     assert [batch.num_rows for batch in copy._batches(column(values, arrow))] == rows
 
 

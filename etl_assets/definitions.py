@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import warnings
+from collections.abc import Sequence
+from types import ModuleType
 
 import dagster as dg
 
@@ -16,13 +18,19 @@ from etl_assets.automation.sensors import automation_sensor, source_sensors  # n
 from etl_assets.stages.dataset import SPECS  # noqa: E402
 from etl_assets.storage.io_managers import LandingIOManager, TableIOManager  # noqa: E402
 
-modules = [importlib.import_module(f"{datasets.__name__}.{m.name}") for m in pkgutil.iter_modules(datasets.__path__)]
-TABLES = {spec.key: spec.table for spec in SPECS.values() if spec.table}
 
-defs = dg.Definitions(
-    assets=dg.load_assets_from_modules(modules),
-    resources={"landing_io": LandingIOManager(), "table_io": TableIOManager(TABLES)},
-    sensors=[*source_sensors(), automation_sensor()],
-    # A step takes less time than starting a process for it; runs are what is done side by side.
-    executor=dg.in_process_executor,
+def definitions(modules: Sequence[ModuleType]) -> dg.Definitions:
+    """The definitions of the datasets in some modules; they have registered themselves when they were imported."""
+    tables = {spec.key: spec.table for spec in SPECS.values() if spec.table}
+    return dg.Definitions(
+        assets=dg.load_assets_from_modules(modules),
+        resources={"landing_io": LandingIOManager(), "table_io": TableIOManager(tables)},
+        sensors=[*source_sensors(), automation_sensor()],
+        # A step takes less time than starting a process for it; runs are what is done side by side.
+        executor=dg.in_process_executor,
+    )
+
+
+defs = definitions(
+    [importlib.import_module(f"{datasets.__name__}.{m.name}") for m in pkgutil.iter_modules(datasets.__path__)]
 )

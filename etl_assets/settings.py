@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from dotenv import dotenv_values
 from pydantic import Field, SecretStr
 from pydantic_settings import (
     BaseSettings,
@@ -25,6 +26,14 @@ PROJECT = Path(__file__).resolve().parent.parent
 def home() -> Path:
     """Where the embedded default keeps its state: `ETL_HOME`, or `.etl` beside the project."""
     return Path(os.environ.get("ETL_HOME") or PROJECT / ".etl").resolve()
+
+
+def _addresses() -> dict[str, str]:
+    """Every `ETL_<NAME>_URL`, by name: a dataset brings its source's address and needs no field here."""
+    given = {**dotenv_values(".env"), **os.environ}
+    names = {key.removeprefix("ETL_").removesuffix("_URL").lower(): value for key, value in given.items() if
+             key.startswith("ETL_") and key.endswith("_URL")}  # fmt: skip
+    return {name: value for name, value in names.items() if value}
 
 
 class NotConfiguredError(RuntimeError):
@@ -65,8 +74,10 @@ class Settings(BaseSettings):
         default=None, description="The local sources show their newest publication not after this date"
     )
 
-    protest_events_url: str | None = Field(default=None, description="Another address of the event file")
-    us_counties_url: str | None = Field(default=None, description="Another address of the counties file")
+    addresses: dict[str, str] = Field(
+        default_factory=_addresses,
+        description="Other addresses of sources: ETL_<SOURCE>_URL, such as ETL_PROTEST_EVENTS_URL",
+    )
     eventdata_baseline: str | None = Field(
         default=None,
         description="GeoJSON or CSV with the rows that presentation.eventdata held before this project",
@@ -98,10 +109,10 @@ class Settings(BaseSettings):
             )
         return self.warehouse_url.get_secret_value()
 
-    def source_url(self, override: str | None, *, local: str, live: str) -> str:
-        """The address of a source: its own variable if set, else the local server's path or the publisher's."""
-        if override:
-            return override
+    def source_url(self, source: str, *, local: str, live: str) -> str:
+        """The address of a source: `ETL_<SOURCE>_URL` if set, else the local server's path or the publisher's."""
+        if source in self.addresses:
+            return self.addresses[source]
         if self.sources == "live":
             return live
         if self.local_sources_url is None:

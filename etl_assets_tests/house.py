@@ -29,6 +29,7 @@ class House:
     as_of: Path
     faults: Faults
     instance: dg.DagsterInstance
+    definitions: dg.Definitions = defs
     printed: str = ""
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
@@ -45,7 +46,7 @@ class House:
     def run(self) -> bool:
         """What `./dev run` does; gives whether everything is up to date. `outcomes` has what was made."""
         text = io.StringIO()
-        driver = Driver(defs, self.instance, Console(file=text, width=200))
+        driver = Driver(self.definitions, self.instance, Console(file=text, width=200))
         done = driver.run()
         driver.note_changes()
         driver.report()
@@ -68,7 +69,7 @@ class House:
                 "dagster/asset_partition_range_start": partitions[0],
                 "dagster/asset_partition_range_end": partitions[-1],
             }
-        return defs.resolve_implicit_global_asset_job_def().execute_in_process(
+        return self.definitions.resolve_implicit_global_asset_job_def().execute_in_process(
             asset_selection=[dg.AssetKey(key.split("/"))],
             instance=self.instance,
             tags=tags,

@@ -23,7 +23,7 @@ DATASET = Dataset(
     name="protest_events",
     title="Protest events in the United States",
     publisher="Crowd Counting Consortium",
-    homepage="https://github.com/nonviolent-action-lab/crowd-counting-consortium",
+    homepage="https://doi.org/10.7910/DVN/RI9JFU",
     licence="as the publisher states; cite",
     citation="Crowd Counting Consortium",
     cadence="about weekly; the file is replaced as a whole, with corrections that reach months back",
@@ -107,10 +107,9 @@ class ProtestEvents(
 landing_protest_events = landing(
     DATASET,
     WebFile(
-        setting="protest_events_url",
-        local="protest_events/ccc.csv",
-        live="https://raw.githubusercontent.com/nonviolent-action-lab/crowd-counting-consortium/master/ccc-phase3-public.csv",
-        suffix=".csv",
+        source="protest_events",
+        file="ccc.csv",
+        live="https://dataverse.harvard.edu/api/access/datafile/14226873",
     ),
 )
 

@@ -47,10 +47,9 @@ class UsCounties(Contract, stage="refined", table="us_counties", key=["fips"]):
 landing_us_counties = landing(
     DATASET,
     WebFile(
-        setting="us_counties_url",
-        local="us_counties/counties.geojson",
+        source="us_counties",
+        file="counties.geojson",
         live="https://eric.clst.org/assets/wiki/uploads/Stuff/gz_2010_us_050_00_500k.json",
-        suffix=".geojson",
     ),
 )
 

@@ -9,42 +9,38 @@ import sys
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
+from psycopg.conninfo import conninfo_to_dict
+
 from etl_assets.local import embedded
 from etl_assets.settings import NotConfiguredError, settings
+
+_PSQL = {"dbname": "PGDATABASE"}
+COMMANDS = {
+    "run": "bring every table up to date, and print what there is",
+    "ui": "open the Dagster UI",
+    "sql": "ask the warehouse: a statement, or options of psql",
+    "publish": "let the local sources show their state of a date",
+    "rebuild-warehouse": "drop the warehouse's tables and build them again from the lake",
+    "dictionary": "write docs/data_dictionary.md from the contracts",
+    "up": "start the embedded default",
+    "down": "stop everything that was started here",
+}
 
 
 def main(arguments: Sequence[str]) -> int:
     """Answer one command; gives its exit status."""
     parser = argparse.ArgumentParser(prog="./dev")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("run", help="bring every table up to date, and print what there is")
-    commands.add_parser("up", help="start the embedded default")
-    commands.add_parser("down", help="stop everything that was started here")
-    ui = commands.add_parser("ui", help="open the Dagster UI")
-    ui.add_argument("--port", type=int, default=urlsplit(settings().dagster_ui_url).port or 3000)
-    commands.add_parser("sql", help="ask the warehouse: a statement, or options of psql")
-    publish = commands.add_parser("publish", help="let the local sources show their state of a date")
-    publish.add_argument("date")
-    commands.add_parser("rebuild-warehouse", help="drop the warehouse's tables and build them again from the lake")
-    commands.add_parser("dictionary", help="write docs/data_dictionary.md from the contracts")
+    parsers = {name: commands.add_parser(name, help=text) for name, text in COMMANDS.items()}
+    parsers["ui"].add_argument("--port", type=int, default=urlsplit(settings().dagster_ui_url).port or 3000)
+    parsers["publish"].add_argument("date")
     # What follows `sql` is psql's, and argparse would take its options for ours.
     own, others = (arguments[:1], arguments[1:]) if arguments[:1] == ["sql"] else (arguments, [])
     given = parser.parse_args(own)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    if given.command == "down":
-        embedded.down()
-        return 0
-    if given.command == "publish":
-        for source, date in embedded.publish(given.date).items():
-            print(f"{source}: {date}")
-        return 0
-    if given.command == "dictionary":
-        from etl_assets.local.dictionary import write_dictionary
-
-        write_dictionary()
-        return 0
-    embedded.up()
+    if given.command not in ("down", "dictionary"):
+        embedded.up()
     match given.command:
         case "run":
             from etl_assets.local.run import run
@@ -54,10 +50,19 @@ def main(arguments: Sequence[str]) -> int:
             return _ui(given.port)
         case "sql":
             return _sql(others)
+        case "publish":
+            for source, date in embedded.publish(given.date).items():
+                print(f"{source}: {date}")
         case "rebuild-warehouse":
             from etl_assets.local.rebuild import rebuild_warehouse
 
             return rebuild_warehouse()
+        case "dictionary":
+            from etl_assets.local.dictionary import write_dictionary
+
+            write_dictionary()
+        case "down":
+            embedded.down()
     return 0
 
 
@@ -83,11 +88,14 @@ def _ui(port: int) -> int:
 def _sql(arguments: Sequence[str]) -> int:
     """Take this process over with psql: a statement is run, anything else is psql's own."""
     command, environment = embedded.cluster().psql()
+    # By the environment: what stands on a command line, every user of the machine can read.
+    for name, value in conninfo_to_dict(settings().warehouse()).items():
+        environment[_PSQL.get(name, f"PG{name.upper()}")] = str(value)
     environment["PGOPTIONS"] = "-c search_path=presentation,refined,raw,public"
     given = list(arguments)
     if given and not given[0].startswith("-"):
         given = ["-v", "ON_ERROR_STOP=1", "-c", given[0], *given[1:]]
-    os.execvpe(command[0], [command[0], settings().warehouse(), *given], environment)
+    os.execvpe(command[0], [command[0], *given], environment)
 
 
 if __name__ == "__main__":

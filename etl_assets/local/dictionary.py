@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from etl_assets.definitions import TABLES
+import etl_assets.definitions  # noqa: F401 the datasets register themselves
 from etl_assets.quality.dictionary import data_dictionary
 from etl_assets.settings import PROJECT
+from etl_assets.stages.staleness import in_order
 
 DICTIONARY = PROJECT / "docs" / "data_dictionary.md"
 
 
 def current_dictionary() -> str:
     """The dictionary of the refined and presentation tables as they are declared now."""
-    return data_dictionary(table for table in TABLES.values() if table.stage != "raw")
+    tables = [spec.table for spec in in_order() if spec.table]
+    return data_dictionary(table for table in tables if table.stage != "raw")
 
 
 def write_dictionary() -> None:

@@ -45,7 +45,6 @@ def up() -> None:
 
 def publish(date: str) -> dict[str, str]:
     """Let the local sources show their state of a date; gives the publication that each shows."""
-    up()
     return source_server().publish(date)
 
 

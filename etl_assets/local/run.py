@@ -7,6 +7,7 @@ the order in which data flows. Every run is an ordinary Dagster run, seen in the
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -74,13 +75,12 @@ class Driver:
         """What is to be made of an asset, as runs: contiguous partitions, so many at a time."""
         if spec.source is not None:
             known = landing_store(spec.key.path[-1]).current()
-            never_made = self.instance.get_latest_materialization_event(spec.key) is None
             try:
                 new = spec.source.probe(Validators(known.etag, known.last_modified) if known else None)
             except SourceError as error:
                 outcome.failures.append(str(error))
                 return
-            if new is not None or known is None or never_made:
+            if new is not None or known is None or not State(self.instance).is_finished(spec):
                 yield [WHOLE]
             return
         keys = State(self.instance).out_of_date(spec)
@@ -120,12 +120,13 @@ class Driver:
         return [spec.key.to_user_string() for spec in in_order() if state.out_of_date(spec)]
 
     def _bury_the_dead(self) -> None:
-        """Runs of a process that was killed do not stay "started" for ever."""
-        unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
-        for run in self.instance.get_runs(unfinished):
+        """Runs of a process that was killed do not stay "started" for ever, nor keep others from their source."""
+        statuses = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+        for run in self.instance.get_runs(dg.RunsFilter(statuses=statuses)):
             owner = run.tags.get(_OWNER)
             if owner and owner != _process() and not _is_alive(owner):
                 self.instance.report_run_failed(run, "Its process was killed; what it left undone is done anew.")
+                self.instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
     # -- the report ----------------------------------------------------------------------------------------------
 
@@ -203,22 +204,26 @@ def _reasons(result: dg.ExecuteInProcessResult) -> list[str]:
         if event.is_step_failure:
             error = event.step_failure_data.error
             user = event.step_failure_data.user_failure_data
-            while error is not None and error.cause is not None:
+            while error is not None and error.cause is not None and (error.cls_name or "").startswith("Dagster"):
                 error = error.cause
-            reasons.append((user.description if user else None) or (error.message.strip() if error else "unknown"))
+            text = error.message.strip() if error else "unknown"
+            # Our own errors are sentences; of others, the class says more than the message.
+            sentence = text.partition(": ")[2] if text.startswith("etl_assets.") else text
+            reasons.append((user.description if user else None) or sentence)
         elif event.event_type == dg.DagsterEventType.RUN_FAILURE and not reasons:
             reasons.append(event.message or "the run failed")
     return reasons
 
 
 def _process() -> str:
-    """This process, told apart from another that later has the same number."""
-    return f"{os.getpid()}.{_started(os.getpid())}"
+    """This process, told apart from another that later has the same number, and from those of other machines."""
+    return f"{os.getpid()}.{_started(os.getpid())}.{socket.gethostname()}"
 
 
 def _is_alive(owner: str) -> bool:
-    pid, _, started = owner.partition(".")
-    return _started(int(pid)) == started
+    """Whether a process runs; of one on another machine nothing is known, so it is taken to."""
+    pid, started, host = owner.split(".", 2)
+    return host != socket.gethostname() or _started(int(pid)) == started
 
 
 def _started(pid: int) -> str | None:

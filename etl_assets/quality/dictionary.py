@@ -19,7 +19,8 @@ def data_dictionary(tables: Iterable[Table]) -> str:
 
 def _section(table: Table) -> str:
     key = ", ".join(f"`{name}`" for name in table.primary_key) or "none"
-    parted = f"; partitioned by {table.partitioning.every} of `{table.partitioning.column}`" if table.partitioning else ""
+    cut = table.partitioning
+    parted = f"; partitioned by {cut.every} of `{cut.column}`" if cut else ""
     lines = [f"## {table.full_name}", "", table.description, "", f"Key: {key}{parted}.", ""]
     lines += ["| column | type | null | meaning |", "|---|---|---|---|"]
     lines += [

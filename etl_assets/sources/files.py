@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import polars as pl
@@ -36,19 +37,22 @@ _LARGEST_RECORD = 32 << 20
 class WebFile:
     """A file that its publisher replaces as a whole.
 
-    `local` is its path at the local source server, `live` the publisher's address, and `setting` names the setting
-    that overrides both.
+    `source` names it in the settings (ETL_<SOURCE>_URL) and at the local source server, which has it as `file`;
+    `live` is the publisher's address.
     """
 
-    setting: str
-    local: str
+    source: str
+    file: str
     live: str
-    suffix: str
+
+    @property
+    def suffix(self) -> str:
+        """See `Source.suffix`."""
+        return Path(self.file).suffix
 
     def url(self) -> str:
         """The address as it is configured now."""
-        configured = settings()
-        return configured.source_url(getattr(configured, self.setting), local=self.local, live=self.live)
+        return settings().source_url(self.source, local=f"{self.source}/{self.file}", live=self.live)
 
     def probe(self, known: Validators | None) -> str | None:
         """See `Source.probe`."""
@@ -100,22 +104,17 @@ def read_csv(path: Path, required: Sequence[str] = ()) -> pl.DataFrame:
 
     Adds `_source_row` (1 is the first record) and `_unparsed`: a record that does not have the header's number of
     fields stands there whole, with every column null. Empty fields are null. Text is UTF-8; single bytes that are
-    not are taken as Latin-1.
+    not are taken as Latin-1. A column without a name is called by its position (`column_1`), and one whose name
+    begins with `_`, as those that are added do, gets `source` before it.
 
     Raises SourceRefusedError for what is wrong with the file as a whole: no header, a required column missing, a
     column twice, a quote that is never closed.
     """
-    clean, has_lone_cr = _readable(path)
-    header, delimiter = _header(clean)
+    text = _readable(path)
+    header, delimiter = _header(text.path, path.name)
     check_columns(path.name, header, required)
-    rows, malformed = _parse(clean, header, delimiter)
-    for number, text in malformed:
-        if "\n" in text:
-            raise SourceRefusedError(
-                f"Record {number} opens a quote that is not closed in its line: {text[:120]!r}… It swallows "
-                f"{text.count(chr(10))} lines. The file is refused; the last good one stays."
-            )
-    frame = pl.from_arrow(rows, rechunk=False)
+    rows, malformed = _parse(text.path, header, delimiter, path.name)
+    frame = pl.from_arrow(rows.rename_columns(header), rechunk=False)
     assert isinstance(frame, pl.DataFrame)
     bad = pl.Series([number for number, _ in malformed], dtype=pl.Int64)
     numbers = pl.int_range(1, frame.height + len(malformed) + 1, dtype=pl.Int64, eager=True)
@@ -126,7 +125,8 @@ def read_csv(path: Path, required: Sequence[str] = ()) -> pl.DataFrame:
     if malformed:
         kept = pl.DataFrame({"_source_row": bad, UNPARSED: [text for _, text in malformed]})
         frame = pl.concat([frame, kept], how="diagonal").sort("_source_row")
-    if has_lone_cr:
+    _refuse_open_quotes(path.name, frame, malformed, header if text.odd_quotes else [], delimiter)
+    if text.has_lone_cr:
         frame = frame.with_columns(pl.col(pl.String).str.replace_all(_LONE_CR, "\r", literal=True))
     return frame
 
@@ -135,16 +135,48 @@ def check_columns(file: str, found: Sequence[str], required: Sequence[str]) -> N
     """Refuse a file that lacks a required column or has one twice; the message has both lists."""
     twice = sorted(name for name, count in Counter(found).items() if count > 1)
     if twice:
-        raise SourceRefusedError(f"{file}: the columns {twice} are there more than once. The last good file stays.")
+        raise SourceRefusedError(
+            f"{file}: the columns {_listed(twice)} are there more than once. The last good file stays."
+        )
     missing = [name for name in required if name not in found]
     if missing:
         raise SourceRefusedError(
-            f"{file}: required columns are missing: {missing}. It has: {list(found)}. If the source has renamed them, "
-            "teach the dataset the new names; the last good file stays."
+            f"{file}: required columns are missing: {_listed(missing)}. It has: {_listed(found)}. If the source has "
+            "renamed them, teach the dataset the new names; the last good file stays."
         )
 
 
-def _parse(path: Path, header: Sequence[str], delimiter: str) -> tuple[pa.Table, list[tuple[int, str]]]:
+def _listed(names: Sequence[str]) -> str:
+    """Names for a message: what is no table at all may have a "name" of megabytes."""
+    return str([name[:60] for name in names[:200]])
+
+
+def _refuse_open_quotes(
+    file: str,
+    frame: pl.DataFrame,
+    malformed: Sequence[tuple[int, str]],
+    suspects: Sequence[str],
+    delimiter: str,
+) -> None:
+    """Refuse a file in which a quote is never closed: it would make one record of many.
+
+    Such a record mostly has too many or too few fields. It may by chance have the right number: then one of its
+    fields, of the columns `suspects`, holds line ends and as many delimiters as a whole record.
+    """
+    found = [(number, text) for number, text in malformed if "\n" in text and text.count('"') % 2]
+    for name in suspects:
+        field, delimiters = pl.col(name), pl.col(name).str.count_matches(delimiter, literal=True)
+        swallowing = frame.filter(field.str.contains("\n", literal=True) & (delimiters >= len(suspects) - 1))
+        found.extend(swallowing.select("_source_row", name).iter_rows())
+    if found:
+        number, text = min(found)
+        raise SourceRefusedError(
+            f"{file}: record {number} opens a quote that is never closed: {text[:120]!r}… It swallows "
+            f"{text.count(chr(10))} lines. The file is refused; the last good one stays."
+        )
+
+
+def _parse(path: Path, header: Sequence[str], delimiter: str, file: str) -> tuple[pa.Table, list[tuple[int, str]]]:
     """The well-formed records, and number and text of the others."""
     malformed: list[tuple[int | None, str]] = []
 
@@ -169,7 +201,9 @@ def _parse(path: Path, header: Sequence[str], delimiter: str) -> tuple[pa.Table,
                 ),
             )
         except pa.ArrowInvalid as error:
-            raise SourceRefusedError(f"{path.name} is not readable as delimited text: {error}.") from error
+            if "Empty CSV" in str(error):  # a header without even a line end
+                return pa.table(dict.fromkeys(header, pa.array([], pa.string())))
+            raise SourceRefusedError(f"{file} is not readable as delimited text: {error}.") from error
 
     table = read(threads=True)
     if malformed:
@@ -177,14 +211,31 @@ def _parse(path: Path, header: Sequence[str], delimiter: str) -> tuple[pa.Table,
     return table, [((number or 0) - 1, text) for number, text in malformed]
 
 
-def _header(path: Path) -> tuple[list[str], str]:
+def _header(path: Path, file: str) -> tuple[list[str], str]:
     """The column names, and the delimiter: the one of comma, tab and semicolon that the header has most of."""
-    with path.open(encoding="utf-8", newline="\n") as file:
-        line = file.readline().rstrip("\r\n")
-    if not line:
-        raise SourceRefusedError(f"{path.name} has no header. The last good file stays.")
-    delimiter = max(",\t;", key=line.count)
-    return next(csv.reader([line], delimiter=delimiter)), delimiter
+    with path.open(encoding="utf-8", newline="\n") as lines:
+        line = lines.readline()
+        if not line.strip():
+            raise SourceRefusedError(f"{file} has no header. The last good file stays.")
+        if _LONE_CR in line:
+            raise SourceRefusedError(
+                f"{file}: the header holds a carriage return: lines that end in a bare carriage return cannot be "
+                "told from fields that hold one. The last good file stays."
+            )
+        delimiter = max(",\t;", key=line.count)
+        try:
+            names = next(csv.reader(chain([line], lines), delimiter=delimiter))
+        except csv.Error as error:
+            raise SourceRefusedError(
+                f"{file}: the header cannot be read: {error}. The last good file stays."
+            ) from error
+    return [_column_name(name, position) for position, name in enumerate(names, 1)], delimiter
+
+
+def _column_name(name: str, position: int) -> str:
+    if not name:
+        return f"column_{position}"
+    return f"source{name}" if name.startswith("_") else name
 
 
 def _latin1(error: UnicodeError) -> tuple[str, int]:
@@ -195,17 +246,28 @@ def _latin1(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error("latin1", _latin1)
 
 
-def _readable(path: Path) -> tuple[Path, bool]:
-    """The file itself if a parser reads it as it is, else a mended copy beside it; and whether fields hold lone CRs."""
+@dataclass(frozen=True)
+class _Text:
+    """A file that a parser can read, and what was seen of it."""
+
+    path: Path
+    has_lone_cr: bool
+    odd_quotes: bool
+
+
+def _readable(path: Path) -> _Text:
+    """The file itself if a parser reads it as it is, else a mended copy beside it."""
     lone = re.compile(rb"\r(?!\n)")
     needed = has_lone_cr = False
+    quotes = 0
     with path.open("rb") as file:
         for number, chunk in enumerate(_chunks(file)):
+            quotes += chunk.count(b'"')
             has_lone_cr = has_lone_cr or lone.search(chunk) is not None
             needed = needed or has_lone_cr or b"\0" in chunk or not _is_utf8(chunk)
             needed = needed or (number == 0 and chunk.startswith(codecs.BOM_UTF8))
     if not needed:
-        return path, False
+        return _Text(path, has_lone_cr, quotes % 2 == 1)
     mended = path.with_name(f"mended-{path.name}")
     with path.open("rb") as file, mended.open("wb") as sink:
         for number, chunk in enumerate(_chunks(file)):
@@ -213,7 +275,7 @@ def _readable(path: Path) -> tuple[Path, bool]:
             text = text if _is_utf8(text) else text.decode("utf-8", errors="latin1").encode()
             text = lone.sub(_LONE_CR.encode(), text).replace(b"\0", NUL_SYMBOL.encode())
             sink.write(text)
-    return mended, has_lone_cr
+    return _Text(mended, has_lone_cr, quotes % 2 == 1)
 
 
 def _chunks(file: object, size: int = 8 << 20):  # type: ignore[no-untyped-def]  # noqa: ANN202
@@ -241,23 +303,28 @@ def _is_utf8(data: bytes) -> bool:
 def read_geojson(path: Path, required: Sequence[str] = ()) -> pl.DataFrame:
     """Every feature of a GeoJSON FeatureCollection as text: `id`, its properties, `geometry` (GeoJSON).
 
-    Adds `_source_row`. Raises SourceRefusedError for a file that is no FeatureCollection or lacks a required property
+    Where a property is called `id`, the feature's own is `feature_id`. Adds `_source_row`. Raises SourceRefusedError for a file that is no FeatureCollection or lacks a required property
     in all of its features.
     """
     try:
         document = json.loads(path.read_bytes().decode("utf-8-sig", errors="latin1"))
     except json.JSONDecodeError as error:
         raise SourceRefusedError(
-            f"{path.name} is not whole JSON (line {error.lineno}, column {error.colno}: {error.msg})."
+            f"{path.name} is not whole JSON (line {error.lineno}, column {error.colno}: {error.msg}). "
+            "The last good file stays."
         ) from error
+    except RecursionError as error:
+        raise SourceRefusedError(f"{path.name} is nested too deeply. The last good file stays.") from error
     features = document.get("features") if isinstance(document, dict) else None
-    if not isinstance(features, list) or not all(isinstance(feature, dict) for feature in features):
-        raise SourceRefusedError(f"{path.name} is JSON, but not a GeoJSON FeatureCollection.")
+    if not isinstance(features, list) or not all(map(_is_feature, features)):
+        raise SourceRefusedError(f"{path.name} is JSON, but not a GeoJSON FeatureCollection. The last good file stays.")
     names = list(dict.fromkeys(name for feature in features for name in feature.get("properties") or {}))
-    check_columns(path.name, ["id", "geometry", *names], required)
-    columns: dict[str, list[str | None]] = {"id": [_text(feature.get("id")) for feature in features]}
-    for name in names:
-        columns[name] = [_text((feature.get("properties") or {}).get(name)) for feature in features]
+    own_id = "feature_id" if "id" in names else "id"
+    kept = {name: _column_name(name, position) for position, name in enumerate(names, 1)}
+    check_columns(path.name, [own_id, "geometry", *kept.values()], required)
+    columns: dict[str, list[str | None]] = {own_id: [_text(feature.get("id")) for feature in features]}
+    for name, column in kept.items():
+        columns[column] = [_text((feature.get("properties") or {}).get(name)) for feature in features]
     columns["geometry"] = [_text(feature.get("geometry")) for feature in features]
     return (
         pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
@@ -266,8 +333,13 @@ def read_geojson(path: Path, required: Sequence[str] = ()) -> pl.DataFrame:
     )
 
 
+def _is_feature(value: object) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("properties"), dict | None)
+
+
 def _text(value: object) -> str | None:
     if value is None:
         return None
     text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-    return text.replace("\0", NUL_SYMBOL)
+    # JSON can spell half of a surrogate pair, which no encoding can.
+    return text.encode(errors="replace").decode().replace("\0", NUL_SYMBOL)

@@ -2,42 +2,73 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import dagster as dg
 
-from etl_assets.stages.dataset import SPECS
+from etl_assets.stages.dataset import SPECS, Spec
 from etl_assets.stages.staleness import State
 from etl_assets.storage.table import WHOLE
 
 
-class OutOfDate(dg.AutomationCondition):
-    """True of the partitions whose inputs are not the ones that they were made from (see `staleness`)."""
+class OutOfDate(dg.AutomationCondition):  # type: ignore[type-arg]
+    """True of partitions whose inputs are not the ones that they were made from, once for each state of the inputs.
+
+    Being out of date is a state, not an event: nothing is missed that happened before the first tick or between two,
+    and it lasts until the partition is made. A partition that cannot be made would be asked for for ever. So the
+    cursor keeps, of the partitions that are out of date (no others), the digest of the inputs that they were asked
+    for with: they are asked for again when that changes.
+    """
 
     @property
     def name(self) -> str:
         """What the UI calls the condition."""
         return "out_of_date"
 
-    def evaluate(self, context: Any) -> dg.AutomationResult:
-        """Ask the bookkeeping, for the candidates only."""
-        if context.candidate_subset.is_empty:
-            return dg.AutomationResult(context, true_subset=context.get_empty_subset())
+    def evaluate(self, context: Any) -> dg.AutomationResult:  # type: ignore[type-arg]
+        """Compare the bookkeeping with the cursor; what may not be asked for now (no candidate) waits."""
         spec = SPECS[context.key]
-        keys = State(context.asset_graph_view.instance).out_of_date(spec)
-        if spec.partitions is None:
-            subset = context.candidate_subset if WHOLE in keys else context.get_empty_subset()
-            return dg.AutomationResult(context, true_subset=subset)
-        view = context.asset_graph_view
-        stale = view.get_asset_subset_from_partition_keys(context.key, spec.partitions, keys)
-        return dg.AutomationResult(context, true_subset=context.candidate_subset.compute_intersection(stale))
+        asked, found = json.loads(context.cursor) if context.cursor else ({}, {})
+        # Only now is it known which of those found at the last tick passed the other conditions too.
+        requested = _keys(spec, context.get_previous_requested_subset(context.key) or context.get_empty_subset())
+        asked |= {key: found[key] for key in requested & found.keys()}
+        candidates, found = _keys(spec, context.candidate_subset), {}
+        if candidates:
+            wanted = _wanted(spec, State(context.asset_graph_view.instance))
+            asked = {key: digest for key, digest in asked.items() if key in wanted}
+            found = {key: wanted[key] for key in candidates & wanted.keys() if asked.get(key) != wanted[key]}
+        return dg.AutomationResult(context, _subset(spec, context, set(found)), json.dumps([asked, found]))
 
 
-def when_out_of_date() -> dg.AutomationCondition:
-    """Make a partition when an upstream was published anew and its content is another than before.
+def when_out_of_date() -> dg.AutomationCondition:  # type: ignore[type-arg]
+    """Make what is out of date, as soon as nothing that it is made from is being made or about to be.
 
-    `eager` is what is triggered by events; its latest-window term is taken out, since corrections reach back years.
-    `out_of_date` then leaves only what differs: a whole-file source updates one upstream of all days at once.
+    Blocking checks need no term of their own: a partition that fails one is not written, so what is made from it is
+    not out of date. `eager` is no help either: its first tick is a baseline, it acts on the latest partition only, and
+    an asset that reads all days of another would wait for days that no event has.
     """
-    eager = dg.AutomationCondition.eager().without(dg.AutomationCondition.in_latest_time_window())
-    return (eager & OutOfDate() & dg.AutomationCondition.all_deps_blocking_checks_passed()).with_label("out of date")
+    any_deps = dg.AutomationCondition.any_deps_match
+    coming = dg.AutomationCondition.in_progress() | dg.AutomationCondition.will_be_requested()
+    free = ~dg.AutomationCondition.in_progress() & ~any_deps(coming).with_label("any_deps_coming")
+    # Last, so that it reads the bookkeeping after the runs: a run that ends in between has then written it.
+    return (free & OutOfDate()).with_label("when_out_of_date")
+
+
+def _wanted(spec: Spec, state: State) -> dict[str, str]:
+    """The partitions that are out of date, each with the digest of the inputs that it would be made from."""
+    keys = state.out_of_date(spec)
+    versions = {name: state.versions(source) or {} for name, source in spec.inputs.items()} if keys else {}
+    return {key: spec.made_from(key, versions)[:16] for key in keys}
+
+
+def _keys(spec: Spec, subset: Any) -> set[str]:
+    if spec.partitions is not None:
+        return set(subset.expensively_compute_partition_keys())
+    return set() if subset.is_empty else {WHOLE}
+
+
+def _subset(spec: Spec, context: Any, keys: set[str]) -> Any:
+    if spec.partitions is not None:
+        return context.asset_graph_view.get_subset_from_partition_keys(context.key, spec.partitions, keys)
+    return context.candidate_subset if keys else context.get_empty_subset()

@@ -18,6 +18,7 @@ from etl_assets.quality.drift import column_drift
 from etl_assets.quality.quarantine import UNPLACED, quarantine_table, records
 from etl_assets.sources import SourceRefusedError
 from etl_assets.sources.files import UNPARSED
+from etl_assets.stages.conditions import when_out_of_date
 from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, remember
 from etl_assets.stages.profile import preview
 from etl_assets.storage.configured import publisher
@@ -84,6 +85,7 @@ def raw(
             ins={"landed": dg.AssetIn(source.key, input_manager_key="landing_io")},
             io_manager_key="table_io",
             output_required=False,
+            automation_condition=when_out_of_date(),
             check_specs=[
                 dg.AssetCheckSpec("readable", asset=spec.key, blocking=True, description="The file holds records"),
                 dg.AssetCheckSpec("columns", asset=spec.key, description="The columns are those of the last file"),

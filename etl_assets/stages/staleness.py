@@ -71,13 +71,19 @@ class State:
         if spec.whole:
             if any(k not in stored for k in known if not (spec.table.partitioning and k == WHOLE)):
                 stale.add(WHOLE)
-            if self.instance.get_latest_materialization_event(spec.key) is None:
+            if not self.is_finished(spec):
                 stale.add(WHOLE)
             return stale
         log = self.instance.event_log_storage
         unfinished = log.get_latest_asset_partition_materialization_attempts_without_materializations(spec.key)
         recorded = self.instance.get_materialized_partitions(spec.key)
         return stale | {k for k in wanted if k not in stored or k not in recorded or k in unfinished}
+
+    def is_finished(self, spec: Spec) -> bool:
+        """Whether the last attempt to make an asset without partitions came to its end; false if there was none."""
+        records = self.instance.get_asset_records([spec.key])
+        made = records[0].asset_entry.last_materialization if records else None
+        return made is not None and made.run_id == records[0].asset_entry.last_run_id
 
     def _candidates(
         self, spec: Spec, versions: Mapping[str, Mapping[str, str]], known: Mapping[str, Facts]

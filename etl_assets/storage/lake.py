@@ -11,6 +11,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -102,50 +103,56 @@ class Lake:
 
     def put(self, path: str, data: bytes | Path, *, create: bool = False) -> bool:
         """Write an object whole. With `create`, only where there is none; gives whether it was written."""
-        try:
-            obstore.put(self.store, path, data, mode="create" if create else "overwrite")
-        except obstore.exceptions.AlreadyExistsError:
-            return False
-        except obstore.exceptions.BaseError as error:
-            raise LakeError(
-                f"Cannot write {self.address(path)}: {error}. What was there before is still there; "
-                "see that the lake has space and may be written, then run again."
-            ) from error
+        kept = "What was there before is still there; see that the lake has space and may be written, then run again."
+        with self._explained("write", path, kept):
+            try:
+                obstore.put(self.store, path, data, mode="create" if create else "overwrite")
+            except (FileExistsError, obstore.exceptions.AlreadyExistsError):
+                return False
         return True
 
     def get(self, path: str) -> bytes | None:
         """An object's bytes, or None where there is no such object."""
-        try:
-            return obstore.get(self.store, path).bytes().to_bytes()
-        except (FileNotFoundError, obstore.exceptions.NotFoundError):
-            return None
-        except obstore.exceptions.BaseError as error:
-            raise LakeError(f"Cannot read {self.address(path)}: {error}") from error
+        with self._explained("read", path):
+            try:
+                return obstore.get(self.store, path).bytes().to_bytes()
+            except (OSError, obstore.exceptions.BaseError) as error:
+                if _is_absent(error):
+                    return None
+                raise
 
     def download(self, path: str, to: Path) -> None:
         """Stream an object into a file."""
-        try:
-            with to.open("wb") as sink:
-                for chunk in obstore.get(self.store, path).stream(min_chunk_size=8 << 20):
-                    sink.write(chunk)
-        except (FileNotFoundError, obstore.exceptions.NotFoundError) as error:
-            raise LakeError(
-                f"{self.address(path)} is not there, though it was recorded. Run the landing stage again."
-            ) from error
+        with self._explained("read", path, "It was recorded. Run the landing stage again."), to.open("wb") as sink:
+            for chunk in obstore.get(self.store, path).stream(min_chunk_size=8 << 20):
+                sink.write(chunk)
 
     def size(self, path: str) -> int | None:
         """An object's size in bytes, or None where there is none."""
-        try:
-            return obstore.head(self.store, path)["size"]
-        except (FileNotFoundError, obstore.exceptions.NotFoundError):
-            return None
+        with self._explained("read", path):
+            try:
+                return obstore.head(self.store, path)["size"]
+            except (OSError, obstore.exceptions.BaseError) as error:
+                if _is_absent(error):
+                    return None
+                raise
 
     def list(self, prefix: str) -> dict[str, int]:
         """Path and size of every object below a prefix."""
         found: dict[str, int] = {}
-        for page in obstore.list(self.store, prefix=prefix.rstrip("/") + "/", chunk_size=1000):
-            found.update((meta["path"], meta["size"]) for meta in page)
+        with self._explained("list", prefix):
+            for page in obstore.list(self.store, prefix=prefix.rstrip("/") + "/", chunk_size=1000):
+                found.update((meta["path"], meta["size"]) for meta in page)
         return found
+
+    @contextmanager
+    def _explained(self, what: str, path: str, advice: str = "") -> Iterator[None]:
+        """Turn the store's errors into a LakeError for the person who reads it."""
+        try:
+            yield
+        except (OSError, obstore.exceptions.BaseError) as error:
+            reason = str(error).partition("\n\nDebug source")[0]
+            raise LakeError(f"Cannot {what} {self.address(path)}: {reason} {advice}".rstrip()) from error
 
     def partitions(self, table: Table) -> dict[str, int]:
         """The partitions that a table has in the lake, with their sizes in bytes."""
@@ -167,14 +174,20 @@ class Lake:
 
         def one(partition: str) -> Facts | None:
             path = self.path(table, partition)
-            try:
-                tail = obstore.get(self.store, path, options={"range": {"suffix": _TAIL}}).bytes().to_bytes()
-            except (FileNotFoundError, obstore.exceptions.NotFoundError):
-                return None
+            with self._explained("read", path):
+                try:
+                    tail = obstore.get(self.store, path, options={"range": {"suffix": _TAIL}}).bytes().to_bytes()
+                except (OSError, obstore.exceptions.BaseError) as error:
+                    if _is_absent(error):
+                        return None
+                    raise
             footer = int.from_bytes(tail[-8:-4], "little")
             if footer + 8 > len(tail):
                 tail = self.get(path) or b""
-            return _facts(pq.read_metadata(pa.BufferReader(tail)).metadata)
+            try:
+                return _facts(pq.read_metadata(pa.BufferReader(tail)).metadata)
+            except pa.ArrowInvalid:  # damaged by somebody: as good as absent, so that it is written anew
+                return None
 
         found = _concurrently(one, partitions)
         return {facts.partition: facts for facts in found if facts}
@@ -210,17 +223,37 @@ class Lake:
         data = self.get(path)
         if data is None:
             return None
-        facts = _facts({k.encode(): v.encode() for k, v in pl.read_parquet_metadata(io.BytesIO(data)).items()})
+        source = io.BytesIO(data)
+        try:
+            metadata = pl.read_parquet_metadata(source)
+            there = list(pl.read_parquet_schema(source))
+        except pl.exceptions.PolarsError as error:
+            raise LakeError(
+                f"{self.address(path)} is damaged ({error}). Delete it: the next run makes it anew."
+            ) from error
+        facts = _facts({k.encode(): v.encode() for k, v in metadata.items()})
         if facts is None:
             raise LakeError(f"{self.address(path)} was not written by this project: it has no bookkeeping.")
-        frame = pl.read_parquet(io.BytesIO(data))
-        if "bbox" in frame.columns:  # GeoParquet's covering column serves other readers, not us
-            frame = frame.drop("bbox")
-        # GeoParquet's geometry is read as an extension type over the WKB that steps work with.
-        frame = frame.with_columns(
-            pl.col(c).ext.storage() for c, d in frame.schema.items() if isinstance(d, pl.BaseExtension)
-        )
-        return (frame.select([c for c in columns if c in frame.columns]) if columns else frame), facts
+        if table.geometry is not None:  # GeoParquet's covering column serves other readers, not us
+            there = [c for c in there if c != "bbox"]
+        if columns is None:
+            return _plain(pl.read_parquet(source, columns=there)), facts
+        types = empty(table, columns).schema
+        wanted = [c for c in columns if c in there]
+        lacking = [pl.lit(None, types[c]).alias(c) for c in columns if c not in there and c in types]
+        frame = _plain(pl.read_parquet(source, columns=wanted or there[:1])).with_columns(lacking)
+        return frame.select([c for c in columns if c in frame.columns]), facts
+
+
+def _plain(frame: pl.DataFrame) -> pl.DataFrame:
+    """GeoParquet's geometry, which is read as an extension type, as the WKB that steps work with."""
+    extensions = [c for c, dtype in frame.schema.items() if isinstance(dtype, pl.BaseExtension)]
+    return frame.with_columns(pl.col(extensions).ext.storage()) if extensions else frame
+
+
+def _is_absent(error: Exception) -> bool:
+    """Whether an error says that there is no such object; that there is no such bucket is another matter."""
+    return isinstance(error, (FileNotFoundError, obstore.exceptions.NotFoundError)) and "NoSuchBucket" not in str(error)
 
 
 def _concurrently(function: Any, items: Iterable[str]) -> Iterator[Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 
@@ -34,39 +34,43 @@ class Publisher:
         """Publish partitions of one or more tables together; gives, per table, what each partition came to.
 
         The warehouse changes in one transaction. The partitions' frames hold the contract's columns; provenance
-        columns are added here.
+        columns are added here. Another publisher of one of the tables waits until this one is done.
         """
         loaded_at = dt.datetime.now(dt.UTC)
         results: dict[str, list[Published]] = {}
-        replacements: dict[Table, list[Replacement]] = {}
-        for publication in publications:
-            table = publication.table
-            published, replaced = self._to_lake(table, publication.parts, run_id, loaded_at)
-            results[table.full_name] = published
-            if publication.whole is not None:
-                replaced.append(self._whole(table, published, publication.whole, run_id, loaded_at))
-            if replaced:
-                replacements[table] = replaced
-        if replacements:
-            self.warehouse.replace(replacements)
+        tables = [publication.table for publication in publications]
+        with self.warehouse.writing(tables) as transaction:
+            for table in tables:
+                transaction.check(table)  # before anything is written, to the lake too
+            for publication in publications:
+                table = publication.table
+                known = transaction.facts(table, [part.key for part in publication.parts])
+                published, replaced = self._to_lake(table, publication.parts, known, run_id, loaded_at)
+                results[table.full_name] = published
+                if publication.whole is not None:
+                    replaced.append(self._whole(table, published, publication.whole, run_id, loaded_at))
+                transaction.replace(table, replaced)
         return results
 
     def _to_lake(
-        self, table: Table, parts: Sequence[Part], run_id: str, loaded_at: dt.datetime
+        self,
+        table: Table,
+        parts: Sequence[Part],
+        known: Mapping[str, Facts],
+        run_id: str,
+        loaded_at: dt.datetime,
     ) -> tuple[list[Published], list[Replacement]]:
-        keys = [part.key for part in parts]
-        known = self.warehouse.facts(table.full_name, keys)
         # The lake is asked too: a run killed between lake and warehouse leaves the two different.
-        in_lake = self.lake.facts(table, known)
+        in_lake = self.lake.facts(table, sorted(self.lake.partitions(table).keys() & {part.key for part in parts}))
 
         def one(part: Part) -> tuple[Published, Replacement | None] | None:
             old = known.get(part.key)
-            if table.sparse and part.frame.is_empty() and old is None:
+            there = in_lake.get(part.key)
+            if table.sparse and part.frame.is_empty() and old is None and there is None:
                 return None
             address = self.lake.address(self.lake.path(table, part.key))
             digest = part.digest or content_hash(part.frame)
             facts = Facts(part.key, part.frame.height, digest, part.made_from, run_id, loaded_at.isoformat())
-            there = in_lake.get(part.key)
             if old and there and old.content_hash == digest == there.content_hash:
                 same = Published(part.key, part.frame.height, digest, False, address, None)
                 if old.made_from == part.made_from:
@@ -96,28 +100,23 @@ class Publisher:
         facts = Facts(WHOLE, rows, digest, made_from, run_id, loaded_at.isoformat())
         path = f"{table.stage}/{table.name}/{WHOLE_FACTS}"
         there = self.lake.get(path)
-        if not there or {**json.loads(there), "run_id": "", "loaded_at": ""} != {
-            **asdict(facts),
-            "run_id": "",
-            "loaded_at": "",
-        }:
+        if not there or replace(Facts(**json.loads(there)), run_id=run_id, loaded_at=facts.loaded_at) != facts:
             self.lake.put(path, json.dumps(asdict(facts)).encode())
         return Replacement(facts, None)
 
     def restore(self, table: Table) -> tuple[int, int]:
         """Drop a table of the warehouse and load it from the lake, as it is there; gives partitions and rows."""
         known = self.lake.facts(table, sorted(self.lake.partitions(table)))
-        self.warehouse.drop(table)
         keys, rows = sorted(known), 0
-        for start in range(0, len(keys), _RESTORED_AT_ONCE):
-            batch = keys[start : start + _RESTORED_AT_ONCE]
-            items = []
-            for key, frame in self.lake.partition_frames(table, batch).items():
-                items.append(Replacement(known[key], Part(key, frame, known[key].made_from)))
-                rows += frame.height
-            self.warehouse.replace({_as_stored(table, items): items})
-        if data := self.lake.get(f"{table.stage}/{table.name}/{WHOLE_FACTS}"):
-            self.warehouse.replace({table: [Replacement(Facts(**json.loads(data)), None)]})
+        with self.warehouse.writing([table]) as transaction:
+            transaction.drop(table)
+            for start in range(0, len(keys), _RESTORED_AT_ONCE):
+                frames = self.lake.partition_frames(table, keys[start : start + _RESTORED_AT_ONCE])
+                items = [Replacement(known[key], Part(key, f, known[key].made_from)) for key, f in frames.items()]
+                transaction.replace(_as_stored(table, items), items)
+                rows += sum(frame.height for frame in frames.values())
+            data = self.lake.get(f"{table.stage}/{table.name}/{WHOLE_FACTS}")
+            transaction.replace(table, [Replacement(Facts(**json.loads(data)), None)] if data else [])
         return len(keys), rows
 
 

@@ -7,9 +7,9 @@ bookkeeping says is what the table holds. Tables are made, commented and widened
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 import psycopg
@@ -30,6 +30,10 @@ BULK_ROWS = 50_000
 
 class WarehouseError(RuntimeError):
     """The warehouse could not do what was asked; the message says what, where and what to do."""
+
+
+class DatabaseMissingError(WarehouseError):
+    """The server answers, and has no such database."""
 
 
 class TypeChangedError(WarehouseError):
@@ -57,11 +61,29 @@ class Warehouse:
 
     @contextmanager
     def connect(self) -> Iterator[psycopg.Connection]:
-        """A connection whose block is one transaction: committed at its end, rolled back by an error."""
-        with psycopg.connect(
-            self.url, application_name="etl_assets", connect_timeout=10, options="-c timezone=UTC"
-        ) as connection:
-            yield connection
+        """A connection whose block is one transaction: committed at its end, rolled back by an error.
+
+        Raises WarehouseError if the server cannot be reached, or goes away; DatabaseMissingError is one.
+        """
+        where = self._where()
+        try:
+            connection = psycopg.connect(
+                self.url, application_name="etl_assets", connect_timeout=10, options="-c timezone=UTC"
+            )
+        except psycopg.OperationalError as error:
+            kind = DatabaseMissingError if self._is_missing(error) else WarehouseError
+            raise kind(
+                f"The warehouse at {where} cannot be reached: {str(error).strip()}. "
+                "For the embedded one run `./dev up`; for your own check ETL_WAREHOUSE_URL."
+            ) from error
+        try:
+            with connection:
+                yield connection
+        except psycopg.OperationalError as error:
+            raise WarehouseError(
+                f"The warehouse at {where} gave up: {str(error).strip()}. What was under way is rolled back, what "
+                "was there before is still there; see that the server runs and has space, then run again."
+            ) from error
 
     def prepare(self) -> None:
         """Make the database, the PostGIS extension, the schemas and the bookkeeping table, where missing.
@@ -70,142 +92,168 @@ class Warehouse:
         """
         try:
             with self.connect() as connection:
-                self._prepare(connection)
-        except psycopg.OperationalError as error:
-            if "does not exist" not in str(error):
-                raise self._unreachable(error) from error
+                _prepare(connection)
+        except DatabaseMissingError:
             self._create_database()
             with self.connect() as connection:
-                self._prepare(connection)
-
-    def _prepare(self, connection: psycopg.Connection) -> None:
-        # Two runs may get here at once, and CREATE … IF NOT EXISTS is not safe against itself.
-        connection.execute("SELECT pg_advisory_xact_lock(hashtext('etl_assets.prepare'))")
-        if not connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'postgis'").fetchone():
-            try:
-                connection.execute("CREATE EXTENSION postgis")
-            except psycopg.Error as error:
-                raise WarehouseError(
-                    f"The database {connection.info.dbname!r} has no PostGIS and the role {connection.info.user!r} "
-                    f"cannot add it ({error}). Have an administrator run in it: CREATE EXTENSION postgis;"
-                ) from error
-        for schema in SCHEMAS:
-            connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS etl.publications ("
-            " asset text, partition text, rows bigint NOT NULL, content_hash text NOT NULL, made_from text NOT NULL,"
-            " run_id text NOT NULL, loaded_at timestamptz NOT NULL, PRIMARY KEY (asset, partition))"
-        )
+                _prepare(connection)
 
     def _create_database(self) -> None:
-        parts = conninfo_to_dict(self.url)
-        name = str(parts["dbname"])
-        statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
+        name, role = self._database(), self._parts().get("user")
         try:
-            with psycopg.connect(make_conninfo(self.url, dbname="postgres"), autocommit=True) as connection:
-                connection.execute(statement)
-        except psycopg.errors.DuplicateDatabase:
+            with psycopg.connect(self._maintenance(), autocommit=True, connect_timeout=10) as connection:
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
             pass  # another run was faster
         except psycopg.Error as error:
             raise WarehouseError(
-                f"The database {name!r} does not exist and the role {parts.get('user')!r} cannot create it ({error}). "
-                f'Have an administrator run: CREATE DATABASE "{name}"; then in it: CREATE EXTENSION postgis;'
+                f"The database {name!r} does not exist and the role {role!r} cannot create it ({error}). "
+                f'Have an administrator run: CREATE DATABASE "{name}" OWNER "{role}"; '
+                "then in it: CREATE EXTENSION postgis;"
             ) from error
 
-    def _unreachable(self, error: psycopg.Error) -> WarehouseError:
-        parts = conninfo_to_dict(self.url)
-        where = f"{parts.get('host', 'localhost')}:{parts.get('port', 5432)}/{parts.get('dbname')}"
-        return WarehouseError(
-            f"The warehouse at {where} cannot be reached: {str(error).strip()}. "
-            "For the embedded one run `./dev up`; for your own check ETL_WAREHOUSE_URL."
-        )
+    def _is_missing(self, error: psycopg.OperationalError) -> bool:
+        # What the server says is in its own language; only the name is sure to be in it.
+        if self._database() not in str(error):
+            return False
+        try:
+            with psycopg.connect(self._maintenance(), connect_timeout=10) as connection:
+                query = "SELECT 1 FROM pg_database WHERE datname = %s"
+                return connection.execute(query, (self._database(),)).fetchone() is None
+        except psycopg.Error:
+            return False
+
+    def _maintenance(self) -> str:
+        """The address of the database that every server has."""
+        return make_conninfo(self.url, dbname="postgres")
+
+    def _database(self) -> str:
+        parts = self._parts()
+        return str(parts.get("dbname") or parts.get("user") or "")
+
+    def _where(self) -> str:
+        """The server and database for a message: without the password."""
+        parts = self._parts()
+        return f"{parts.get('host') or 'localhost'}:{parts.get('port') or 5432}/{self._database()}"
+
+    def _parts(self) -> Mapping[str, object]:
+        try:
+            return conninfo_to_dict(self.url)
+        except psycopg.ProgrammingError:  # its message may hold the password
+            raise WarehouseError(
+                "ETL_WAREHOUSE_URL is not an address of PostgreSQL: postgresql://user:password@host:port/database, "
+                "with characters such as @, / and % in user or password percent-encoded."
+            ) from None
 
     # -- bookkeeping ---------------------------------------------------------------------------------------------
 
     def facts(self, asset: str, partitions: Sequence[str] | None = None) -> dict[str, Facts]:
-        """The bookkeeping of an asset's published partitions (default: all)."""
-        query = (
-            "SELECT partition, rows, content_hash, made_from, run_id, loaded_at FROM etl.publications"
-            " WHERE asset = %s AND (%s::text[] IS NULL OR partition = ANY(%s))"
-        )
+        """The bookkeeping of an asset's published partitions (default: all); none where its table is gone."""
         try:
             with self.connect() as connection:
-                keys = None if partitions is None else list(partitions)
-                rows = connection.execute(query, (asset, keys, keys)).fetchall()
-        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+                return _facts(connection, asset, partitions)
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName, DatabaseMissingError):
             return {}
-        except psycopg.OperationalError as error:
-            if "does not exist" in str(error):
-                return {}
-            raise self._unreachable(error) from error
-        return {
-            key: Facts(key, count, digest, made_from, run_id, loaded_at.isoformat())
-            for key, count, digest, made_from, run_id, loaded_at in rows
-        }
 
     # -- tables --------------------------------------------------------------------------------------------------
 
-    def replace(self, replacements: Mapping[Table, Sequence[Replacement]]) -> None:
-        """Replace partitions of tables, and their bookkeeping, in one transaction: all of it or nothing."""
+    @contextmanager
+    def writing(self, tables: Iterable[Table]) -> Iterator[Transaction]:
+        """One transaction, in which nobody else publishes these tables: all that the block does, or nothing.
+
+        Whoever comes second waits before it has looked at anything. Two runs of one partition would otherwise both
+        delete and both insert, and the lake could keep what the one wrote and the warehouse what the other did.
+        """
         self.prepare()
-        loaded: list[Table] = []
         with self.connect() as connection:
-            for table, items in sorted(replacements.items(), key=lambda item: item[0].full_name):
-                # One writer a table: two runs of one partition would both delete and both insert.
-                connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (table.full_name,))
-                parts = [item.part for item in items if item.part is not None]
-                if parts:
-                    self._ensure(connection, table)
-                    if self._replace(connection, table, parts) >= BULK_ROWS:
-                        loaded.append(table)
-                self._record(connection, table, [item.facts for item in items])
-        if loaded:
-            with psycopg.connect(self.url, autocommit=True) as connection:
-                for table in loaded:
+            for name in sorted({table.full_name for table in tables}):  # in one order, or two could wait for each other
+                connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (name,))
+            transaction = Transaction(connection)
+            yield transaction
+        if transaction.loaded:
+            with self.connect() as connection:
+                for table in transaction.loaded:
                     connection.execute(sql.SQL("ANALYZE {}").format(_identifier(table)))
+
+    def replace(self, replacements: Mapping[Table, Sequence[Replacement]]) -> None:
+        """Replace partitions of tables, and their bookkeeping, in one transaction."""
+        with self.writing(replacements) as transaction:
+            for table, items in replacements.items():
+                transaction.replace(table, items)
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """Work on tables that are locked against other publishers; see `Warehouse.writing`."""
+
+    connection: psycopg.Connection
+    #: Tables that got so many rows that the planner has to be told.
+    loaded: list[Table] = field(default_factory=list)
+
+    def facts(self, table: Table, partitions: Sequence[str] | None = None) -> dict[str, Facts]:
+        """The bookkeeping of a table's published partitions (default: all)."""
+        return _facts(self.connection, table.full_name, partitions)
+
+    def check(self, table: Table) -> None:
+        """Raise TypeChangedError if the table cannot take the rows of its declaration."""
+        found = self._columns(table)
+        changed = [(c, found[c.name]) for c in table.stored_columns() if c.name in found and found[c.name] != c.sql]
+        if changed:
+            details = "; ".join(f"{c.name} is {old} in the table, {c.sql} in the contract" for c, old in changed)
+            raise TypeChangedError(
+                f"{table.full_name}: {details}. Nothing was written. If the contract is right, run in the warehouse: "
+                f"DROP TABLE {_identifier(table).as_string(self.connection)}; the next run makes it anew."
+            )
+
+    def replace(self, table: Table, items: Sequence[Replacement]) -> None:
+        """Make or widen the table where needed, and replace partitions together with their bookkeeping."""
+        self.check(table)
+        self._ensure(table)
+        parts = [item.part for item in items if item.part is not None]
+        if parts and self._replace(table, parts) >= BULK_ROWS:
+            self.loaded.append(table)
+        self._record(table, [item.facts for item in items])
 
     def drop(self, table: Table) -> None:
         """Drop a table and its bookkeeping."""
-        self.prepare()
-        with self.connect() as connection:
-            connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(_identifier(table)))
-            connection.execute("DELETE FROM etl.publications WHERE asset = %s", (table.full_name,))
+        self.connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(_identifier(table)))
+        self.connection.execute("DELETE FROM etl.publications WHERE asset = %s", (table.full_name,))
 
-    def _replace(self, connection: psycopg.Connection, table: Table, parts: Sequence[Part]) -> int:
+    def _replace(self, table: Table, parts: Sequence[Part]) -> int:
         target = _identifier(table)
         rows = sum(part.frame.height for part in parts)
-        if not connection.execute(sql.SQL("SELECT 1 FROM {} LIMIT 1").format(target)).fetchone():
-            with _indexed_afterwards(connection, target, rows):
-                self._copy(connection, table, parts)
+        if not self.connection.execute(sql.SQL("SELECT 1 FROM {} LIMIT 1").format(target)).fetchone():
+            with _indexed_afterwards(self.connection, target, rows):
+                self._copy(table, parts)
             return rows
         partitioning = table.partitioning
         if partitioning is None:
-            connection.execute(sql.SQL("DELETE FROM {}").format(target))
+            self.connection.execute(sql.SQL("DELETE FROM {}").format(target))
         elif partitioning.every == "value":
-            connection.execute(
+            self.connection.execute(
                 sql.SQL("DELETE FROM {} WHERE {} = ANY(%s)").format(target, sql.Identifier(partitioning.column)),
                 ([part.key for part in parts],),
             )
         else:
             windows = [partitioning.window(part.key) for part in parts]
-            connection.execute(
+            self.connection.execute(
                 sql.SQL(
                     "DELETE FROM {0} USING unnest(%s::date[], %s::date[]) AS w(first, after)"
                     " WHERE {0}.{1} >= w.first AND {0}.{1} < w.after"
                 ).format(target, sql.Identifier(partitioning.column)),
                 ([first for first, _ in windows], [after for _, after in windows]),
             )
-        self._copy(connection, table, parts)
+        self._copy(table, parts)
         return rows
 
-    def _copy(self, connection: psycopg.Connection, table: Table, parts: Sequence[Part]) -> None:
+    def _copy(self, table: Table, parts: Sequence[Part]) -> None:
         types = {column.name: column.sql for column in table.stored_columns()}
-        with connection.cursor() as cursor:
+        with self.connection.cursor() as cursor:
             for arrow in _batches(parts):
                 copy_table(cursor, _identifier(table), arrow, types)
 
-    def _record(self, connection: psycopg.Connection, table: Table, facts: Sequence[Facts]) -> None:
-        with connection.cursor() as cursor:
+    def _record(self, table: Table, facts: Sequence[Facts]) -> None:
+        with self.connection.cursor() as cursor:
             cursor.executemany(
                 "INSERT INTO etl.publications VALUES (%s, %s, %s, %s, %s, %s, %s)"
                 " ON CONFLICT (asset, partition) DO UPDATE SET rows = excluded.rows,"
@@ -217,37 +265,32 @@ class Warehouse:
                 ],
             )
 
-    def _ensure(self, connection: psycopg.Connection, table: Table) -> None:
-        """Make the table, or widen it to the declared columns; a changed type is an error."""
-        found: dict[str, str] = dict(
-            connection.execute(
-                "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute"
-                " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
-                (_identifier(table).as_string(connection),),
-            ).fetchall()
-        )
-        columns = table.stored_columns()
+    def _columns(self, table: Table) -> dict[str, str]:
+        """The columns that the table has now with their types; none if there is no table."""
+        rows = self.connection.execute(
+            "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute"
+            " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
+            (_identifier(table).as_string(self.connection),),
+        ).fetchall()
+        return dict(rows)
+
+    def _ensure(self, table: Table) -> None:
+        """Make the table, or widen it to the declared columns."""
+        found = self._columns(table)
         if not found:
-            self._create(connection, table)
+            self._create(table)
             return
-        changed = [(c, found[c.name]) for c in columns if c.name in found and found[c.name] != c.sql]
-        if changed:
-            details = "; ".join(f"{c.name} is {old} in the table, {c.sql} in the contract" for c, old in changed)
-            raise TypeChangedError(
-                f"{table.full_name}: {details}. Nothing was written. If the contract is right, drop the table and run "
-                f"`./dev rebuild-warehouse`, or alter the column by hand."
-            )
-        for column in columns:
+        for column in table.stored_columns():
             if column.name not in found:  # nullable, since the rows that are there have no value yet
-                connection.execute(
+                self.connection.execute(
                     sql.SQL("ALTER TABLE {} ADD COLUMN {} {}").format(
                         _identifier(table), sql.Identifier(column.name), sql.SQL(column.sql)
                     )
                 )
-                _comment(connection, table, column)
+                _comment(self.connection, table, column)
                 log.info("%s: added the column %s (%s)", table.full_name, column.name, column.sql)
 
-    def _create(self, connection: psycopg.Connection, table: Table) -> None:
+    def _create(self, table: Table) -> None:
         target = _identifier(table)
         definitions = [
             sql.SQL("{} {}{}").format(
@@ -258,19 +301,65 @@ class Warehouse:
         if table.primary_key:
             keys = sql.SQL(", ").join(map(sql.Identifier, table.primary_key))
             definitions.append(sql.SQL("PRIMARY KEY ({})").format(keys))
-        connection.execute(sql.SQL("CREATE TABLE {} ({})").format(target, sql.SQL(", ").join(definitions)))
+        self.connection.execute(sql.SQL("CREATE TABLE {} ({})").format(target, sql.SQL(", ").join(definitions)))
         indexed = [(c.name, "gist") for c in table.columns if c.geometry]
         if table.partitioning and table.primary_key[:1] != (table.partitioning.column,):
             indexed.append((table.partitioning.column, "btree"))
         for name, method in indexed:
-            connection.execute(
+            self.connection.execute(
                 sql.SQL("CREATE INDEX ON {} USING {} ({})").format(target, sql.SQL(method), sql.Identifier(name))
             )
-        connection.execute(
+        self.connection.execute(
             sql.SQL("COMMENT ON TABLE {} IS {}").format(target, sql.Literal(table.description or table.full_name))
         )
         for column in table.stored_columns():
-            _comment(connection, table, column)
+            _comment(self.connection, table, column)
+
+
+def _prepare(connection: psycopg.Connection) -> None:
+    # Two runs may get here at once, and CREATE … IF NOT EXISTS is not safe against itself.
+    connection.execute("SELECT pg_advisory_xact_lock(hashtext('etl_assets.prepare'))")
+    database, role = connection.info.dbname, connection.info.user
+    if not connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'postgis'").fetchone():
+        try:
+            connection.execute("CREATE EXTENSION postgis")
+        except psycopg.Error as error:
+            raise WarehouseError(
+                f"The database {database!r} has no PostGIS and the role {role!r} cannot add it ({error}). "
+                "Have an administrator run in it: CREATE EXTENSION postgis;"
+            ) from error
+    try:
+        for schema in SCHEMAS:
+            # IF NOT EXISTS wants the right to create even where there is nothing to create.
+            if not connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (schema,)).fetchone():
+                connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+        if not connection.execute("SELECT to_regclass('etl.publications')").fetchone()[0]:  # type: ignore[index]
+            connection.execute(
+                "CREATE TABLE etl.publications ("
+                " asset text, partition text, rows bigint NOT NULL, content_hash text NOT NULL,"
+                " made_from text NOT NULL, run_id text NOT NULL, loaded_at timestamptz NOT NULL,"
+                " PRIMARY KEY (asset, partition))"
+            )
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise WarehouseError(
+            f"In the database {database!r} the role {role!r} may not make its schemas and tables ({error}). "
+            f'Have an administrator run in it: GRANT CREATE ON DATABASE "{database}" TO "{role}"; and, for each of '
+            f'the schemas {", ".join(SCHEMAS)} that is there already: ALTER SCHEMA … OWNER TO "{role}";'
+        ) from error
+
+
+def _facts(connection: psycopg.Connection, asset: str, partitions: Sequence[str] | None) -> dict[str, Facts]:
+    keys = None if partitions is None else list(partitions)
+    rows = connection.execute(
+        "SELECT partition, rows, content_hash, made_from, run_id, loaded_at FROM etl.publications"
+        " WHERE asset = %s AND (%s::text[] IS NULL OR partition = ANY(%s))"
+        " AND to_regclass(%s) IS NOT NULL",  # somebody may have dropped the table
+        (asset, keys, keys, sql.Identifier(*asset.split(".", 1)).as_string(connection)),
+    ).fetchall()
+    return {
+        key: Facts(key, count, digest, made_from, run_id, loaded_at.isoformat())
+        for key, count, digest, made_from, run_id, loaded_at in rows
+    }
 
 
 @contextmanager

@@ -2,11 +2,12 @@
 
 It reads the file as pandas reads files, makes points by `apply`, locates them by `geopandas.sjoin`, and writes the
 table with `to_postgis`, as scripts of this kind are written when nobody has yet waited for them. It fills a table with
-the columns of `refined.protest_events`, equal in their values but for the surrogate id.
+the columns of `refined.protest_events` and makes its indexes. Ids and row hashes are its own, and lists arrive in the
+table as `to_postgis` writes them, as text.
 
 It leaves out, to its own advantage: the copy of the file as it was received, the table of raw records, the lake, the
-audit against a contract and the quarantine, comments and provenance columns, stable surrogate ids (it numbers the
-rows), replacing partitions (it replaces the whole table), and any bookkeeping. It does make the indexes.
+audit against a contract and the quarantine, comments and provenance columns, ids that stay the same, replacing days
+(it replaces the whole table), and any bookkeeping.
 """
 
 from __future__ import annotations
@@ -55,8 +56,16 @@ def agreement(row: pd.Series) -> str:
     return "same" if row["fips_located"] == row["fips_given"] else "differs"
 
 
-def main(events_file: str, counties_file: str, url: str, published: str) -> None:
-    """File → table."""
+def main(run: str, events_file: str, counties_file: str, url: str, published: str) -> None:
+    """File → table, with the counties at hand."""
+    counties = gpd.read_file(counties_file)[["id", "NAME", "geometry"]].to_crs(4326)
+    counties = counties.rename(columns={"id": "fips_located", "NAME": "county_located"})
+    with Stopwatch(Path(run)) as watch:
+        load(events_file, counties, url, published, watch)
+
+
+def load(events_file: str, counties: gpd.GeoDataFrame, url: str, published: str, watch: Stopwatch) -> None:
+    """The script itself."""
     engine = sqlalchemy.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
 
     df = pd.read_csv(events_file, low_memory=False)
@@ -74,19 +83,21 @@ def main(events_file: str, counties_file: str, url: str, published: str) -> None
     df["issues"] = None
     df = df.rename(columns={"resolved_county": "county_given", "claims_summary": "claims"})
 
-    counties = gpd.read_file(counties_file)[["id", "NAME", "geometry"]].to_crs(4326)
-    counties = counties.rename(columns={"id": "fips_located", "NAME": "county_located"})
+    watch.part("read and typed")
+
     events = gpd.GeoDataFrame(df, geometry=df.apply(point, axis=1), crs=4326)
     events = gpd.sjoin(events, counties, how="left", predicate="within").drop_duplicates("event_id")
     events["fips"] = events["fips_located"].fillna(events["fips_given"])
     events["agreement"] = events.apply(agreement, axis=1)
 
+    watch.part("located")
+
     events[COLUMNS].to_postgis("protest_events", engine, if_exists="replace", index=False)
     with engine.begin() as connection:  # to_postgis has made the index of the geometry
         connection.execute(sqlalchemy.text("ALTER TABLE protest_events ADD PRIMARY KEY (event_id)"))
         connection.execute(sqlalchemy.text("CREATE INDEX ON protest_events (event_date)"))
+    watch.part("to_postgis and indexes")
 
 
 if __name__ == "__main__":
-    with Stopwatch(Path(sys.argv[1])):
-        main(*sys.argv[2:])
+    main(*sys.argv[1:])

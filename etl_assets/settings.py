@@ -78,6 +78,9 @@ class Settings(BaseSettings):
         default_factory=_addresses,
         description="Other addresses of sources: ETL_<SOURCE>_URL, such as ETL_PROTEST_EVENTS_URL",
     )
+    census_key: SecretStr | None = Field(
+        default=None, description="Key of the US Census API, free at https://api.census.gov/data/key_signup.html"
+    )
     eventdata_baseline: str | None = Field(
         default=None,
         description="GeoJSON or CSV with the rows that presentation.eventdata held before this project",

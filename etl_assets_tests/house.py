@@ -76,6 +76,16 @@ class House:
             raise_on_error=raise_on_error,
         )
 
+    def check(self, key: str, name: str, partition: str | None = None) -> Any:
+        """The newest evaluation of a check of an asset ("refined/us_counties"), or of one of its partitions."""
+        of = dg.AssetCheckKey(dg.AssetKey(key.split("/")), name)
+        for record in self.instance.event_log_storage.get_asset_check_execution_history(of, limit=1000):
+            event = record.event.dagster_event if record.event else None
+            found: Any = event.event_specific_data if event else None
+            if found is not None and hasattr(found, "passed") and (partition is None or found.partition == partition):
+                return found
+        raise AssertionError(f"the check {name} of {key} was never evaluated")
+
     def sql(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Rows of a query on the warehouse."""
         with psycopg.connect(self.warehouse_url) as connection:

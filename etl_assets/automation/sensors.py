@@ -1,23 +1,30 @@
-"""Sensors: each looks at one source, cheaply, and starts the runs that follow from what it sees."""
+"""What starts runs: a sensor for each source, which lands what is new, and one for all that follows from it."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from itertools import takewhile
 
 import dagster as dg
 
-from etl_assets.sources import SourceError, Validators
+from etl_assets.sources import SourceError, SourceRefusedError, Validators
 from etl_assets.stages.dataset import SPECS, Spec
 from etl_assets.storage.configured import landing_store
 
-_INTERVAL = 30
+#: Tag of the runs that a sensor starts: the version of the source that the run is to land.
+VERSION = "etl/source_version"
+#: How often a version is asked for whose run failed for a passing reason, and how long after the first failure; the
+#: wait triples.
+ATTEMPTS = 4
+FIRST_WAIT = 300.0
 
 
 def source_sensors() -> Iterator[dg.SensorDefinition]:
-    """One sensor per landed file: a conditional request, and a run that lands and reads what is new."""
+    """One sensor per landed file: a conditional request, and a run that lands what is new."""
     for spec in list(SPECS.values()):
         if spec.source is not None:
-            yield _file_sensor(spec)
+            yield _source_sensor(spec)
 
 
 def automation_sensor() -> dg.AutomationConditionSensorDefinition:
@@ -25,36 +32,64 @@ def automation_sensor() -> dg.AutomationConditionSensorDefinition:
     return dg.AutomationConditionSensorDefinition(
         "downstream",
         target=dg.AssetSelection.all(),
+        description="Makes what is out of date, stage after stage.",
         default_status=dg.DefaultSensorStatus.RUNNING,
-        minimum_interval_seconds=_INTERVAL,
+        minimum_interval_seconds=15,
         use_user_code_server=True,
     )
 
 
-def _file_sensor(spec: Spec) -> dg.SensorDefinition:
-    source, name = spec.source, spec.key.path[-1]
+def _source_sensor(spec: Spec) -> dg.SensorDefinition:
+    source, table = spec.source, spec.key.path[-1]
     assert source is not None
-    readers = [other.key for other in SPECS.values() if any(i.key == spec.key for i in other.inputs.values())]
+    name = f"{table}_source"
 
     @dg.sensor(
-        name=f"{name}_source",
-        target=dg.AssetSelection.assets(spec.key, *readers),
-        minimum_interval_seconds=_INTERVAL,
+        name=name,
+        target=dg.AssetSelection.assets(spec.key),
+        minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"Asks the source of {spec.dataset.title} for another version than the landed one.",
     )
-    def look(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        known = landing_store(name).current()
+    def look(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        # A file that Dagster knows nothing of (its storage is new, the lake is not) is asked for like a new one.
+        is_known = context.instance.get_latest_materialization_event(spec.key) is not None
+        known = landing_store(table).current() if is_known else None
         try:
             version = source.probe(Validators(known.etag, known.last_modified) if known else None)
         except SourceError as error:
-            return dg.SkipReason(f"The source cannot be asked: {error}")
+            return dg.SkipReason(f"{spec.dataset.title}: the source cannot be asked. {error}")
         if version is None:
-            return dg.SkipReason(
-                f"Nothing new: the landed file of {known.published_at if known else '-'} is the newest"
-            )
-        if version == context.cursor:
-            return dg.SkipReason(f"Version {version} has been asked for already; see its run")
-        return dg.SensorResult([dg.RunRequest(run_key=f"{name}:{version}")], cursor=version)
+            published = known.published_at if known else "-"
+            return dg.SkipReason(f"Nothing new: the landed file of {published} is the newest")
+        # The runs themselves are the memory of what was asked for: no cursor to lose, or to be ahead of them.
+        started = dg.RunsFilter(tags={"dagster/sensor_name": name})
+        last = context.instance.get_run_records(started, limit=ATTEMPTS)
+        same = list(takewhile(lambda record: record.dagster_run.tags.get(VERSION) == version, last))
+        if same and (reason := _why_wait(context.instance, same)):
+            return dg.SkipReason(f"Version {version}: {reason}")
+        # A source may go back to a version that it had before, so the version alone would not do as the key.
+        nth = context.instance.get_runs_count(started) + 1
+        return dg.RunRequest(run_key=f"{name} {nth}: {version}", tags={VERSION: version})
 
     return look
+
+
+def _why_wait(instance: dg.DagsterInstance, attempts: list[dg.RunRecord]) -> str | None:
+    """Why a version that was asked for (newest attempt first) is not asked for again now; None if it is."""
+    run, ended = attempts[0].dagster_run, attempts[0].end_time
+    if not run.is_finished:
+        return f"run {run.run_id} is landing it"
+    if run.status != dg.DagsterRunStatus.FAILURE:
+        return f"run {run.run_id} has dealt with it"
+    for record in instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records:
+        event = record.event_log_entry.dagster_event
+        error = event.step_failure_data.error if event else None
+        while error is not None:
+            if error.cls_name == SourceRefusedError.__name__:
+                return f"refused, see run {run.run_id}. The last good file stays until the source has another one"
+            error = error.cause
+    if len(attempts) >= ATTEMPTS:
+        return f"{ATTEMPTS} attempts failed, see run {run.run_id}; materialize it when the cause is gone"
+    wait = (ended or 0) + FIRST_WAIT * 3 ** (len(attempts) - 1) - time.time()
+    return f"run {run.run_id} failed; another attempt in {wait:.0f} s" if wait > 0 else None

@@ -3,6 +3,7 @@
 The file is named by ETL_EVENTDATA_BASELINE (GeoJSON or CSV, with the table's columns); without it there are none.
 """
 
+import datetime as dt
 from pathlib import Path
 
 import polars as pl
@@ -24,6 +25,8 @@ DATASET = Dataset(
     cadence="once",
     max_shrink=1.0,
 )
+#: The calendar of presentation.eventdata begins here, as the source does.
+FIRST_DAY = dt.date(2017, 1, 1)
 COLUMNS = (
     *("id", "event_id", "event_date", "event_state", "event_county", "event_city", "event_type", "event_source"),
     "geometry",
@@ -41,7 +44,7 @@ class EventdataBaseline(
 
     id: pl.Int64 = column("Row id", ge=0)
     event_id: pl.Int64 = column("Event id", ge=0)
-    event_date: pl.Date = column("Date of the event")
+    event_date: pl.Date = column("Date of the event", ge=FIRST_DAY)
     event_state: pl.String = column("State", nullable=True)
     event_county: pl.String = column("County", nullable=True)
     event_city: pl.String = column("Locality", nullable=True)
@@ -69,21 +72,26 @@ def refined_eventdata_baseline(raw: pl.DataFrame) -> Result:
     """Typed; a geometry may be GeoJSON, WKT or hexadecimal WKB."""
     texts = {c: pl.col(c).str.strip_chars() if c in raw.columns else pl.lit(None, pl.String) for c in COLUMNS}
     readings = {
-        "id": ("id", texts["id"].cast(pl.Int64, strict=False)),
-        "event_id": ("event_id", texts["event_id"].cast(pl.Int64, strict=False)),
+        "id": ("id", _integer(texts["id"])),
+        "event_id": ("event_id", _integer(texts["event_id"])),
         "event_date": (
             "event_date",
             texts["event_date"].str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False),
         ),
+        "geometry": ("geometry", texts["geometry"].map_batches(points, return_dtype=pl.Binary)),
     }
     rows = raw.with_columns(**texts).select(
         *(reading.alias(name) for name, (_, reading) in readings.items()),
         *COLUMNS[3:-1],
-        geometry=pl.col("geometry").map_batches(points, return_dtype=pl.Binary),
         problems=unreadable(readings),
         **{c: pl.col(c) for c in raw.columns if c.startswith("_")},
     )
     return Result(rows.rename({"problems": "_problems"}))
+
+
+def _integer(text: pl.Expr) -> pl.Expr:
+    """Whole numbers; a column that had gaps comes out of pandas as 12.0."""
+    return text.str.replace(r"\.0$", "").cast(pl.Int64, strict=False)
 
 
 def points(texts: pl.Series) -> pl.Series:

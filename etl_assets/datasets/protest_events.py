@@ -2,20 +2,22 @@
 
 from pathlib import Path
 
+import dagster as dg
 import geopandas as gpd
 import pandera.polars as pa
 import polars as pl
 import shapely
 
 from etl_assets.automation.partitions import daily
-from etl_assets.datasets.eventdata_baseline import refined_eventdata_baseline
+from etl_assets.datasets.eventdata_baseline import FIRST_DAY, refined_eventdata_baseline
 from etl_assets.datasets.us_counties import locate, refined_us_counties
 from etl_assets.quality.audit import unreadable
-from etl_assets.quality.contract import Contract, column, geometry
+from etl_assets.quality.contract import Contract, column, geometry, storage_table
+from etl_assets.quality.states import CODES
 from etl_assets.sources.files import WebFile, read_csv
 from etl_assets.stages import Dataset, Of, Result, landing, presentation, raw, refined
 from etl_assets.stages.pictures import choropleth, lines
-from etl_assets.storage.configured import identities
+from etl_assets.storage.configured import identities, lake
 from etl_assets.storage.frames import row_text, text_hash
 from etl_assets.storage.table import Partitioning
 
@@ -27,14 +29,8 @@ DATASET = Dataset(
     licence="as the publisher states; cite",
     citation="Crowd Counting Consortium",
     cadence="about weekly; the file is replaced as a whole, with corrections that reach months back",
-    partitions=daily("2017-01-01", ahead=366),
+    partitions=daily(str(FIRST_DAY), ahead=366),
     batch=366,
-)
-
-STATES = (
-    *("AK", "AL", "AR", "AS", "AZ", "CA", "CO", "CT", "DC", "DE", "FL", "GA", "GU", "HI", "IA", "ID", "IL", "IN", "KS"),
-    *("KY", "LA", "MA", "MD", "ME", "MI", "MN", "MO", "MP", "MS", "MT", "NC", "ND", "NE", "NH", "NJ", "NM", "NV", "NY"),
-    *("OH", "OK", "OR", "PA", "PR", "RI", "SC", "SD", "TN", "TX", "UT", "VA", "VI", "VT", "WA", "WI", "WV", "WY"),
 )
 
 #: The column of each phase of the file that a value stands in; the first that the file has counts.
@@ -59,7 +55,7 @@ class ProtestEvents(
     event_id: pl.Int64 = column("Surrogate id, given once to a natural key and ordinal", ge=1)
     event_date: pl.Date = column("Date of the event")
     locality: pl.String = column("Town or city", nullable=True, str_length={"max_value": 500})
-    state: pl.String = column("Postal code of the state or territory", isin=STATES)
+    state: pl.String = column("Postal code of the state or territory", isin=sorted(CODES.values()))
     location: pl.String = column("Place within the locality", nullable=True, str_length={"max_value": 10_000})
     title: pl.String = column("Title", nullable=True, str_length={"max_value": 10_000})
     event_type: pl.String = column("Types as given", nullable=True, str_length={"max_value": 1_000})
@@ -114,7 +110,7 @@ landing_protest_events = landing(
 )
 
 
-@raw(DATASET, landing_protest_events, required=KEY[:3], partition=pl.col("date"))
+@raw(DATASET, landing_protest_events, required=KEY[:3], partition=pl.col("date").str.strip_chars())
 def raw_protest_events(path: Path) -> pl.DataFrame:
     """Phases 1 to 3 of the file are read alike."""
     return read_csv(path, required=KEY[:3])
@@ -131,10 +127,9 @@ def refined_protest_events(raw: pl.DataFrame, counties: gpd.GeoDataFrame, before
     """Typed, keyed, located; records that are equal in every column are merged."""
     records = raw.unique(["_partition", "_row_hash"], keep="first", maintain_order=True)
     events = typed(records)
-    events = events.with_columns(
-        ordinal=pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over(_key_columns()),
-        geometry=_points(events["lat"], events["lon"]),
-    )
+    days = raw["_partition"].unique().sort().to_list()
+    published = lake().read(storage_table(ProtestEvents), days, ["event_date", "row_hash", "ordinal"])
+    events = with_ordinals(events, published.frame).with_columns(geometry=_points(events["lat"], events["lon"]))
     names = pl.DataFrame({"fips_located": counties["fips"].to_list(), "county_located": counties["name"].to_list()})
     events = events.with_columns(fips_located=locate(events["geometry"], counties))
     events = events.join(names, on="fips_located", how="left", maintain_order="left").with_columns(
@@ -150,9 +145,34 @@ def refined_protest_events(raw: pl.DataFrame, counties: gpd.GeoDataFrame, before
     return Result(events, merged=raw.join(records, on=["_source_sha256", "_source_row"], how="anti"))
 
 
+def with_ordinals(events: pl.DataFrame, published: pl.DataFrame) -> pl.DataFrame:
+    """Events with `ordinal`, their position among those of the same natural key.
+
+    An event that is `published` keeps its ordinal, and with it its id, when another of its key vanishes or arrives;
+    the others take those that are free, in the order of the file.
+    """
+    key = _key_columns()
+    events = events.join(published, on=["event_date", "row_hash"], how="left", maintain_order="left")
+    alone = pl.len().over(key) == 1
+    events = events.with_columns(ordinal=pl.when(alone).then(pl.col("ordinal").fill_null(1)).otherwise("ordinal"))
+    nth = pl.int_range(pl.len()).over(key)
+    free = (
+        events.join(events.filter(pl.col("ordinal").is_null()), on=key, how="semi", nulls_equal=True)
+        .group_by(key)
+        .agg(pl.int_range(1, pl.len() + 1, dtype=pl.Int32).alias("free"), taken="ordinal")
+        .select(*key, free=pl.col("free").list.set_difference("taken").list.sort())
+        .explode("free")
+        .with_columns(nth=nth)
+    )
+    given = events.filter(pl.col("ordinal").is_null()).with_columns(nth=nth)
+    given = given.join(free, on=[*key, "nth"], nulls_equal=True).select("_source_row", "free")
+    events = events.join(given, on="_source_row", how="left", maintain_order="left")
+    return events.with_columns(ordinal=pl.coalesce("ordinal", "free")).drop("free")
+
+
 def typed(records: pl.DataFrame) -> pl.DataFrame:
     """The records' values in the contract's types, under its names, whatever the phase of the file calls them."""
-    there = set(records.columns)
+    there = {c for c in records.columns if records[c].null_count() < records.height}
 
     def text(name: str) -> pl.Expr:
         found = [n for n in NAMES.get(name, [name]) if n in there]
@@ -162,7 +182,8 @@ def typed(records: pl.DataFrame) -> pl.DataFrame:
         return pl.when(value.is_in(["", "NA"])).then(None).otherwise(value)
 
     def number(name: str) -> pl.Expr:
-        return text(name).cast(pl.Float64, strict=False)
+        value = text(name).cast(pl.Float64, strict=False)
+        return pl.when(value.is_finite()).then(value)  # "nan" and "inf" are texts, not numbers
 
     fips = text("fips_code").str.replace(r"\.0$", "").str.zfill(5)
     sources = pl.concat_list([text(name) for name in SOURCES if name in there] or [pl.lit(None, pl.String)])
@@ -174,7 +195,7 @@ def typed(records: pl.DataFrame) -> pl.DataFrame:
         *(text(n).alias(n) for n in ("locality", "state", "location", "title", "event_type", "organizations")),
         *(text(n).alias(n) for n in ("participants", "claims", "issues")),
         event_types=text("event_type").str.to_lowercase().str.split(";").list.eval(pl.element().str.strip_chars())
-        .list.unique(maintain_order=True).fill_null([]),
+        .list.eval(pl.element().filter(pl.element() != "")).list.unique(maintain_order=True).fill_null([]),
         valence=number("valence").cast(pl.Int32, strict=False),
         online=number("online").cast(pl.Boolean, strict=False),
         is_announced=text("date").str.to_date("%Y-%m-%d", strict=False) > pl.col("_published_at").dt.date(),
@@ -185,14 +206,9 @@ def typed(records: pl.DataFrame) -> pl.DataFrame:
         county_given=text("resolved_county"),
         fips_given=fips,
         row_hash="_row_hash",
-        _problems=unreadable({n: (c, _null_na(reading, c)) for n, (c, reading) in known.items()}),
+        _problems=unreadable(known, nothing=["", "NA"]),
         **{c: pl.col(c) for c in records.columns if c.startswith("_")},
     ).with_columns(source_count=pl.col("sources").list.len().cast(pl.Int32))  # fmt: skip
-
-
-def _null_na(reading: pl.Expr, source: str) -> pl.Expr:
-    """A reading that does not take the source's own sign for nothing as something unreadable."""
-    return pl.when(pl.col(source).str.strip_chars().is_in(["", "NA"])).then(0).otherwise(reading.cast(pl.Float64))
 
 
 def _key_columns() -> list[str]:
@@ -257,10 +273,24 @@ def presentation_eventdata(events: pl.DataFrame, before: pl.DataFrame, partition
     )
     new = rows.join(old, on=[*seen, "nth"], how="anti", nulls_equal=True, maintain_order="left")
     ids = identities("eventdata").allocate(new["event_id"], floor=int(before["id"].max() or 0))  # type: ignore[arg-type]
+    twice = ids.filter(ids.is_in(before["id"].implode()))
+    if twice.len():
+        raise dg.Failure(
+            f"{twice.len()} ids of the baseline, such as {twice[0]}, were given to other rows before it was set: "
+            "ETL_EVENTDATA_BASELINE belongs before the first run. Unset it; or give the baseline its ids: delete "
+            "identities/eventdata/ and presentation/eventdata/ in the lake, rebuild the warehouse, run again.",
+            allow_retries=False,
+        )
     return pl.concat([old.drop("nth"), new.drop("nth").with_columns(id=ids).select(list(Eventdata.columns()))])
 
 
-class CountyProtestsMonthly(Contract, stage="presentation", table="county_protests_monthly", key=["fips", "month"]):
+class CountyProtestsMonthly(
+    Contract,
+    stage="presentation",
+    table="county_protests_monthly",
+    key=["fips", "month"],
+    partitioning=Partitioning("month", "month"),
+):
     """Protest events per county and month; events without a county are left out."""
 
     fips: pl.String = column("Five-digit FIPS code: of the county that contains the point, else as given")

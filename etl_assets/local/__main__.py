@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
+import signal
+import socket
 import sys
 from collections.abc import Sequence
 from urllib.parse import urlsplit
@@ -12,7 +15,7 @@ from urllib.parse import urlsplit
 from psycopg.conninfo import conninfo_to_dict
 
 from etl_assets.local import embedded
-from etl_assets.settings import NotConfiguredError, settings
+from etl_assets.settings import PROJECT, NotConfiguredError, explicit_settings, settings
 
 _PSQL = {"dbname": "PGDATABASE"}
 COMMANDS = {
@@ -68,21 +71,40 @@ def main(arguments: Sequence[str]) -> int:
 
 def _ui(port: int) -> int:
     """Take this process over with `dagster dev`, which serves the UI and runs the daemon."""
+    if explicit_settings().dagster_storage_url is None:
+        _bury_the_dead()
     print(f"UI: http://127.0.0.1:{port}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
     os.environ["ETL_DAGSTER_UI_URL"] = f"http://127.0.0.1:{port}"
-    command = [
-        sys.executable,
-        "-m",
-        "dagster",
-        "dev",
-        "-m",
-        "etl_assets.definitions",
-        "-h",
-        "127.0.0.1",
-        "-p",
-        str(port),
-    ]
-    os.execv(sys.executable, command)
+    # A sensor waits as long for its source as the settings say; Dagster alone would break it off after a minute.
+    os.environ.setdefault("DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS", "600")
+    # What a script starts in the background ignores SIGINT, and Dagster then ignores SIGTERM too.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # The workspace, so that wherever this is called from, sensors go on from what they know under the same name.
+    where = ["--workspace", str(PROJECT / "workspace.yaml"), "--host", "127.0.0.1", "--port", str(port)]
+    # Dagster would rather be started by `dg dev`, which starts this same command beneath itself.
+    quiet = ["-W", "ignore:Function `dev_command` is superseded"]
+    os.execv(sys.executable, [sys.executable, *quiet, "-m", "dagster", "dev", *where])
+
+
+def _bury_the_dead() -> None:
+    """Runs of a UI that was killed do not stay "started" for hours, with all that waits for them: they start again.
+
+    Dagster itself has nobody left to tell how they ended: the server that started them went with the UI.
+    """
+    import dagster as dg
+
+    statuses = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+    with dg.DagsterInstance.get() as instance:
+        for run in instance.get_runs(dg.RunsFilter(statuses=statuses)):
+            server = json.loads(run.tags.get(".dagster/grpc_info", "{}")).get("socket")
+            if server and not _is_served(server):
+                instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+                instance.report_run_failed(run, "The UI that started it was killed.")
+
+
+def _is_served(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(path) == 0
 
 
 def _sql(arguments: Sequence[str]) -> int:

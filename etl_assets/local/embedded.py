@@ -37,7 +37,7 @@ def up() -> None:
             given["warehouse_url"] = cluster().create_database("warehouse")
         if configured.dagster_storage_url is None:
             given["dagster_storage_url"] = cluster().create_database("dagster")
-    if configured.sources == "local":
+    if configured.sources == "local" and configured.local_sources_url is None:
         given["local_sources_url"] = _start_sources(configured)
     _write(home() / "local.json", json.dumps(given, indent=1))
     _dagster_home()

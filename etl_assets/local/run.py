@@ -6,10 +6,13 @@ the order in which data flows. Every run is an ordinary Dagster run, seen in the
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -18,9 +21,10 @@ import dagster as dg
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from etl_assets.quality.quarantine import quarantine_table
-from etl_assets.settings import settings
+from etl_assets.settings import home, settings
 from etl_assets.sources import SourceError, Validators
 from etl_assets.stages.dataset import Spec
 from etl_assets.stages.staleness import State, in_order
@@ -125,8 +129,8 @@ class Driver:
         for run in self.instance.get_runs(dg.RunsFilter(statuses=statuses)):
             owner = run.tags.get(_OWNER)
             if owner and owner != _process() and not _is_alive(owner):
-                self.instance.report_run_failed(run, "Its process was killed; what it left undone is done anew.")
                 self.instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+                self.instance.report_run_failed(run, "Its process was killed; what it left undone is done anew.")
 
     # -- the report ----------------------------------------------------------------------------------------------
 
@@ -156,7 +160,9 @@ class Driver:
         self.console.print(table)
         for spec in in_order():
             for failure in self.outcomes.get(spec.key.to_user_string(), Outcome()).failures:
-                self.console.print(f"[red]failed[/red] {spec.key.to_user_string()}: {failure}", highlight=False)
+                # A message may quote what a source sent: neither markup nor terminal escapes of it may work.
+                shown = "".join(sign if sign.isprintable() or sign == "\n" else "\ufffd" for sign in failure)
+                self.console.print(Text.assemble(("failed", "red"), f" {spec.key.to_user_string()}: {shown}"))
 
     def note_changes(self) -> None:
         """Say how much of each whole-file source changed."""
@@ -176,8 +182,8 @@ def run() -> int:
     from etl_assets.definitions import defs
 
     started = time.monotonic()
-    console = Console(soft_wrap=True)
-    with dg.DagsterInstance.get() as instance:
+    console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 120)
+    with _one_at_a_time(console), dg.DagsterInstance.get() as instance:
         driver = Driver(defs, instance, console)
         done = driver.run()
         made = sum(outcome.partitions for outcome in driver.outcomes.values())
@@ -197,8 +203,20 @@ def run() -> int:
     return 0 if done else 1
 
 
+@contextmanager
+def _one_at_a_time(console: Console) -> Iterator[None]:
+    """Let a second `./dev run` wait for the first: it would do the same work, and find it done."""
+    with (home() / "run.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.print("Another ./dev run is at work; waiting for it …")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def _reasons(result: dg.ExecuteInProcessResult) -> list[str]:
-    """Why steps failed, for a person: the message of the innermost error."""
+    """Why steps failed, for a person: what the step's own code raised, not what Dagster wraps it in."""
     reasons = []
     for event in result.all_events:
         if event.is_step_failure:
@@ -227,8 +245,9 @@ def _is_alive(owner: str) -> bool:
 
 
 def _started(pid: int) -> str | None:
-    """When a process started, in clock ticks since boot (field 22 of /proc/pid/stat)."""
+    """When a process started, in clock ticks since boot (fields 3 and 22 of /proc/pid/stat); None if it is no more."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (FileNotFoundError, IndexError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if fields[0] == "Z" else fields[19]
+    except (FileNotFoundError, ProcessLookupError, IndexError):
         return None

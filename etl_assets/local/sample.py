@@ -16,16 +16,19 @@ import json
 import math
 import random
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 __all__ = [
     "CHANGED_DAYS",
     "COLUMNS",
     "COLUMNS_SINCE_APRIL_2025",
+    "CORRECTED_ADVANCES",
+    "RESTATED_VALUES",
     "synthetic_counties",
     "synthetic_events",
     "write_sample",
@@ -130,6 +133,9 @@ def _sample_files() -> dict[str, bytes]:
         "us_counties/2010/counties.geojson.gz": _gzip(_geojson(counties)),
         "protest_events/2025-03-05/ccc.csv.gz": _gzip(_csv(COLUMNS, first)),
         "protest_events/2025-04-04/ccc.csv.gz": _gzip(_csv(COLUMNS_SINCE_APRIL_2025, second)),
+        **_health_files(),
+        **_advance_files(),
+        **_poverty_files(counties),
         ".stamp": hashlib.sha256(Path(__file__).read_bytes()).hexdigest().encode(),
     }
 
@@ -560,6 +566,326 @@ def _dirt(rng: random.Random, localities: list[_Locality]) -> list[Row]:
         event(state="ZZ", resolved_state="ZZ"),
     ]
     return [*text, *nulls, *places, *same, *sources, *numbers, *broken]
+
+
+# WHO GHO -------------------------------------------------------------------------------------------------
+
+RESTATED_VALUES = frozenset(("ZWE", year) for year in (2019, 2020, 2021))
+"""Place and year of the values of WHOSIS_000001 that are others in the second publication, for each sex."""
+
+_REGIONS = {
+    "AFR": "Africa",
+    "AMR": "Americas",
+    "EMR": "Eastern Mediterranean",
+    "EUR": "Europe",
+    "SEAR": "South-East Asia",
+    "WPR": "Western Pacific",
+}
+_PLACES = {
+    "AFR": "ZAF BWA NAM ZWE MOZ LSO",
+    "AMR": "BRA USA ATG",
+    "EMR": "EGY",
+    "EUR": "DEU TUR ISL",
+    "SEAR": "IND PRK",
+    "WPR": "JPN",
+}
+_SPATIAL: list[tuple[str, str, str | None]] = [
+    # Type, code, region
+    *(("COUNTRY", code, region) for region, codes in _PLACES.items() for code in codes.split()),
+    *(("REGION", region, None) for region in _REGIONS),
+    *(("WORLDBANKINCOMEGROUP", code, None) for code in ("WB_HI", "WB_UMI", "WB_LMI", "WB_LI")),
+    ("GLOBAL", "GLOBAL", None),
+]
+_HEALTH_FIELDS = (
+    *("Id", "IndicatorCode", "SpatialDimType", "SpatialDim", "ParentLocationCode", "TimeDimType"),
+    *("ParentLocation", "Dim1Type", "TimeDim", "Dim1", "Dim2Type", "Dim2", "Dim3Type", "Dim3"),
+    *("DataSourceDimType", "DataSourceDim", "Value", "NumericValue", "Low", "High", "Comments", "Date"),
+    *("TimeDimensionValue", "TimeDimensionBegin", "TimeDimensionEnd"),
+)
+_SEXES = {"SEX_BTSX": 0.0, "SEX_MLE": -2.4, "SEX_FMLE": 2.3}
+
+
+def _health_files() -> dict[str, bytes]:
+    """Two publications of two indicators, the older one of the second as answers were years ago."""
+    rng = random.Random(20240802)  # noqa: S311 - repeatable is what is wanted
+    at_birth = _indicator(rng, "WHOSIS_000001", range(2000, 2022), 62.0)
+    healthy = _indicator(rng, "WHOSIS_000002", (2000, 2010, 2015, 2019), 54.0)
+    restated = [
+        _with_value(row, row["NumericValue"] - 0.8 - rng.random() / 10)
+        if (row["SpatialDim"], row["TimeDim"]) in RESTATED_VALUES
+        else row
+        for row in at_birth
+    ]
+    all_restated = [
+        _with_value(row, row["NumericValue"] + rng.random() - 0.5) if rng.random() < 0.86 else row for row in healthy
+    ]
+    older = [_as_years_ago(row) for row in healthy]
+    for row in older[-2:]:
+        row.update(Value="Data not available", NumericValue=None, Low=None, High=None)
+    return {
+        "who_gho/2024-10-01/WHOSIS_000001.json.gz": _answer(rng, at_birth, "2024-07-15T08:30:05Z", is_first=True),
+        "who_gho/2025-11-09/WHOSIS_000001.json.gz": _answer(rng, restated, "2025-09-01T10:12:05.193+02:00"),
+        "who_gho/2024-10-01/WHOSIS_000002.json.gz": _answer(rng, older, "2019-03-05T14:07:22.1+01:00", is_first=True),
+        "who_gho/2025-11-09/WHOSIS_000002.json.gz": _answer(rng, all_restated, "2025-09-01T10:14:40.07+02:00"),
+    }
+
+
+def _indicator(rng: random.Random, code: str, years: Iterable[int], lowest: float) -> list[dict[str, Any]]:
+    rows = []
+    for kind, place, region in _SPATIAL:
+        level, rise = lowest + 18 * rng.random(), 0.1 + 0.2 * rng.random()
+        for year in years:
+            for sex, difference in _SEXES.items():
+                row = dict.fromkeys(_HEALTH_FIELDS) | {
+                    "IndicatorCode": code,
+                    "SpatialDimType": kind,
+                    "SpatialDim": place,
+                    "ParentLocationCode": region,
+                    "TimeDimType": "YEAR",
+                    "ParentLocation": _REGIONS.get(region or ""),
+                    "Dim1Type": "SEX",
+                    "TimeDim": year,
+                    "Dim1": sex,
+                    "TimeDimensionValue": str(year),
+                    "TimeDimensionBegin": f"{year}-01-01T00:00:00+01:00",
+                    "TimeDimensionEnd": f"{year}-12-31T00:00:00+01:00",
+                }
+                value = level + rise * (year - 2000) + difference + rng.random() / 2
+                # The newest values of small islands have no range.
+                spread = 0.0 if place in ("ISL", "ATG") and year >= 2019 else 0.3 + rng.random()
+                rows.append(_with_value(row | {"Low": value - spread, "High": value + spread}, value))
+    return rows
+
+
+def _with_value(row: dict[str, Any], value: float) -> dict[str, Any]:
+    by = 0.0 if row["NumericValue"] is None else value - row["NumericValue"]
+    low, high = row["Low"], row["High"]
+    if low is None or low == high:
+        return row | {"Value": f"{value:.1f}", "NumericValue": value, "Low": None, "High": None}
+    low, high = low + by, high + by
+    return row | {"Value": f"{value:.1f} [{low:.1f}-{high:.1f}]", "NumericValue": value, "Low": low, "High": high}
+
+
+def _as_years_ago(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "ParentLocation"} | {
+        "Dim1": row["Dim1"].removeprefix("SEX_")
+    }
+
+
+def _answer(rng: random.Random, rows: list[dict[str, Any]], published: str, *, is_first: bool = False) -> bytes:
+    # An Id is a row's place in a table that is filled anew each time: some come again, for another row.
+    first_ids = [1 + 7 * number for number in range(len(rows))]
+    later_ids = [4_000_000 + 5 * number for number in range(len(rows))]
+    later_ids[1:22] = first_ids[:21]
+    decimals = 5 if is_first else 8
+    dated = [
+        {name: round(value, decimals) if isinstance(value, float) else value for name, value in row.items()}
+        | {"Id": number, "Date": published}
+        for row, number in zip(rows, first_ids if is_first else later_ids, strict=True)
+    ]
+    rng.shuffle(dated)
+    context = f"https://ghoapi.azureedge.net/api/$metadata#{rows[0]['IndicatorCode']}"
+    return _gzip(_json({"@odata.context": context, "value": dated}))
+
+
+def _json(content: object) -> bytes:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+# US Treasury ---------------------------------------------------------------------------------------------
+
+CORRECTED_ADVANCES = frozenset({"2020-04-15", "2020-10-05"})
+"""The days of the first publication of title_xii of which a row is another in the second."""
+
+_ADVANCE_FIELDS = {
+    # Label, type and format of each.
+    "record_date": ("Record Date", "DATE", "YYYY-MM-DD"),
+    "state_nm": ("State Name", "STRING", "String"),
+    "interest_rate_pct": ("Interest Rate Percent", "PERCENTAGE", "10.2%"),
+    "outstanding_advance_bal": ("Outstanding Advance Balance", "CURRENCY", "$10.20"),
+    "advance_auth_month_amt": ("Advance Authorization Current Month", "CURRENCY", "$10.20"),
+    "gross_advance_draws_month_amt": ("Gross Advance Draws Current Month", "CURRENCY", "$10.20"),
+    "interest_accrued_fytd_amt": ("Interest Accrued Fiscal Year to Date", "CURRENCY", "$10.20"),
+    "interest_paid_amt": ("Interest Paid Amount", "CURRENCY", "$10.20"),
+    "src_line_nbr": ("Source Line Number", "INTEGER", "10"),
+    "record_fiscal_year": ("Fiscal Year", "YEAR", "YYYY"),
+    "record_fiscal_quarter": ("Fiscal Quarter Number", "QUARTER", "Q"),
+    "record_calendar_year": ("Calendar Year", "YEAR", "YYYY"),
+    "record_calendar_quarter": ("Calendar Quarter Number", "QUARTER", "Q"),
+    "record_calendar_month": ("Calendar Month Number", "MONTH", "MM"),
+    "record_calendar_day": ("Calendar Day Number", "DAY", "DD"),
+}
+_BORROWERS = {
+    # State: the first day it is listed.
+    **dict.fromkeys(("California", "Connecticut", "Indiana", "New York", "Ohio", "Virgin Islands"), "2020-03-02"),
+    **dict.fromkeys(("Illinois", "Massachusetts", "Texas"), "2020-03-24"),
+    **dict.fromkeys(("Hawaii", "Louisiana", "Virginia"), "2020-05-04"),
+}
+_GAPS = (("2020-06-05", "2020-06-22"), ("2020-12-12", "2021-01-18"))
+
+
+def _advance_files() -> dict[str, bytes]:
+    """The file of 2021-08-31, and that of a month later: a month more, and two old rows corrected."""
+    rng = random.Random(20210831)  # noqa: S311 - repeatable is what is wanted
+    first_day, last_day = date(2020, 3, 2), date(2021, 9, 30)
+    days = [first_day + timedelta(days=number) for number in range((last_day - first_day).days + 1)]
+    # Every working day at first, then Mondays and the ends of months; and days on which nothing came.
+    days = [
+        day
+        for day in days
+        if day.weekday() < 5
+        and (str(day) < "2020-05" or day.weekday() == 0 or (day + timedelta(days=1)).day == 1)
+        and not any(start <= str(day) <= end for start, end in _GAPS)
+    ]
+    rows = _advances(rng, days)
+    earlier = [dict(row) for row in rows if row["record_date"] < "2021-09"]
+    for row in rows:
+        if row["record_date"] in CORRECTED_ADVANCES and row["state_nm"] == "Ohio":
+            row["outstanding_advance_bal"] = "123456789.01"
+    return {
+        "treasury/2021-08-31/title_xii.json.gz": _advance_file(earlier),
+        "treasury/2021-09-30/title_xii.json.gz": _advance_file(rows),
+    }
+
+
+def _advance_file(rows: list[Row]) -> bytes:
+    meta = {
+        name: {field: of[number] for field, of in _ADVANCE_FIELDS.items()}
+        for number, name in enumerate(("labels", "dataTypes", "dataFormats"))
+    }
+    return _gzip(_json({"data": rows, **meta}))
+
+
+def _advances(rng: random.Random, days: list[date]) -> list[Row]:
+    rows: list[Row] = []
+    cents = dict.fromkeys(_BORROWERS, 0)
+    interest = dict.fromkeys(_BORROWERS, 0)
+    for day in days:
+        listed = [state for state, since in _BORROWERS.items() if since <= str(day)]
+        if str(day) in ("2020-04-03", "2020-04-06"):
+            listed.append("Indiana")  # a second line, of other amounts
+        for line, state in enumerate(sorted(listed), start=1):
+            is_second = bool(rows) and line > 1 and rows[-1]["state_nm"] == state
+            draw = rng.choice((0, 0, rng.randrange(10**6, 10**10), rng.randrange(10**4, 10**7) * 100))
+            cents[state] += 0 if is_second else draw
+            interest[state] += rng.randrange(10**5) if day.year == 2021 and day.month >= 7 else 0
+            rows.append(
+                {
+                    "record_date": str(day),
+                    "state_nm": _name_as_given(state, day),
+                    # The same rate, with the noise of a binary fraction or without.
+                    "interest_rate_pct": rng.choice(("1.59090000", "1.59089995")) if day.year == 2020 else "2.27770000",
+                    "outstanding_advance_bal": _dollars(0 if is_second else cents[state]),
+                    "advance_auth_month_amt": "0" if is_second else f"{len(state)}00000000",
+                    "gross_advance_draws_month_amt": _dollars(0 if is_second else draw),
+                    "interest_accrued_fytd_amt": _dollars(interest[state]),
+                    "interest_paid_amt": "null" if rng.random() < 0.02 else "0",
+                    "src_line_nbr": str(line),
+                    "record_fiscal_year": str(day.year + (day.month > 9)),
+                    "record_fiscal_quarter": str((day.month + 2) // 3 % 4 + 1),
+                    "record_calendar_year": str(day.year),
+                    "record_calendar_quarter": str((day.month + 2) // 3),
+                    "record_calendar_month": f"{day.month:02d}",
+                    "record_calendar_day": f"{day.day:02d}",
+                }
+            )
+    return rows
+
+
+def _name_as_given(state: str, day: date) -> str:
+    if state == "Louisiana" and "2020-07" <= str(day) < "2020-09":
+        return "Louisana"
+    if state == "New York" and "2020-10" <= str(day) < "2021-02":
+        return "New York**" if day.year == 2020 else "New York*"
+    return state
+
+
+def _dollars(cents: int) -> str:
+    return f"{cents / 100:.2f}".rstrip("0").rstrip(".")
+
+
+# US Census -----------------------------------------------------------------------------------------------
+
+_STATE_NAMES = {
+    "01": "Alabama",
+    "02": "Alaska",
+    "06": "California",
+    "08": "Colorado",
+    "11": "District of Columbia",
+    "13": "Georgia",
+    "15": "Hawaii",
+    "22": "Louisiana",
+    "25": "Massachusetts",
+    "36": "New York",
+    "39": "Ohio",
+    "46": "South Dakota",
+    "48": "Texas",
+    "51": "Virginia",
+    "53": "Washington",
+}
+_RACES = {
+    # Race: the first and last year it is there. A group of before 2002 is none of those that come after.
+    1: (1959, 2021),
+    2: (2002, 2021),
+    3: (1974, 2001),
+    4: (2002, 2021),
+    5: (1974, 2001),
+    6: (2002, 2021),
+    7: (2002, 2021),
+    8: (1974, 2001),
+    9: (2002, 2021),
+    10: (2002, 2021),
+    11: (1987, 2001),
+    12: (1976, 2021),
+}
+
+
+def _poverty_files(counties: Sequence[_County]) -> dict[str, bytes]:
+    """SAIPE of states and of the sample's own counties, and the national rates by race."""
+    rng = random.Random(20191219)  # noqa: S311 - repeatable is what is wanted
+    states = [(name, (fips,)) for fips, name in _STATE_NAMES.items()]
+    areas = [
+        *((county.full_name, (county.fips[:2], county.fips[2:])) for county in counties if county.state != "PR"),
+        # Codes that counties of an earlier vintage do not have, and a county too small to be told.
+        *(("Kusilvak Census Area", ("02", "158")), ("Oglala Lakota County", ("46", "102"))),
+        ("Kalawao County", ("15", "005")),
+    ]
+    areas.sort(key=lambda area: area[1])
+    names: list[str | None] = ["NAME", "SAEPOVALL_PT", "SAEPOVALL_MOE", "SAEPOVRTALL_MOE", "SAEPOVRTALL_PT"]
+    files: dict[str, list[list[str | None]]] = {
+        f"saipe/state_{year}": [
+            [*names, "YEAR" if year == 2017 else "time", "state"],  # it has been called both
+            *_estimates(rng, year, states, 10**5),
+        ]
+        for year in (2017, 2018, 2019)
+    }
+    for year in (2018, 2019):
+        header = [*names, "SAEMHI_PT", "time", "state", "county"]
+        files[f"saipe/county_{year}"] = [header, *_estimates(rng, year, areas, 10**3, with_income=True)]
+    rates: list[list[str | None]] = [
+        ["United States", f"{rng.uniform(8, 31):.1f}", str(year), str(race), str(year), "1"]
+        for year in (1959, *range(1966, 2022))
+        for race, (start, end) in _RACES.items()
+        if start <= year <= end
+        for _ in range(2 if year in (2013, 2017) else 1)  # two methods; the answer does not say which is which
+    ]
+    files["histpov2/all_years.derived"] = [["NAME", "PCTPOV", "YEAR", "RACE", "time", "us"], *rates]
+    return {
+        f"census/{name}.json": b"[" + b",\n".join(_json(row) for row in rows) + b"]" for name, rows in files.items()
+    }
+
+
+def _estimates(
+    rng: random.Random, year: int, areas: Iterable[tuple[str, tuple[str, ...]]], size: int, with_income: bool = False
+) -> Iterator[list[str | None]]:
+    for name, codes in areas:
+        poor = round(size * rng.uniform(0.5, 20))
+        rate, error = rng.uniform(5, 30), rng.uniform(0.3, 5)
+        numbers: list[str | None] = [str(poor), str(round(poor * error / 40)), f"{error:.1f}", f"{rate:.1f}"]
+        numbers += [str(rng.randrange(28_000, 110_000))] if with_income else []
+        if name == "Kalawao County":
+            numbers = [None] * len(numbers)
+        yield [name, *numbers, str(year), *codes]
 
 
 # For benchmarks ------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """A server that replays recorded sources over real HTTP on 127.0.0.1.
 
-Here: which publication of a source is shown on which date, how a recording is served (conditional
-requests, `.gz` unpacked), the detached process behind `./dev`, and the misbehaviour tests ask for.
-Not here: fetching (etl_assets.sources), and the recordings themselves (sample.py, or a user's folder).
+Here: how a recording is served (conditional requests, `.gz` unpacked), the detached process behind `./dev`,
+and the misbehaviour tests ask for.
+Not here: which publication is shown on which date (recordings.py), how the public APIs answer (apis.py),
+fetching (etl_assets.sources), and the recordings themselves (sample.py, or a user's folder).
 
 A folder of recordings is `<source>/<publication date>/<file>[.gz]`, the date being a day, a month or a
 year. `GET /<source>/<file>` answers with the newest publication not after the as-of date; a source that has
@@ -15,10 +16,8 @@ of its path.
 from __future__ import annotations
 
 import argparse
-import calendar
 import contextlib
 import fcntl
-import gzip
 import hashlib
 import http.client
 import json
@@ -35,14 +34,25 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from dataclasses import dataclass, replace
+from datetime import datetime
 from email.utils import format_datetime, parsedate_to_datetime
-from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote
+
+from etl_assets.local.apis import census, gho, treasury
+from etl_assets.local.recordings import (
+    UNDATED,
+    Recording,
+    Recordings,
+    Request,
+    Response,
+    Route,
+    last_day,
+    publications,
+)
 
 __all__ = [
     "ROUTES",
@@ -62,180 +72,12 @@ __all__ = [
 
 HOST = "127.0.0.1"
 _IDENTITY_PATH = "/_server"
-UNDATED = "undated"
-"""What stands in place of a publication date for a source that has no dated folders."""
-
-_CONTENT_TYPES = {
-    ".csv": "text/csv",
-    ".geojson": "application/geo+json",
-    ".gz": "application/gzip",
-    ".json": "application/json",
-    ".jsonl": "application/x-ndjson",
-    ".parquet": "application/vnd.apache.parquet",
-}
 _log = logging.getLogger(__name__)
 
 
-# Dates and recordings ------------------------------------------------------------------------------------
+# Routes --------------------------------------------------------------------------------------------------
 
-
-def publications(data: Path) -> dict[str, list[str]]:
-    """Every source in `data` with its publication dates, oldest first; none for an undated source."""
-    if not data.is_dir():
-        raise FileNotFoundError(f"no folder of recorded sources at {data}")
-    return {
-        source.name: sorted(
-            (entry.name for entry in source.iterdir() if entry.is_dir() and _is_date(entry.name)),
-            key=_first_day,
-        )
-        for source in sorted(data.iterdir())
-        if source.is_dir() and not source.name.startswith(".")
-    }
-
-
-@dataclass(frozen=True)
-class Recording:
-    """One recorded file, as the source would send it."""
-
-    path: Path
-    published: datetime
-    unpacked: bool
-
-    def read(self) -> bytes:
-        """The bytes to send: a packed file is unpacked, unless it was asked for by its packed name."""
-        content = self.path.read_bytes()
-        return gzip.decompress(content) if self.unpacked else content
-
-    @property
-    def etag(self) -> str:
-        """A strong validator of the bytes to send."""
-        stat = self.path.stat()
-        return _etag(self, stat.st_mtime_ns, stat.st_size)
-
-    @property
-    def content_type(self) -> str:
-        """By the name it is served under."""
-        name = self.path.with_suffix("") if self.unpacked else self.path
-        return _CONTENT_TYPES.get(name.suffix, "application/octet-stream")
-
-
-@dataclass(frozen=True)
-class Recordings:
-    """The folder of recordings as it is to be seen on one date; without a date, the newest of everything."""
-
-    data: Path
-    as_of: str | None = None
-
-    def shown(self) -> dict[str, str]:
-        """Source -> the publication it shows."""
-        return {source: self._choose(dates) for source, dates in publications(self.data).items()}
-
-    def find(self, source: str, *names: str) -> Recording | None:
-        """The file of that name in the publication `source` shows, or beside its dated folders."""
-        if not all(_is_safe(name) for name in (source, *names)) or not names:
-            return None
-        shown = self.shown().get(source)
-        if shown is None:
-            return None
-        if shown != UNDATED:
-            published = datetime.combine(_first_day(shown), datetime.min.time(), UTC)
-            if recording := _open(self.data.joinpath(source, shown, *names), published):
-                return recording
-            if _is_date(names[0]):  # a publication is chosen by date, never by naming its folder
-                return None
-        return _open(self.data.joinpath(source, *names), None)
-
-    def files(self, source: str) -> list[str]:
-        """The names `find` knows, as they are asked for."""
-        home = self.data / source
-        shown = self.shown()[source]
-        found = {path.relative_to(home) for path in home.rglob("*") if path.is_file()}
-        found = {
-            path.relative_to(shown) if path.parts[0] == shown else path
-            for path in found
-            if path.parts[0] == shown or not _is_date(path.parts[0])
-        }
-        return sorted(path.as_posix().removesuffix(".gz") for path in found if all(map(_is_safe, path.parts)))
-
-    def _choose(self, dates: list[str]) -> str:
-        if not dates:
-            return UNDATED
-        limit = _last_day(self.as_of) if self.as_of else date.max
-        return max((d for d in dates if _first_day(d) <= limit), key=_first_day, default=dates[0])
-
-
-def _open(path: Path, published: datetime | None) -> Recording | None:
-    for candidate, unpacked in ((path, False), (path.with_name(path.name + ".gz"), True)):
-        if candidate.is_file():
-            modified = datetime.fromtimestamp(int(candidate.stat().st_mtime), UTC)
-            return Recording(candidate, published or modified, unpacked)
-    return None
-
-
-@lru_cache(maxsize=256)
-def _etag(recording: Recording, mtime_ns: int, size: int) -> str:
-    # Only the digest is kept: a sensor asks for it every half minute, the bytes may be hundreds of megabytes.
-    return f'"{hashlib.sha256(recording.read()).hexdigest()}"'
-
-
-def _is_safe(name: str) -> bool:
-    """Whether a path segment can only ever name something right inside the folder it is looked up in."""
-    return bool(name) and not name.startswith(".") and not set(name) & set("/\\\0")
-
-
-def _period(text: str) -> tuple[date, date]:
-    """First and last day of `YYYY`, `YYYY-MM` or `YYYY-MM-DD`."""
-    if match := re.fullmatch(r"(\d{4})(?:-(\d\d)(?:-(\d\d))?)?", text, re.ASCII):
-        year, month, day = (int(part or 0) for part in match.groups())
-        with contextlib.suppress(ValueError):  # such as the 30th of February, refused below
-            last_day = day or calendar.monthrange(year, month or 12)[1]
-            return date(year, month or 1, day or 1), date(year, month or 12, last_day)
-    raise ValueError(f"not a date to show the sources as of: {text!r} (YYYY-MM-DD, YYYY-MM or YYYY)")
-
-
-def _is_date(text: str) -> bool:
-    with contextlib.suppress(ValueError):
-        return bool(_period(text))
-    return False
-
-
-def _first_day(text: str) -> date:
-    return _period(text)[0]
-
-
-def _last_day(text: str) -> date:
-    return _period(text)[1]
-
-
-# Requests and routes -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a route is asked: path segments and query decoded, header names in lower case."""
-
-    method: str
-    path: str
-    segments: tuple[str, ...]
-    query: Mapping[str, list[str]]
-    headers: Mapping[str, str]
-    recordings: Recordings
-
-
-@dataclass(frozen=True)
-class Response:
-    """What a route answers; Content-Length is added, and a HEAD request gets no body."""
-
-    status: int
-    body: bytes = b""
-    content_type: str = "text/plain; charset=utf-8"
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-Route = Callable[[Request], Response | None]
-"""Answers a request, or returns None to leave it to the file replay."""
-
-ROUTES: dict[str, Route] = {}
+ROUTES: dict[str, Route] = {"who_gho": gho(), "treasury": treasury(), "census": census}
 """API sources by first path segment. Everything else is a file."""
 
 
@@ -280,6 +122,7 @@ class Fault:
     delay: float = 0.0
     share_sent: float = 1.0
     reset_connection: bool = False
+    change: Callable[[bytes], bytes] | None = None
 
     @classmethod
     def status(cls, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Fault:
@@ -308,6 +151,11 @@ class Fault:
         return cls(Response(302, headers={"Location": _HTML_PATH}))
 
     @classmethod
+    def changed(cls, change: Callable[[bytes], bytes]) -> Fault:
+        """The right answer with its body changed, such as a page that is a row short."""
+        return cls(change=change)
+
+    @classmethod
     def truncated(cls, share_sent: float = 0.5) -> Fault:
         """The right answer, but the connection ends before Content-Length is reached."""
         return cls(share_sent=share_sent)
@@ -325,7 +173,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class LoggedRequest:
-    """One request as it was answered; header names in lower case."""
+    """One request as it was answered; header names in lower case, an API key in the query as `***`."""
 
     method: str
     path: str
@@ -334,29 +182,34 @@ class LoggedRequest:
     headers: Mapping[str, str]
 
 
+Query = Mapping[str, str | None]
+"""What parameters must be in a request, whatever others there are: `{"page[number]": "3"}`; None: must not be."""
+
+
 class Faults:
-    """The misbehaviour queued for each path, and the log of every request.
+    """The misbehaviour queued for each path, or for some queries of a path, and the log of every request.
 
     >>> faults = Faults()
     >>> faults.add("/protest_events/ccc.csv", Fault.status(500), Fault.status(500))
-    >>> with serve(data, faults=faults) as url: ...   # the third request is answered properly
+    >>> faults.add("/treasury/services/api/…/title_xii", Fault.html(), query={"page[number]": "3"})
+    >>> with serve(data, faults=faults) as url: ...   # the third request for ccc.csv is answered properly
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._queued: dict[str, deque[Fault]] = {}
-        self._standing: dict[str, Fault] = {}
+        self._queued: list[tuple[str, Query, deque[Fault]]] = []
+        self._standing: list[tuple[str, Query, Fault]] = []
         self._log: list[LoggedRequest] = []
 
-    def add(self, path: str, *faults: Fault) -> None:
-        """Answer the next requests for `path` with these, one each, in this order."""
+    def add(self, path: str, *faults: Fault, query: Query | None = None) -> None:
+        """Answer the next requests for `path` (with this `query`) with these, one each, in this order."""
         with self._lock:
-            self._queued.setdefault(path, deque()).extend(faults)
+            self._queued.append((path, query or {}, deque(faults)))
 
-    def always(self, path: str, fault: Fault) -> None:
-        """Answer every request for `path` with this, once what was queued is used up."""
+    def always(self, path: str, fault: Fault, query: Query | None = None) -> None:
+        """Answer every request for `path` (with this `query`) with this, once what was queued is used up."""
         with self._lock:
-            self._standing[path] = fault
+            self._standing.insert(0, (path, query or {}, fault))  # the last word counts
 
     def clear(self) -> None:
         """Behave again from now on. The log stays."""
@@ -370,24 +223,43 @@ class Faults:
         with self._lock:
             return list(self._log)
 
-    def count(self, path: str, *, method: str | None = None, status: int | None = None) -> int:
-        """How many requests for `path` there were, of all or of one method or status."""
+    def count(
+        self, path: str, *, method: str | None = None, status: int | None = None, query: Query | None = None
+    ) -> int:
+        """How many requests for `path` there were, of all or of one method, status or query."""
         return sum(
-            entry.path == path and method in (None, entry.method) and status in (None, entry.status)
+            entry.path == path
+            and method in (None, entry.method)
+            and status in (None, entry.status)
+            and _has(entry.query, query or {})
             for entry in self.log
         )
 
-    def _take(self, path: str) -> Fault:
+    def _take(self, path: str, query: str) -> Fault:
         with self._lock:
-            queue = self._queued.get(path)
-            return queue.popleft() if queue else self._standing.get(path, Fault())
+            for at, wanted, faults in self._queued:
+                if faults and at == path and _has(query, wanted):
+                    return faults.popleft()
+            for at, wanted, fault in self._standing:
+                if at == path and _has(query, wanted):
+                    return fault
+        return Fault()
 
     def _record(self, entry: LoggedRequest) -> None:
         with self._lock:
             self._log.append(entry)
 
 
+def _has(query: str, wanted: Query) -> bool:
+    fields = parse_qs(query, keep_blank_values=True) if wanted else {}
+    return all(fields.get(name, [None]) == [value] for name, value in wanted.items())
+
+
 # The server ----------------------------------------------------------------------------------------------
+
+
+def _without_key(text: str) -> str:
+    return re.sub(r"(?i)((?:^|[?&])key=)[^&\s]*", r"\1***", text)
 
 
 class _Server(ThreadingHTTPServer):
@@ -470,14 +342,17 @@ class _Handler(BaseHTTPRequestHandler):
         # A body left unread would be taken for the connection's next request.
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path, _, query = self.path.partition("?")
-        fault = self.server.faults._take(path) if self.server.faults else Fault()
+        fault = self.server.faults._take(path, query) if self.server.faults else Fault()
         if fault.delay and self.server.closing.wait(fault.delay):
             self.close_connection = True
             return
         headers = {name.lower(): value for name, value in self.headers.items()}
         response = fault.instead or self._respond(path, query, headers)
+        if fault.change:
+            response = replace(response, body=fault.change(response.body))
         if self.server.faults:
-            self.server.faults._record(LoggedRequest(self.command, path, query, response.status, headers))
+            entry = LoggedRequest(self.command, path, _without_key(query), response.status, headers)
+            self.server.faults._record(entry)
         self._send(response, fault)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _handle  # noqa: N815 - http.server's names
@@ -490,7 +365,7 @@ class _Handler(BaseHTTPRequestHandler):
             recordings = self.server.recordings()
             return self.server.respond(Request(self.command, path, segments, fields, headers, recordings))
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a recording, a client is owed an answer
-            _log.exception("cannot answer %s", self.path)
+            _log.exception("cannot answer %s", _without_key(self.path))
             return Response(500, f"cannot answer {path}: {type(error).__name__}: {error}\n".encode())
 
     def _send(self, response: Response, fault: Fault) -> None:
@@ -512,7 +387,7 @@ class _Handler(BaseHTTPRequestHandler):
             os.close(self.connection.detach())
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
-        _log.info(format, *args)
+        _log.info("%s", _without_key(format % args))
 
 
 @contextlib.contextmanager
@@ -529,7 +404,7 @@ def serve(
     """
     publications(data)  # complains now rather than at the first request
     if isinstance(as_of, str):
-        _last_day(as_of)
+        last_day(as_of)
     server = _Server(0, data, as_of, faults, routes)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), name="sources", daemon=True)
     thread.start()
@@ -563,7 +438,7 @@ class SourceServer:
         if not publications(data):
             raise FileNotFoundError(f"no sources in {data}; expected <source>/<publication date>/<file>")
         if as_of is not None:
-            _last_day(as_of)
+            last_day(as_of)
         with self._lock():
             state = self._state()
             running = self._identity()
@@ -595,7 +470,7 @@ class SourceServer:
 
     def publish(self, as_of: str) -> dict[str, str]:
         """Show the sources as of a date from now on; returns source -> publication now shown."""
-        _last_day(as_of)
+        last_day(as_of)
         state = self._state()
         if state is None:
             raise RuntimeError("the source server was never started: `./dev up` starts it")

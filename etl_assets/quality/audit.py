@@ -7,8 +7,8 @@ frame as a whole, and nothing of it may be published.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import dagster as dg
 import pandera.errors
@@ -16,6 +16,7 @@ import polars as pl
 import shapely
 
 from etl_assets.quality.contract import Contract
+from etl_assets.storage.table import SOURCE_ROW
 
 #: A column that a stage's function may add: what it already knows to be wrong with a row (see `unreadable`).
 PROBLEMS = "_problems"
@@ -40,7 +41,8 @@ class Bound:
 class Audit:
     """What an audit found.
 
-    `failures` has one row per failed check: `row` (position in the audited frame), `check`, `column`, `value`.
+    `failures` has one row per failed check: `row` (position in the audited frame), `check`, `column`, `value`, and
+    `record`, the number of the source's record where the frame knows it.
     """
 
     good: pl.DataFrame = field(repr=False)
@@ -48,10 +50,19 @@ class Audit:
     failures: pl.DataFrame = field(repr=False)
     errors: tuple[str, ...] = ()
 
+    def part(self, rejected: pl.Series) -> Audit:
+        """What was found of some of the rejected rows, given as a mask."""
+        rows = self.failures["row"].unique().sort().filter(rejected)
+        return replace(
+            self,
+            rejected=self.rejected.filter(rejected),
+            failures=self.failures.filter(pl.col("row").is_in(rows.implode())),
+        )
+
     def examples(self) -> dg.TableMetadataValue:
         """Some of the failures as a table for the UI, at most five of each check."""
         some = self.failures.group_by("column", "check", maintain_order=True).head(5).head(_EXAMPLES)
-        return table([{c: row[c] for c in ("check", "column", "value", "row")} for row in some.to_dicts()])
+        return table([{c: row[c] for c in ("check", "column", "value", "record")} for row in some.to_dicts()])
 
     def counts(self) -> dg.TableMetadataValue:
         """Failures per check as a table for the UI."""
@@ -92,6 +103,8 @@ def audit(frame: pl.DataFrame, contract: type[Contract]) -> Audit:
     except pandera.errors.SchemaError as found:
         errors.append(str(found)[:500])
     failed = pl.concat(failures).unique(maintain_order=True).sort("row", maintain_order=True)
+    source_rows = frame[SOURCE_ROW] if SOURCE_ROW in frame.columns else pl.Series([None] * frame.height, dtype=pl.Int64)
+    failed = failed.with_columns(record=source_rows.gather(failed["row"]))
     bad = pl.int_range(frame.height, eager=True).is_in(failed["row"].unique().implode())
     good = frame.filter(~bad)
     key = contract.place().key
@@ -104,13 +117,16 @@ def audit(frame: pl.DataFrame, contract: type[Contract]) -> Audit:
     return Audit(good.select(columns), frame.filter(bad).select(columns), failed, tuple(errors))
 
 
-def unreadable(readings: Mapping[str, tuple[str, pl.Expr]]) -> pl.Expr:
+def unreadable(readings: Mapping[str, tuple[str, pl.Expr]], nothing: Sequence[str] = ()) -> pl.Expr:
     """The `_problems` column: values of the source that are there but could not be read.
 
-    `readings` gives, per column of the contract, the source's column and the expression that reads it.
+    `readings` gives, per column of the contract, the source's column and the expression that reads it. `nothing` are
+    the source's own signs for a value that is not there.
     """
     problems = [
-        pl.when(pl.col(source).is_not_null() & expression.is_null()).then(
+        pl.when(
+            pl.col(source).is_not_null() & ~pl.col(source).str.strip_chars().is_in(list(nothing)) & expression.is_null()
+        ).then(
             pl.struct(
                 check=pl.lit("readable"),
                 column=pl.lit(name),
@@ -119,7 +135,8 @@ def unreadable(readings: Mapping[str, tuple[str, pl.Expr]]) -> pl.Expr:
         )
         for name, (source, expression) in readings.items()
     ]
-    return pl.concat_list(problems).list.drop_nulls().alias(PROBLEMS)
+    none = pl.lit(None, _PROBLEM)  # concat_list wants one expression at least
+    return pl.concat_list([*problems, none]).list.drop_nulls().alias(PROBLEMS)
 
 
 def table(records: list[dict[str, object]]) -> dg.TableMetadataValue:

@@ -47,7 +47,9 @@ def quarantined(audited: Audit, raw: pl.DataFrame, partitions: pl.Series) -> pl.
     `partitions` gives each rejected row's partition. `raw` holds the records, named by `_source_sha256`, `_source_row`.
     """
     reasons = audited.failures.group_by("row", maintain_order=True).agg(
-        reason=pl.format("{}: {} is {}", "check", "column", pl.col("value").fill_null("missing")).str.join("; "),
+        reason=pl.format(
+            "{}: {} is {}", "check", pl.col("column").replace("", "the row"), pl.col("value").fill_null("missing")
+        ).str.join("; "),
         checks="check",
         columns="column",
         values=pl.col("value").fill_null(""),

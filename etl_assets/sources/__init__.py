@@ -6,6 +6,8 @@ folder, with the facts that came with it).
 
 from __future__ import annotations
 
+from collections.abc import Callable, MutableMapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +19,19 @@ class Validators:
 
     etag: str | None = None
     last_modified: str | None = None
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What a source may use while it fetches: a folder that goes with the step, and pages that outlive it.
+
+    `pages` holds what an extract has already got, by name; a killed one finds it there. `previous` opens the last
+    landed file.
+    """
+
+    folder: Path
+    pages: MutableMapping[str, bytes] = field(default_factory=dict)
+    previous: Callable[[], AbstractContextManager[Path | None]] = nullcontext
 
 
 @dataclass(frozen=True)
@@ -53,6 +68,6 @@ class Source(Protocol):
         """The version that the source has now, or None if it is the known one. Cheap: no download."""
         ...
 
-    def fetch(self, folder: Path, known: Validators | None) -> Fetched | None:
-        """Fetch the source's file into a folder; None if it is the known version."""
+    def fetch(self, work: Workspace, known: Validators | None) -> Fetched | None:
+        """Fetch the source's file into the workspace; None if it is the known version."""
         ...

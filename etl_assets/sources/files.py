@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from etl_assets.settings import Settings, settings
-from etl_assets.sources import Fetched, SourceRefusedError, Validators, http
+from etl_assets.sources import Fetched, SourceRefusedError, Validators, Workspace, http
 
 #: The column that holds a record which does not have the header's number of fields.
 UNPARSED = "_unparsed"
@@ -58,9 +58,9 @@ class WebFile:
         """See `Source.probe`."""
         return http.probe(self.url(), known)
 
-    def fetch(self, folder: Path, known: Validators | None) -> Fetched | None:
+    def fetch(self, work: Workspace, known: Validators | None) -> Fetched | None:
         """See `Source.fetch`."""
-        return http.download(self.url(), folder / f"fetched{self.suffix}", known)
+        return http.download(self.url(), work.folder / f"fetched{self.suffix}", known)
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ class OptionalFile:
         version = hashlib.sha256(self._read(location)).hexdigest()
         return None if known and known.etag == version else version
 
-    def fetch(self, folder: Path, known: Validators | None) -> Fetched | None:
+    def fetch(self, work: Workspace, known: Validators | None) -> Fetched | None:
         """See `Source.fetch`."""
-        location, to = self.location(settings()), folder / f"fetched{self.suffix}"
+        location, to = self.location(settings()), work.folder / f"fetched{self.suffix}"
         if location and "://" in location:
             return http.download(location, to, known)
         version = hashlib.sha256(data := self._read(location)).hexdigest()
@@ -112,10 +112,16 @@ def read_csv(path: Path, required: Sequence[str] = ()) -> pl.DataFrame:
     """
     text = _readable(path)
     header, delimiter = _header(text.path, path.name)
-    check_columns(path.name, header, required)
+    columns = [_column_name(name, position) for position, name in enumerate(header, 1)]
+    check_columns(path.name, columns, required)
     rows, malformed = _parse(text.path, header, delimiter, path.name)
-    frame = pl.from_arrow(rows.rename_columns(header), rechunk=False)
+    rows = rows.rename_columns(columns)
+    # A column without a value costs 16 bytes a row, but nothing as a constant; wide files have many.
+    filled = [name for name in columns if rows[name].null_count < len(rows)] or columns
+    frame = pl.from_arrow(rows.select(filled), rechunk=False)
     assert isinstance(frame, pl.DataFrame)
+    nothing = pl.lit(None, pl.String)
+    frame = frame.with_columns(nothing.alias(name) for name in columns if name not in filled).select(columns)
     bad = pl.Series([number for number, _ in malformed], dtype=pl.Int64)
     numbers = pl.int_range(1, frame.height + len(malformed) + 1, dtype=pl.Int64, eager=True)
     frame = frame.with_columns(
@@ -125,7 +131,7 @@ def read_csv(path: Path, required: Sequence[str] = ()) -> pl.DataFrame:
     if malformed:
         kept = pl.DataFrame({"_source_row": bad, UNPARSED: [text for _, text in malformed]})
         frame = pl.concat([frame, kept], how="diagonal").sort("_source_row")
-    _refuse_open_quotes(path.name, frame, malformed, header if text.odd_quotes else [], delimiter)
+    _refuse_open_quotes(path.name, frame, malformed, columns if text.odd_quotes else [], delimiter)
     if text.has_lone_cr:
         frame = frame.with_columns(pl.col(pl.String).str.replace_all(_LONE_CR, "\r", literal=True))
     return frame
@@ -202,7 +208,7 @@ def _parse(path: Path, header: Sequence[str], delimiter: str, file: str) -> tupl
             )
         except pa.ArrowInvalid as error:
             if "Empty CSV" in str(error):  # a header without even a line end
-                return pa.table(dict.fromkeys(header, pa.array([], pa.string())))
+                return pa.table([pa.array([], pa.string())] * len(header), names=list(header))
             raise SourceRefusedError(f"{file} is not readable as delimited text: {error}.") from error
 
     table = read(threads=True)
@@ -212,7 +218,7 @@ def _parse(path: Path, header: Sequence[str], delimiter: str, file: str) -> tupl
 
 
 def _header(path: Path, file: str) -> tuple[list[str], str]:
-    """The column names, and the delimiter: the one of comma, tab and semicolon that the header has most of."""
+    """The columns' names, and the delimiter: the one of comma, tab and semicolon that the header has most of."""
     with path.open(encoding="utf-8", newline="\n") as lines:
         line = lines.readline()
         if not line.strip():
@@ -229,7 +235,7 @@ def _header(path: Path, file: str) -> tuple[list[str], str]:
             raise SourceRefusedError(
                 f"{file}: the header cannot be read: {error}. The last good file stays."
             ) from error
-    return [_column_name(name, position) for position, name in enumerate(names, 1)], delimiter
+    return names, delimiter
 
 
 def _column_name(name: str, position: int) -> str:
@@ -303,8 +309,9 @@ def _is_utf8(data: bytes) -> bool:
 def read_geojson(path: Path, required: Sequence[str] = ()) -> pl.DataFrame:
     """Every feature of a GeoJSON FeatureCollection as text: `id`, its properties, `geometry` (GeoJSON).
 
-    Where a property is called `id`, the feature's own is `feature_id`. Adds `_source_row`. Raises SourceRefusedError for a file that is no FeatureCollection or lacks a required property
-    in all of its features.
+    Where a property is called `id`, the feature's own is `feature_id`. Names are mended as `read_csv` does. Adds
+    `_source_row`. Raises SourceRefusedError for a file that is no FeatureCollection or lacks a required property in
+    all of its features.
     """
     try:
         document = json.loads(path.read_bytes().decode("utf-8-sig", errors="latin1"))

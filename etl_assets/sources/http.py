@@ -1,7 +1,7 @@
 """One HTTP client for all sources: conditional requests, retries with backoff, and answers that are what they say.
 
-Passing errors (429 with its Retry-After, 5xx, connections) are asked again within a limit; lasting ones (other 4xx,
-an HTML page where data was asked for, fewer bytes than announced) are refused at once.
+Passing errors (429 with its Retry-After, 5xx, connections, fewer bytes than announced) are asked again within a
+limit; lasting ones (other 4xx, an HTML page where data was asked for, nothing at all) are refused at once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import email.utils
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 USER_AGENT = "etl-assets (https://dagster.io; data pipeline)"
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _LONGEST_WAIT = 120.0
+_LARGEST_PAGE = 256 << 20
 _KEPT_HEADERS = ("ETag", "Last-Modified", "Content-Type", "Content-Length", "Date")
 
 
@@ -67,6 +68,29 @@ def download(url: str, to: Path, known: Validators | None = None) -> Fetched | N
     return Fetched(to, public(url), Validators(headers.get("ETag"), headers.get("Last-Modified")), headers)
 
 
+def get(url: str, parameters: Mapping[str, str] | None = None) -> bytes | None:
+    """The body of a small answer, such as a page; None for 204 (there is nothing yet).
+
+    Raises as `download` does. `parameters` may hold secrets: they are never in a message.
+    """
+
+    def ask(session: requests.Session) -> requests.Response:
+        with session.get(url, params=parameters, stream=True) as response:
+            body = bytearray()
+            for chunk in response.iter_content(1 << 16):
+                body += chunk
+                if len(body) > _LARGEST_PAGE:
+                    raise SourceRefusedError(f"{public(url)} answered with more than {_LARGEST_PAGE >> 20} MB.")
+            response._content = bytes(body)
+            return response
+
+    response = _with_retries(url, ask)
+    if response.status_code == 204:
+        return None
+    _refuse_html(url, response.content[:512], response.headers.get("Content-Type", ""))
+    return response.content
+
+
 def public(url: str) -> str:
     """A URL without what may be secret: user, password and query."""
     parts = urlsplit(url)
@@ -77,7 +101,12 @@ def public(url: str) -> str:
 def refuse_page(url: str, path: Path, content_type: str) -> None:
     """Refuse an empty answer, and an HTML page that came where data was asked for."""
     with path.open("rb") as file:
-        start = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+        start = file.read(512)
+    _refuse_html(url, start, content_type)
+
+
+def _refuse_html(url: str, start: bytes, content_type: str) -> None:
+    start = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not start:
         raise SourceRefusedError(f"{public(url)} answered with nothing. The last good file stays.")
     if start.startswith((b"<!doctype html", b"<html")) or content_type.startswith("text/html"):
@@ -109,13 +138,13 @@ def _with_retries(url: str, ask: Callable[[requests.Session], requests.Response]
             except requests.RequestException as error:
                 failure = f"{type(error).__name__}: {_reason(error)}"
             else:
-                if response.status_code in (200, 304):
+                if response.status_code in (200, 204, 304):
                     return response
                 failure = f"HTTP {response.status_code} {response.reason}"
                 if response.status_code not in _PASSING:
                     raise SourceRefusedError(
-                        f"{public(url)} answered {failure}. Asking again will not help: check the address. "
-                        "The last good file stays."
+                        f"{public(url)} answered {failure}{_said(response)}. Asking again will not help: "
+                        "check the address. The last good file stays."
                     )
                 wait = max(wait, _retry_after(response))
             if attempt < configured.http_attempts:
@@ -125,6 +154,17 @@ def _with_retries(url: str, ask: Callable[[requests.Session], requests.Response]
         f"{public(url)} could not be reached in {configured.http_attempts} attempts ({failure}). "
         "The last good file stays; run again later."
     )
+
+
+def _said(response: requests.Response) -> str:
+    """The text that a source gives with an error, if it is short and plain."""
+    if not response.headers.get("Content-Type", "").startswith(("text/plain", "application/json")):
+        return ""
+    try:
+        text = " ".join(response.text.split())[:200]
+    except (requests.RequestException, RuntimeError):  # the body was streamed, or did not come
+        return ""
+    return f" ({text})" if text.isprintable() and text else ""
 
 
 def _with_timeout(request: Callable[..., requests.Response], seconds: float) -> Callable[..., requests.Response]:

@@ -12,7 +12,7 @@ from etl_assets.stages.staleness import State
 from etl_assets.storage.table import WHOLE
 
 
-class OutOfDate(dg.AutomationCondition):  # type: ignore[type-arg]
+class OutOfDate(dg.AutomationCondition):
     """True of partitions whose inputs are not the ones that they were made from, once for each state of the inputs.
 
     Being out of date is a state, not an event: nothing is missed that happened before the first tick or between two,
@@ -26,7 +26,7 @@ class OutOfDate(dg.AutomationCondition):  # type: ignore[type-arg]
         """What the UI calls the condition."""
         return "out_of_date"
 
-    def evaluate(self, context: Any) -> dg.AutomationResult:  # type: ignore[type-arg]
+    def evaluate(self, context: Any) -> dg.AutomationResult:
         """Compare the bookkeeping with the cursor; what may not be asked for now (no candidate) waits."""
         spec = SPECS[context.key]
         asked, found = json.loads(context.cursor) if context.cursor else ({}, {})
@@ -41,18 +41,31 @@ class OutOfDate(dg.AutomationCondition):  # type: ignore[type-arg]
         return dg.AutomationResult(context, _subset(spec, context, set(found)), json.dumps([asked, found]))
 
 
-def when_out_of_date() -> dg.AutomationCondition:  # type: ignore[type-arg]
+class AskedForNow(dg.AutomationCondition):
+    """True of what this very tick asks for. `will_be_requested` is that too, but within one run only."""
+
+    @property
+    def name(self) -> str:
+        """What the UI calls the condition."""
+        return "asked_for_now"
+
+    def evaluate(self, context: Any) -> dg.AutomationResult:
+        """Upstreams are evaluated before what is made from them."""
+        now = context.request_subsets_by_key.get(context.key) or context.get_empty_subset()
+        return dg.AutomationResult(context, context.candidate_subset.compute_intersection(now))
+
+
+def when_out_of_date() -> dg.AutomationCondition:
     """Make what is out of date, as soon as nothing that it is made from is being made or about to be.
 
     Blocking checks need no term of their own: a partition that fails one is not written, so what is made from it is
     not out of date. `eager` is no help either: its first tick is a baseline, it acts on the latest partition only, and
     an asset that reads all days of another would wait for days that no event has.
     """
-    any_deps = dg.AutomationCondition.any_deps_match
-    coming = dg.AutomationCondition.in_progress() | dg.AutomationCondition.will_be_requested()
-    free = ~dg.AutomationCondition.in_progress() & ~any_deps(coming).with_label("any_deps_coming")
+    in_progress = dg.AutomationCondition.in_progress()
+    coming = dg.AutomationCondition.any_deps_match(in_progress | AskedForNow()).with_label("any_deps_coming")
     # Last, so that it reads the bookkeeping after the runs: a run that ends in between has then written it.
-    return (free & OutOfDate()).with_label("when_out_of_date")
+    return (~in_progress & ~coming & OutOfDate()).with_label("when_out_of_date")
 
 
 def _wanted(spec: Spec, state: State) -> dict[str, str]:

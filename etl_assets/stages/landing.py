@@ -3,15 +3,16 @@
 import email.utils
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
 
-from etl_assets.sources import Fetched, Source, SourceError, SourceRefusedError, Validators
-from etl_assets.stages.dataset import Dataset, Spec, remember
+from etl_assets.sources import Fetched, Source, SourceError, SourceRefusedError, Validators, Workspace
+from etl_assets.stages.dataset import SPECS, Dataset, Spec, remember
 from etl_assets.storage.configured import landing_store
-from etl_assets.storage.landing import Manifest, sha256
+from etl_assets.storage.landing import Landing, Manifest, sha256
 
 
 def landing(dataset: Dataset, source: Source, *, table: str | None = None) -> dg.AssetsDefinition:
@@ -39,12 +40,14 @@ def landing(dataset: Dataset, source: Source, *, table: str | None = None) -> dg
         try:
             with tempfile.TemporaryDirectory(prefix="etl-fetch-") as folder:
                 validators = Validators(known.etag, known.last_modified) if known else None
-                fetched = source.fetch(Path(folder), validators)
+                work = Workspace(Path(folder), store.pages(), lambda: _opened(store, known))
+                fetched = source.fetch(work, validators)
                 manifest = known if fetched is None else _manifest(dataset, source, fetched, context.run.run_id)
                 assert manifest is not None
-                if known and manifest.size < known.size * (1 - dataset.max_shrink):
+                good = known and _last_read(context, spec, store, known)
+                if good and fetched and manifest.size < good.size * (1 - dataset.max_shrink):
                     raise SourceRefusedError(
-                        f"{manifest.url} gave {manifest.size:,} bytes, the last good one has {known.size:,}: it shrank "
+                        f"{manifest.url} gave {manifest.size:,} bytes, the last good one has {good.size:,}: it shrank "
                         f"by more than {dataset.max_shrink:.0%}. If that is right, raise max_shrink of the dataset "
                         f"{dataset.name} for one run; the last good file stays."
                     )
@@ -69,10 +72,33 @@ def landing(dataset: Dataset, source: Source, *, table: str | None = None) -> dg
     return land
 
 
+@contextmanager
+def _opened(store: Landing, known: Manifest | None) -> Iterator[Path | None]:
+    if known is None:
+        yield None
+    else:
+        with store.open(known) as path:
+            yield path
+
+
+def _last_read(context: dg.AssetExecutionContext, spec: Spec, store: Landing, known: Manifest) -> Manifest:
+    """The newest file that its reader could read: one that it could not is no measure for the next."""
+    for reader in SPECS.values():
+        if any(source.key == spec.key for source in reader.inputs.values()):
+            event = context.instance.get_latest_materialization_event(reader.key)
+            metadata = event.asset_materialization.metadata if event and event.asset_materialization else {}
+            if "landed_file" in metadata:
+                return store.manifest(str(metadata["landed_file"].value)) or known
+    return known
+
+
 def _manifest(dataset: Dataset, source: Source, fetched: Fetched, run_id: str) -> Manifest:
     now = datetime.now(UTC)
     modified = fetched.validators.last_modified
-    published = email.utils.parsedate_to_datetime(modified).astimezone(UTC) if modified else now
+    try:
+        published = email.utils.parsedate_to_datetime(modified).astimezone(UTC) if modified else now
+    except ValueError:  # a source that does not know how to write a date
+        published = now
     return Manifest(
         sha256=sha256(fetched.path),
         size=fetched.path.stat().st_size,

@@ -17,7 +17,7 @@ from etl_assets.quality.audit import table as ui_table
 from etl_assets.quality.drift import column_drift
 from etl_assets.quality.quarantine import UNPLACED, quarantine_table, records
 from etl_assets.sources import SourceRefusedError
-from etl_assets.sources.files import UNPARSED
+from etl_assets.sources.files import UNPARSED, check_columns
 from etl_assets.stages.conditions import when_out_of_date
 from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, remember
 from etl_assets.stages.profile import preview
@@ -44,6 +44,7 @@ _BOOKKEEPING = {
     ROW_HASH: Column(ROW_HASH, "bigint", "XXH3 hash of the record's text", nullable=False),
 }  # fmt: skip
 _SUMMARY_SHOWN = 50
+_CASES_SHOWN = 20
 
 
 def raw(
@@ -52,12 +53,15 @@ def raw(
     *,
     required: Sequence[str],
     partition: pl.Expr | None = None,
+    unstable: Sequence[str] = (),
     table: str | None = None,
 ) -> Callable[[Callable[[Path], pl.DataFrame]], dg.AssetsDefinition]:
     """Decorate a function that reads a landed file's records as text, with `_source_row`.
 
-    `required` columns must be there. `partition` gives the partition key of a record, null where it has none: such
-    records stay in the raw table and are quarantined as `unplaced`. Without it, the table has no partitions.
+    `required` columns must be there. `partition` gives the partition key of a record. Records whose key is none of the
+    dataset's calendar stay in the raw table and are quarantined as `unplaced`; more of them than the dataset's bound,
+    and the file is refused. Without `partition`, the table has no partitions. `unstable` columns differ from one
+    extract to the next though the record is the same: they do not tell records apart.
     """
     name = table or dataset.name
     source = SPECS[landed.key]
@@ -92,7 +96,7 @@ def raw(
             ],
         )  # fmt: skip
         def step(context: dg.AssetExecutionContext, landed: LandedFile) -> Iterator[Any]:
-            yield from _read(context, spec, read, required, partition, landed)
+            yield from _read(context, spec, read, required, partition, unstable, landed)
 
         return step
 
@@ -105,6 +109,7 @@ def _read(
     read: Callable[[Path], pl.DataFrame],
     required: Sequence[str],
     partition: pl.Expr | None,
+    unstable: Sequence[str],
     landed: LandedFile,
 ) -> Iterator[Any]:
     manifest = landed.manifest
@@ -113,11 +118,9 @@ def _read(
     try:
         with landed.open() as path:
             frame = read(path)
-        missing = [c for c in required if c not in frame.columns]
-        if missing:
-            raise SourceRefusedError(f"required columns are missing: {missing}. It has: {frame.columns}.")
+        check_columns("the file", [c for c in frame.columns if not c.startswith("_")], required)
         if frame.is_empty() and not spec.dataset.max_shrink >= 1:
-            raise SourceRefusedError("the file has a header and no record.")
+            raise SourceRefusedError("the file has a header and no record. The last good state stays.")
     except SourceRefusedError as error:
         message = f"{spec.dataset.name}, landed file {manifest.sha256[:12]} from {manifest.url}: {error}"
         yield dg.AssetCheckResult(
@@ -125,18 +128,28 @@ def _read(
         )
         raise dg.Failure(message, allow_retries=False) from error
     columns = [c for c in frame.columns if not c.startswith("_")]
-    frame = _placed(frame, columns, partition, manifest)
+    frame = _placed(frame, columns, partition, unstable, spec.dataset, manifest)
+    unplaced = frame.filter(pl.col(PARTITION) == UNPLACED)
+    kept_out = None if partition is None else _quarantine(unplaced, partition.meta.root_names()[0])
+    if kept_out is not None and spec.dataset.bound.exceeded(unplaced.height, frame.height):
+        message = (
+            f"{spec.dataset.name}, landed file {manifest.sha256[:12]} from {manifest.url}: {unplaced.height} of "
+            f"{frame.height} records belong to no partition, such as record {kept_out[SOURCE_ROW][0]} "
+            f"({kept_out['reason'][0]}). Nothing was written, the last good state stays."
+        )
+        cases = kept_out.select("reason", "columns", "values", record=SOURCE_ROW).head(_CASES_SHOWN)
+        facts: dict[str, Any] = {"file": manifest.url, "failure_cases": ui_table(cases.to_dicts())}
+        yield dg.AssetCheckResult(passed=False, check_name="readable", description=message, metadata=facts)
+        raise dg.Failure(message, allow_retries=False)
     table = _widened(declared, columns)
     before = publisher().warehouse.facts(table.full_name)
     made_from = spec.made_from(WHOLE, {"landed": {WHOLE: manifest.sha256}})
     keys = before.keys() - {WHOLE} if table.partitioning else {WHOLE}
     parts = _parts(frame, keys, made_from)
     digest = hashlib.sha256("\n".join(f"{part.key} {part.digest}" for part in parts).encode()).hexdigest()
-    unplaced = frame.filter(pl.col(PARTITION) == UNPLACED)
     publications = [Publication(table, parts, whole=made_from if table.partitioning else None)]
-    if table.partitioning:
-        kept_out = Part(UNPLACED, _quarantine(unplaced), made_from)
-        publications.append(Publication(quarantine_table(table.name), [kept_out]))
+    if kept_out is not None:
+        publications.append(Publication(quarantine_table(table.name), [Part(UNPLACED, kept_out, made_from)]))
     changed = [p.key for p in parts if p.key not in before or before[p.key].content_hash != p.digest]
     placed = [p for p in parts if p.key != UNPLACED]
     drift = column_drift(columns, context.instance.get_latest_materialization_event(spec.key))
@@ -166,14 +179,25 @@ def _read(
     )
 
 
-def _placed(frame: pl.DataFrame, columns: Sequence[str], partition: pl.Expr | None, manifest: Manifest) -> pl.DataFrame:
+def _placed(
+    frame: pl.DataFrame,
+    columns: Sequence[str],
+    partition: pl.Expr | None,
+    unstable: Sequence[str],
+    dataset: Dataset,
+    manifest: Manifest,
+) -> pl.DataFrame:
     """The frame with its bookkeeping columns."""
     if UNPARSED not in frame.columns:
         frame = frame.with_columns(pl.lit(None, pl.String).alias(UNPARSED))
     key = pl.lit(WHOLE) if partition is None else partition.fill_null(UNPLACED)
+    if dataset.partitions is not None:
+        key = pl.when(key.is_in(dataset.partitions.get_partition_keys())).then(key).otherwise(pl.lit(UNPLACED))
     published = pl.lit(manifest.published_at).str.to_datetime(time_zone="UTC", time_unit="us")
+    telling = [c for c in (*columns, UNPARSED) if c not in unstable]
+    filled = [c for c in telling if frame[c].null_count() < frame.height] or [UNPARSED]
     hashes = [
-        text_hash(part.select(row_text([*columns, UNPARSED])).to_series())
+        text_hash(part.select(row_text(filled)).to_series())
         for part in frame.iter_slices(100_000)  # the text of all rows at once would double the memory
     ]
     return frame.with_columns(
@@ -199,7 +223,7 @@ def _parts(frame: pl.DataFrame, known: Set[str], made_from: str) -> list[Part]:
 
     A partition's digest says which records it holds, in whatever order they stand in the file.
     """
-    cut = frame.sort(PARTITION, SOURCE_ROW).partition_by(PARTITION, as_dict=True)
+    cut = frame.partition_by(PARTITION, as_dict=True, maintain_order=True)
     found = {str(key[0]): part for key, part in cut.items()}
     return [_part(key, found.get(key, frame.clear()), made_from) for key in sorted(found.keys() | known)]
 
@@ -208,11 +232,12 @@ def _part(key: str, frame: pl.DataFrame, made_from: str) -> Part:
     return Part(key, frame, made_from, hashlib.sha256(frame[ROW_HASH].sort().to_numpy().tobytes()).hexdigest())
 
 
-def _quarantine(unplaced: pl.DataFrame) -> pl.DataFrame:
-    parsed = pl.col(UNPARSED).is_null()
+def _quarantine(unplaced: pl.DataFrame, column: str) -> pl.DataFrame:
+    """Quarantine records of those that belong to no partition, which `column` should say."""
+    parsed, value = pl.col(UNPARSED).is_null(), pl.col(column).str.slice(0, 200)
     reason = (
         pl.when(parsed)
-        .then(pl.lit("placeable: the record names no partition of the calendar"))
+        .then(pl.format("placeable: {} is {}, which is in no partition", pl.lit(column), value.fill_null("missing")))
         .otherwise(pl.lit("fields: the record does not have the header's number of fields"))
     )
     rejected = unplaced.select(
@@ -221,7 +246,7 @@ def _quarantine(unplaced: pl.DataFrame) -> pl.DataFrame:
         SOURCE_ROW,
         reason=reason,
         checks=pl.concat_list(pl.when(parsed).then(pl.lit("placeable")).otherwise(pl.lit("fields"))),
-        columns=pl.concat_list(pl.lit("")),
-        values=pl.concat_list(pl.col(UNPARSED).fill_null("").str.slice(0, 200)),
+        columns=pl.concat_list(pl.when(parsed).then(pl.lit(column)).otherwise(pl.lit(""))),
+        values=pl.concat_list(pl.coalesce(pl.col(UNPARSED).str.slice(0, 200), value, pl.lit(""))),
     )
     return records(rejected, unplaced)

@@ -8,7 +8,7 @@ last good state, while the run's other partitions are published.
 import inspect
 import time
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -23,7 +23,7 @@ from etl_assets.quality.audit import Audit, audit
 from etl_assets.quality.audit import table as ui_table
 from etl_assets.quality.contract import Contract, storage_table, ui_schema
 from etl_assets.quality.drift import volume_drift
-from etl_assets.quality.quarantine import quarantine_table, quarantined
+from etl_assets.quality.quarantine import UNPLACED, quarantine_table, quarantined
 from etl_assets.stages.conditions import when_out_of_date
 from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, remember
 from etl_assets.stages.profile import preview, profile
@@ -218,14 +218,15 @@ class _Step:
             )
         verdicts = self._verdicts(keys, good, rejected, known)
         yield from self._refuse_unbalanced(self._total(verdicts))
-        passed = [v.key for v in verdicts if v.refusal is None]
+        accepted = [v.key for v in verdicts if v.refusal is None]
+        passed = keys if self.spec.partitions is None and accepted else accepted
         publications = self._publications(passed, good, found, rejected)
         self._log(verdicts)
-        if len(passed) == len(verdicts):
+        if len(accepted) == len(verdicts):
             yield dg.Output(publications, metadata=self._metadata(good.drop("_key"), verdicts))
-            yield from self._check_events(verdicts, found)
+            yield from self._check_events(verdicts, found, rejected)
             return
-        yield from self._publish_some(verdicts, passed, publications, found)
+        yield from self._publish_some(verdicts, passed, publications, found, rejected)
 
     # -- judging -------------------------------------------------------------------------------------------------
 
@@ -246,14 +247,15 @@ class _Step:
     def _verdicts(
         self, keys: Sequence[str], good: pl.DataFrame, rejected: pl.DataFrame, known: Mapping[str, Any]
     ) -> list[_Verdict]:
-        rows = _counts(good, "_key")
-        out = _counts(rejected, "_key")
-        by = PARTITION if self.table.partitioning is not None else None
-        merged = _counts(self.result.merged, by)
-        rows_in = None if self.raw is None else _counts(self.raw, by)
+        """One verdict per partition of the run; a table that one step makes is judged as one."""
+        cut = self.spec.partitions is not None
+        rows = _counts(good, "_key" if cut else None)
+        out = _counts(rejected, "_key" if cut else None)
+        merged = _counts(self.result.merged, PARTITION if cut else None)
+        rows_in = None if self.raw is None else _counts(self.raw, PARTITION if cut else None)
         bound = self.spec.dataset.bound
         verdicts = []
-        for key in keys:
+        for key in keys if cut else [WHOLE]:
             numbers = rows.get(key, 0), out.get(key, 0), merged.get(key, 0)
             into = None if rows_in is None else rows_in.get(key, 0)
             refusal = None
@@ -262,7 +264,7 @@ class _Step:
                     f"{numbers[1]} of {sum(numbers)} rows break the contract: more than {bound.count} rows and "
                     f"{bound.share:.0%}. Nothing was written, the last good state stays."
                 )
-            elif into is not None and self.spec.partitions is not None and into != sum(numbers):
+            elif into is not None and cut and into != sum(numbers):
                 refusal = (
                     f"{into} rows came in, but {numbers[0]} are to be published, {numbers[1]} quarantined and "
                     f"{numbers[2]} merged: {into - sum(numbers)} are unaccounted for. Nothing was written."
@@ -290,9 +292,14 @@ class _Step:
             kept_out = quarantined(found, self.raw, rejected["_key"].fill_null(WHOLE))
             held = {str(k[0]): part for k, part in kept_out.partition_by(PARTITION, as_dict=True).items()}
             quarantine = quarantine_table(self.table.name)
-            publications.append(
-                Publication(quarantine, [Part(k, held.get(k, kept_out.clear()), source[k]) for k in keys])
-            )
+            emptied: Iterable[str] = keys
+            if self.spec.partitions is None:  # a partition may have nothing but rejected rows
+                emptied = publisher().warehouse.facts(quarantine.full_name).keys() - {UNPLACED}
+            parts = [
+                Part(key, held.get(key, kept_out.clear()), self.spec.made_from(key, self.versions))
+                for key in sorted({*emptied, *(held if self.spec.partitions is None else ())})
+            ]
+            publications.append(Publication(quarantine, parts))
         return publications
 
     # -- telling -------------------------------------------------------------------------------------------------
@@ -339,13 +346,14 @@ class _Step:
             yield self._contract(_Verdict(key, 0, 0, 0, None, message, None), {"errors": "\n".join(found.errors)})
         raise dg.Failure(f"{message}. Nothing was written.", allow_retries=False)
 
-    def _check_events(self, verdicts: Sequence[_Verdict], found: Audit) -> Iterator[Any]:
+    def _check_events(self, verdicts: Sequence[_Verdict], found: Audit, rejected: pl.DataFrame) -> Iterator[Any]:
         """The contract's evaluation of every partition, and one of each other check for the run."""
         total = self._total(verdicts)
         for verdict in verdicts if self.spec.partitions is not None else [total]:
             contract: dict[str, Any] = {"rows": verdict.rows, "quarantined": verdict.quarantined}
             if verdict.quarantined and (verdict.refusal or len(verdicts) == 1 or verdict is total):
-                contract |= {"failures_per_check": found.counts(), "failure_cases": found.examples()}
+                own = found if verdict is total else found.part(rejected["_key"] == verdict.key)
+                contract |= {"failures_per_check": own.counts(), "failure_cases": own.examples()}
             yield self._contract(verdict, contract)
         if self.spec.partitions is not None:
             yield dg.Output(None, output_name=f"{self.spec.key.to_python_identifier()}_contract")
@@ -424,6 +432,7 @@ class _Step:
         passed: Sequence[str],
         publications: Sequence[Publication],
         found: Audit,
+        rejected: pl.DataFrame,
     ) -> Iterator[Any]:
         """Publish the good partitions, and fail the step for the others: what is done is on record."""
         refused = [v for v in verdicts if v.refusal]
@@ -436,10 +445,15 @@ class _Step:
                             self.spec.key, partition=published.key, metadata=published_metadata(published)
                         )
                     )
-        yield from self._check_events(verdicts, found)
+        yield from self._check_events(verdicts, found, rejected)
+        why = f"{refused[0].refusal}"
+        if self.spec.partitions is not None:
+            why = (
+                f"{len(refused)} of {len(verdicts)} partitions were refused, the others are published. "
+                f"{refused[0].key}: {why}"
+            )
         raise dg.Failure(
-            f"{self.table.full_name}: {len(refused)} of {len(verdicts)} partitions were refused, the others are "
-            f"published. {refused[0].key or 'The table'}: {refused[0].refusal}",
+            f"{self.table.full_name}: {why}",
             metadata={
                 "refused": ui_table([{"partition": v.key, "why": v.refusal} for v in refused[:_SHOWN]]),
                 "failure_cases": found.examples(),

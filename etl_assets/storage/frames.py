@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Sequence
-from typing import IO, cast
+from collections.abc import Iterator, Sequence
 
 import geopandas as gpd
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import shapely
 import xxhash
 
@@ -107,21 +107,39 @@ def stored(frame: pl.DataFrame, table: Table, *, source: str, run_id: str, loade
 def content_hash(frame: pl.DataFrame) -> str:
     """SHA-256 of a frame's values and column names, without the provenance columns (`_…`).
 
-    Independent of how the frame is cut into chunks; it depends on the order of rows, so sort before.
+    Equal frames have equal hashes, however they came about; it depends on the order of rows, so sort before.
     """
     own = frame.select(sorted(c for c in frame.columns if not c.startswith("_"))).rechunk()
     digest = hashlib.sha256()
-
-    class _Sink:
-        def write(self, data: bytes) -> int:
-            digest.update(data)
-            return len(data)
-
-        def flush(self) -> None: ...
-
-    # `oldest`: a string view's buffers depend on how the frame came about, contiguous strings do not.
-    own.write_ipc_stream(cast("IO[bytes]", _Sink()), compat_level=pl.CompatLevel.oldest())
+    # `oldest`: strings as one text and its offsets; the views that polars has depend on how they came about.
+    for name, column in zip(own.columns, own.to_arrow(compat_level=pl.CompatLevel.oldest()), strict=True):
+        digest.update(f"{name} {column.type} {len(column)}".encode())
+        for part in _values(column.combine_chunks()):
+            digest.update(part)
     return digest.hexdigest()
+
+
+def _values(array: pa.Array) -> Iterator[bytes | memoryview]:
+    """An array's values as bytes; Arrow's own buffers say more: masks without a null, and what lies beneath nulls."""
+    if array.null_count:
+        yield np.packbits(array.is_valid().to_numpy(zero_copy_only=False)).data
+        array = array.drop_null()
+    kind, first, after = array.type, array.offset, array.offset + len(array)
+    if not len(array):
+        return
+    if pa.types.is_large_list(kind):
+        yield np.ascontiguousarray(array.value_lengths().to_numpy(zero_copy_only=False)).data
+        yield from _values(array.flatten())
+    elif pa.types.is_boolean(kind):
+        yield np.packbits(array.to_numpy(zero_copy_only=False)).data
+    elif pa.types.is_large_string(kind) or pa.types.is_large_binary(kind):
+        _, offsets, data = array.buffers()
+        ends = np.frombuffer(offsets, np.int64)[first : after + 1]
+        yield np.diff(ends).data
+        yield memoryview(data)[ends[0] : ends[-1]] if data else b""
+    else:
+        width = kind.bit_width // 8
+        yield memoryview(array.buffers()[1])[first * width : after * width]
 
 
 def text_hash(texts: pl.Series) -> pl.Series:

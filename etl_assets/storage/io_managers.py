@@ -21,7 +21,9 @@ class LandingIOManager(dg.IOManager):
         """Land the file, unless it is the known one (no path)."""
         manifest, path = obj
         if path is not None:
-            landing_store(context.asset_key.path[-1]).land(path, manifest)
+            store = landing_store(context.asset_key.path[-1])
+            store.land(path, manifest)
+            store.pages().clear()  # what the extract was put together from
 
     def load_input(self, context: dg.InputContext) -> LandedFile:
         """The current landed file."""

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import geopandas as gpd
 import obstore
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+import shapely
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from etl_assets.storage.frames import empty, to_geopandas
@@ -30,6 +33,7 @@ from etl_assets.storage.table import WHOLE, Table
 #: Requests under way at once: an object store answers each in tens of milliseconds, however many there are.
 CONCURRENCY = 16
 _FACTS = "etl_assets"
+_GEOPARQUET = "1.1.0"
 #: A Parquet file's footer is nearly always shorter than this.
 _TAIL = 64 << 10
 
@@ -121,6 +125,10 @@ class Lake:
                     return None
                 raise
 
+    def delete(self, path: str) -> None:
+        """Delete an object; none being there is as good."""
+        obstore.delete(self.store, path)
+
     def download(self, path: str, to: Path) -> None:
         """Stream an object into a file."""
         with self._explained("read", path, "It was recorded. Run the landing stage again."), to.open("wb") as sink:
@@ -151,8 +159,7 @@ class Lake:
         try:
             yield
         except (OSError, obstore.exceptions.BaseError) as error:
-            reason = str(error).partition("\n\nDebug source")[0]
-            raise LakeError(f"Cannot {what} {self.address(path)}: {reason} {advice}".rstrip()) from error
+            raise LakeError(f"Cannot {what} {self.address(path)}: {_reason(error)} {advice}".rstrip()) from error
 
     def partitions(self, table: Table) -> dict[str, int]:
         """The partitions that a table has in the lake, with their sizes in bytes."""
@@ -208,7 +215,7 @@ class Lake:
                 frames.append(frame)
                 versions[key] = facts.content_hash
         if frames:
-            return Loaded(pl.concat(frames, how="diagonal_relaxed", rechunk=True), versions)
+            return Loaded(_together(frames), versions)
         return Loaded(empty(table, columns), versions)
 
     def partition_frames(self, table: Table, partitions: Sequence[str]) -> dict[str, pl.DataFrame]:
@@ -237,23 +244,41 @@ class Lake:
         if table.geometry is not None:  # GeoParquet's covering column serves other readers, not us
             there = [c for c in there if c != "bbox"]
         if columns is None:
-            return _plain(pl.read_parquet(source, columns=there)), facts
+            return pl.read_parquet(source, columns=there), facts
         types = empty(table, columns).schema
         wanted = [c for c in columns if c in there]
         lacking = [pl.lit(None, types[c]).alias(c) for c in columns if c not in there and c in types]
-        frame = _plain(pl.read_parquet(source, columns=wanted or there[:1])).with_columns(lacking)
+        frame = pl.read_parquet(source, columns=wanted or there[:1]).with_columns(lacking)
         return frame.select([c for c in columns if c in frame.columns]), facts
 
 
-def _plain(frame: pl.DataFrame) -> pl.DataFrame:
-    """GeoParquet's geometry, which is read as an extension type, as the WKB that steps work with."""
-    extensions = [c for c, dtype in frame.schema.items() if isinstance(dtype, pl.BaseExtension)]
-    return frame.with_columns(pl.col(extensions).ext.storage()) if extensions else frame
+def _reason(error: Exception) -> str:
+    """What an error says to a person: without the store's insides, and without S3's XML around its sentence."""
+    text = str(error).partition("\n\nDebug source")[0]
+    return re.sub(r"<\?xml.*<Code>(.*?)</Code>\s*<Message>(.*?)</Message>.*", r"\1: \2.", text, flags=re.DOTALL)
 
 
 def _is_absent(error: Exception) -> bool:
     """Whether an error says that there is no such object; that there is no such bucket is another matter."""
     return isinstance(error, (FileNotFoundError, obstore.exceptions.NotFoundError)) and "NoSuchBucket" not in str(error)
+
+
+def _together(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Frames below each other, with the columns of all.
+
+    A column that has no value in any of them becomes a constant: it would take 16 bytes a row otherwise, and raw
+    tables have dozens.
+    """
+    schema = {name: dtype for frame in frames for name, dtype in frame.schema.items()}
+    filled = [
+        frame.select([column.name for column in frame if column.null_count() < frame.height] or frame.columns)
+        for frame in frames
+        if frame.height
+    ]
+    whole = pl.concat(filled or frames, how="diagonal_relaxed", rechunk=True)
+    return whole.with_columns(
+        pl.lit(None, dtype).alias(name) for name, dtype in schema.items() if name not in whole.columns
+    ).select(list(schema))
 
 
 def _concurrently(function: Any, items: Iterable[str]) -> Iterator[Any]:
@@ -264,26 +289,49 @@ def _concurrently(function: Any, items: Iterable[str]) -> Iterator[Any]:
         return iter(list(pool.map(function, items)))
 
 
-def _facts(metadata: dict[bytes, bytes] | None) -> Facts | None:
-    """Bookkeeping from Parquet metadata: our own key, or (GeoParquet by geopandas) the frame's attributes."""
-    metadata = metadata or {}
-    if own := metadata.get(_FACTS.encode()):
-        return Facts(**json.loads(own))
-    if attrs := metadata.get(b"PANDAS_ATTRS"):
-        found = json.loads(attrs).get(_FACTS)
-        return Facts(**found) if found else None
-    return None
+def _facts(metadata: Mapping[bytes, bytes] | None) -> Facts | None:
+    """Bookkeeping from Parquet metadata."""
+    own = (metadata or {}).get(_FACTS.encode())
+    return Facts(**json.loads(own)) if own else None
 
 
 def encode(table: Table, frame: pl.DataFrame, facts: Facts) -> bytes:
     """A partition as Parquet (zstd) with its bookkeeping; GeoParquet where the table has a geometry."""
-    sink = io.BytesIO()
-    if table.geometry is None:
-        frame.write_parquet(sink, compression="zstd", metadata={_FACTS: json.dumps(asdict(facts))})
-    else:
-        geo = to_geopandas(table, frame)
-        geo.attrs[_FACTS] = asdict(facts)
+    metadata = {_FACTS: json.dumps(asdict(facts))}
+    column = table.geometry
+    if column is not None and column.geometry is not None and column.geometry.type == "Point":
         # Points carry no bbox column: it would add 40 % and help no query that sorting does not (measured).
-        covering = table.geometry.geometry is not None and table.geometry.geometry.type != "Point"
-        geo.to_parquet(sink, compression="zstd", index=False, write_covering_bbox=covering, schema_version="1.1.0")
+        metadata["geo"] = _geo_of_points(frame[column.name], column.geometry.srid)
+    elif column is not None:
+        # geopandas writes what makes the file GeoParquet, with the geometry alone. The other columns would get types
+        # of pandas on their way through it, of which geopandas itself cannot read lists and decimals.
+        header = io.BytesIO()
+        shapes = to_geopandas(table, frame.select(column.name))
+        shapes.to_parquet(header, compression=None, index=False, write_covering_bbox=True, schema_version=_GEOPARQUET)
+        metadata["geo"] = pq.read_metadata(header).metadata[b"geo"].decode()
+        header.seek(0)
+        frame = frame.with_columns(pl.read_parquet(header, columns=["bbox"]).to_series())
+    sink = io.BytesIO()
+    frame.write_parquet(sink, compression="zstd", metadata=metadata)
     return sink.getvalue()
+
+
+def _geo_of_points(points: pl.Series, srid: int) -> str:
+    """GeoParquet's metadata of a column of points: what geopandas writes of an empty one, with their bounds.
+
+    A table of points has thousands of small partitions, and geopandas takes four times as long for each (measured).
+    """
+    geo = json.loads(_geo_of_nothing(srid))
+    described = geo["columns"]["geometry"] | {"geometry_types": ["Point"]}
+    shapes = shapely.from_wkb(points.drop_nulls().unique().to_numpy())
+    if len(shapes):
+        described["bbox"] = shapely.total_bounds(shapes).tolist()
+    return json.dumps(geo | {"primary_column": points.name, "columns": {points.name: described}})
+
+
+@cache
+def _geo_of_nothing(srid: int) -> str:
+    """GeoParquet's metadata of a geometry column without rows: the CRS above all."""
+    sink = io.BytesIO()
+    gpd.GeoDataFrame(geometry=gpd.GeoSeries([], crs=srid)).to_parquet(sink, schema_version=_GEOPARQUET)
+    return pq.read_metadata(sink).metadata[b"geo"].decode()

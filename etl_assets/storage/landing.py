@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -51,6 +51,11 @@ class Landing:
         data = self.lake.get(f"landing/{self.table}/current.json")
         return Manifest(**json.loads(data)) if data else None
 
+    def manifest(self, sha256: str) -> Manifest | None:
+        """The manifest of a landed file."""
+        data = self.lake.get(f"landing/{self.table}/{sha256}.json")
+        return Manifest(**json.loads(data)) if data else None
+
     def land(self, path: Path, manifest: Manifest) -> None:
         """Store a file and its manifest, and make it the current one."""
         if not self.lake.size(self._object(manifest)):
@@ -82,8 +87,48 @@ class Landing:
                 )
             yield path
 
+    def pages(self) -> LakePages:
+        """The pages of extracts that are not whole yet."""
+        return LakePages(self.lake, f"landing/{self.table}/pages/")
+
     def _object(self, manifest: Manifest) -> str:
         return f"landing/{self.table}/{manifest.sha256}{manifest.suffix}"
+
+
+@dataclass(frozen=True)
+class LakePages(MutableMapping[str, bytes]):
+    """Small objects below a prefix of the lake, as a mapping: what an extract has got so far."""
+
+    lake: Lake
+    prefix: str
+
+    def __getitem__(self, name: str) -> bytes:
+        """The object of a name; raises KeyError where there is none."""
+        data = self.lake.get(self.prefix + name)
+        if data is None:
+            raise KeyError(name)
+        return data
+
+    def __setitem__(self, name: str, body: bytes) -> None:
+        """Write an object."""
+        self.lake.put(self.prefix + name, body)
+
+    def __delitem__(self, name: str) -> None:
+        """Delete an object."""
+        self.lake.delete(self.prefix + name)
+
+    def __iter__(self) -> Iterator[str]:
+        """The names there are."""
+        return iter(path.removeprefix(self.prefix) for path in self.lake.list(self.prefix))
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.lake.list(self.prefix))
+
+    def clear(self) -> None:
+        """Delete all of them."""
+        for name in list(self):
+            del self[name]
 
 
 @dataclass(frozen=True)

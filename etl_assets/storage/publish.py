@@ -1,7 +1,8 @@
-"""Publish audited partitions: first into the lake, then into the warehouse together with their bookkeeping.
+"""Publish audited partitions: into the lake, and into the warehouse together with their bookkeeping.
 
-The order is what makes it safe to be killed anywhere: until the warehouse's transaction is committed the bookkeeping
-still says the old thing, and the next run does the work again. Content that is there already is not written again.
+The commit comes last, and that is what makes it safe to be killed anywhere: until then the warehouse and its
+bookkeeping still say the old thing, and the next run does the work again. Content that is there already is not
+written again.
 """
 
 from __future__ import annotations
@@ -11,16 +12,43 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from etl_assets.storage.frames import content_hash, stored
 from etl_assets.storage.lake import CONCURRENCY, Facts, Lake
 from etl_assets.storage.table import WHOLE, Column, Part, Publication, Published, Table
 from etl_assets.storage.warehouse import Replacement, Warehouse
 
-#: Object beside a table's partitions that holds the bookkeeping of the table as a whole.
-WHOLE_FACTS = "whole.json"
 _RESTORED_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class Book:
+    """The bookkeeping in the lake that a table's objects do not hold themselves; it lies beside them.
+
+    `whole` is that of the table as a whole. `made_from` is that of partitions that have been made again, from other
+    inputs, and came to what they were: their objects, which stay, have what they were made from the first time.
+    """
+
+    whole: Facts | None = None
+    made_from: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, lake: Lake, table: Table) -> Book:
+        """The book of a table; empty where there is none."""
+        data = lake.get(_book_path(table))
+        found = json.loads(data) if data else {}
+        return cls(Facts(**found["whole"]) if found.get("whole") else None, found.get("made_from", {}))
+
+    def updated(self, replaced: Sequence[Replacement], whole: Facts | None) -> Book:
+        """The book after partitions have been replaced or, without rows, found to be the same."""
+        new = {item.facts.partition for item in replaced if item.part is not None}
+        same = {item.facts.partition: item.facts.made_from for item in replaced if item.part is None}
+        return Book(whole or self.whole, {k: v for k, v in self.made_from.items() if k not in new} | same)
+
+    def write(self, lake: Lake, table: Table) -> None:
+        """Write the book of a table."""
+        lake.put(_book_path(table), json.dumps(asdict(self), sort_keys=True).encode())
 
 
 @dataclass(frozen=True)
@@ -39,29 +67,54 @@ class Publisher:
         loaded_at = dt.datetime.now(dt.UTC)
         results: dict[str, list[Published]] = {}
         tables = [publication.table for publication in publications]
-        with self.warehouse.writing(tables) as transaction:
+        with (
+            self.warehouse.writing(tables) as transaction,
+            ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="publish") as pool,
+        ):
             for table in tables:
                 transaction.check(table)  # before anything is written, to the lake too
             for publication in publications:
                 table = publication.table
                 known = transaction.facts(table, [part.key for part in publication.parts])
-                published, replaced = self._to_lake(table, publication.parts, known, run_id, loaded_at)
-                results[table.full_name] = published
+                compared = self._compare(pool, table, publication.parts, known, run_id, loaded_at)
+                published = [done for done, _ in compared]
+                replaced = [item for _, item in compared if item is not None]
+                # The lake's objects are written while the server stores the rows; both are done before the commit.
+                writes = {
+                    item.facts.partition: pool.submit(self.lake.write, table, item.part.frame, item.facts)
+                    for item in replaced
+                    if item.part is not None
+                }
+                book = Book.read(self.lake, table)
+                whole = None
                 if publication.whole is not None:
-                    replaced.append(self._whole(table, published, publication.whole, run_id, loaded_at))
-                transaction.replace(table, replaced)
+                    whole = _whole(published, publication.whole, run_id, loaded_at, book.whole)
+                try:
+                    transaction.replace(table, [*replaced, *([Replacement(whole, None)] if whole else [])])
+                    sizes = {key: write.result() for key, write in writes.items()}
+                finally:
+                    for write in writes.values():
+                        write.cancel()  # those that have not begun when something went wrong
+                if (new := book.updated(replaced, whole)) != book:
+                    new.write(self.lake, table)
+                results[table.full_name] = [replace(done, size=sizes.get(done.key)) for done in published]
         return results
 
-    def _to_lake(
+    def _compare(
         self,
+        pool: ThreadPoolExecutor,
         table: Table,
         parts: Sequence[Part],
         known: Mapping[str, Facts],
         run_id: str,
         loaded_at: dt.datetime,
-    ) -> tuple[list[Published], list[Replacement]]:
-        # The lake is asked too: a run killed between lake and warehouse leaves the two different.
-        in_lake = self.lake.facts(table, sorted(self.lake.partitions(table).keys() & {part.key for part in parts}))
+    ) -> list[tuple[Published, Replacement | None]]:
+        """What publishing each partition comes to, and what has to be replaced for it, if anything."""
+        # The lake is asked too: a run killed between lake and warehouse leaves the two different. What the warehouse
+        # does not know is listed first, since most of it is not in the lake either; a long table's list is long.
+        unknown = {part.key for part in parts} - known.keys()
+        listed = self.lake.partitions(table).keys() & unknown if unknown else set()
+        in_lake = self.lake.facts(table, sorted(known.keys() | listed))
 
         def one(part: Part) -> tuple[Published, Replacement | None] | None:
             old = known.get(part.key)
@@ -77,36 +130,16 @@ class Publisher:
                     return same, None
                 return same, Replacement(replace(old, made_from=part.made_from), None)
             frame = stored(part.frame, table, source=part.made_from, run_id=run_id, loaded_at=loaded_at)
-            size = self.lake.write(table, frame, facts)
-            done = Published(part.key, part.frame.height, digest, True, address, size)
+            done = Published(part.key, part.frame.height, digest, True, address, None)
             return done, Replacement(facts, Part(part.key, frame, part.made_from))
 
-        with ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="publish") as pool:
-            done = [result for result in pool.map(one, parts) if result is not None]
-        return [published for published, _ in done], [r for _, r in done if r is not None]
-
-    def _whole(
-        self,
-        table: Table,
-        published: Sequence[Published],
-        made_from: str,
-        run_id: str,
-        loaded_at: dt.datetime,
-    ) -> Replacement:
-        """The bookkeeping of a table that one step makes, beside that of its partitions."""
-        lines = "\n".join(f"{p.key} {p.content_hash}" for p in published)
-        digest = hashlib.sha256(lines.encode()).hexdigest()
-        rows = sum(p.rows for p in published)
-        facts = Facts(WHOLE, rows, digest, made_from, run_id, loaded_at.isoformat())
-        path = f"{table.stage}/{table.name}/{WHOLE_FACTS}"
-        there = self.lake.get(path)
-        if not there or replace(Facts(**json.loads(there)), run_id=run_id, loaded_at=facts.loaded_at) != facts:
-            self.lake.put(path, json.dumps(asdict(facts)).encode())
-        return Replacement(facts, None)
+        return [result for result in pool.map(one, parts) if result is not None]
 
     def restore(self, table: Table) -> tuple[int, int]:
         """Drop a table of the warehouse and load it from the lake, as it is there; gives partitions and rows."""
-        known = self.lake.facts(table, sorted(self.lake.partitions(table)))
+        book = Book.read(self.lake, table)
+        in_lake = self.lake.facts(table, sorted(self.lake.partitions(table)))
+        known = {key: replace(f, made_from=book.made_from.get(key, f.made_from)) for key, f in in_lake.items()}
         keys, rows = sorted(known), 0
         with self.warehouse.writing([table]) as transaction:
             transaction.drop(table)
@@ -115,9 +148,22 @@ class Publisher:
                 items = [Replacement(known[key], Part(key, f, known[key].made_from)) for key, f in frames.items()]
                 transaction.replace(_as_stored(table, items), items)
                 rows += sum(frame.height for frame in frames.values())
-            data = self.lake.get(f"{table.stage}/{table.name}/{WHOLE_FACTS}")
-            transaction.replace(table, [Replacement(Facts(**json.loads(data)), None)] if data else [])
+            transaction.replace(table, [Replacement(book.whole, None)] if book.whole else [])
         return len(keys), rows
+
+
+def _whole(
+    published: Sequence[Published], made_from: str, run_id: str, loaded_at: dt.datetime, known: Facts | None
+) -> Facts:
+    """The bookkeeping of a table as a whole; the known one, if it still holds."""
+    lines = "\n".join(f"{p.key} {p.content_hash}" for p in published)
+    digest = hashlib.sha256(lines.encode()).hexdigest()
+    facts = Facts(WHOLE, sum(p.rows for p in published), digest, made_from, run_id, loaded_at.isoformat())
+    return known if known and replace(known, run_id=run_id, loaded_at=facts.loaded_at) == facts else facts
+
+
+def _book_path(table: Table) -> str:
+    return f"{table.stage}/{table.name}/bookkeeping.json"
 
 
 def _as_stored(table: Table, items: Sequence[Replacement]) -> Table:

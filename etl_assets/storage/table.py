@@ -52,23 +52,28 @@ class Partitioning:
     """The column that says which partition a row belongs to, and how.
 
     `day`, `month` and `year` cut a date column into windows whose key is their first day (`2025-01-15`,
-    `2025-01-01`); `value` takes a text column's value as the key.
+    `2025-01-01`); `value` takes a text column's value as the key. `year_number` is for an integer column
+    that holds the year; its key is the year's first day as well.
     """
 
     column: str
-    every: Literal["day", "month", "year", "value"] = "value"
+    every: Literal["day", "month", "year", "year_number", "value"] = "value"
 
     def key(self) -> pl.Expr:
         """The partition key of every row, as text; null where the column is null."""
         column = pl.col(self.column)
         if self.every == "value":
             return column
+        if self.every == "year_number":
+            return column.cast(pl.String) + "-01-01"
         width = {"day": "1d", "month": "1mo", "year": "1y"}[self.every]
         return column.dt.truncate(width).dt.strftime("%Y-%m-%d")
 
-    def window(self, key: str) -> tuple[dt.date, dt.date]:
-        """First day, and first day after, of a partition that is a window of time."""
+    def window(self, key: str) -> tuple[dt.date, dt.date] | tuple[int, int]:
+        """First value, and first value after, of a partition that is a window of time."""
         first = dt.date.fromisoformat(key)
+        if self.every == "year_number":
+            return first.year, first.year + 1
         if self.every == "day":
             return first, first + dt.timedelta(days=1)
         if self.every == "month":

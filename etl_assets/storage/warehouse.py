@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import LiteralString
 
 import polars as pl
 import psycopg
@@ -37,7 +38,7 @@ class DatabaseMissingError(WarehouseError):
 
 
 class TypeChangedError(WarehouseError):
-    """A column's declared type is not the one that the table has."""
+    """A column's declared type, or the primary key, is not the one that the table has."""
 
 
 @dataclass(frozen=True)
@@ -138,12 +139,15 @@ class Warehouse:
 
     def _parts(self) -> Mapping[str, object]:
         try:
-            return conninfo_to_dict(self.url)
-        except psycopg.ProgrammingError:  # its message may hold the password
-            raise WarehouseError(
-                "ETL_WAREHOUSE_URL is not an address of PostgreSQL: postgresql://user:password@host:port/database, "
-                "with characters such as @, / and % in user or password percent-encoded."
-            ) from None
+            parts = conninfo_to_dict(self.url)
+        except psycopg.ProgrammingError:
+            parts = {}
+        if parts and str(parts.get("port") or 5432).replace(",", "").isdigit():
+            return parts
+        raise WarehouseError(  # without the address, of which any part may be the password
+            "ETL_WAREHOUSE_URL is not an address of PostgreSQL: postgresql://user:password@host:port/database, "
+            "with characters such as @, / and % in user or password percent-encoded."
+        )
 
     # -- bookkeeping ---------------------------------------------------------------------------------------------
 
@@ -197,12 +201,17 @@ class Transaction:
     def check(self, table: Table) -> None:
         """Raise TypeChangedError if the table cannot take the rows of its declaration."""
         found = self._columns(table)
-        changed = [(c, found[c.name]) for c in table.stored_columns() if c.name in found and found[c.name] != c.sql]
-        if changed:
-            details = "; ".join(f"{c.name} is {old} in the table, {c.sql} in the contract" for c, old in changed)
+        details = [
+            f"{c.name} is {found[c.name][0]} in the table, {c.sql} in the contract"
+            for c in table.stored_columns()
+            if c.name in found and found[c.name][0] != c.sql
+        ]
+        if found and (key := self._primary_key(table)) != table.primary_key:
+            details.append(f"the primary key is {key} in the table, {table.primary_key} in the contract")
+        if details:
             raise TypeChangedError(
-                f"{table.full_name}: {details}. Nothing was written. If the contract is right, run in the warehouse: "
-                f"DROP TABLE {_identifier(table).as_string(self.connection)}; the next run makes it anew."
+                f"{table.full_name}: {'; '.join(details)}. Nothing was written. If the contract is right, run in the "
+                f"warehouse: DROP TABLE {_identifier(table).as_string(self.connection)}; the next run makes it anew."
             )
 
     def replace(self, table: Table, items: Sequence[Replacement]) -> None:
@@ -236,11 +245,12 @@ class Transaction:
             )
         else:
             windows = [partitioning.window(part.key) for part in parts]
+            kind = sql.SQL("integer[]" if partitioning.every == "year_number" else "date[]")
             self.connection.execute(
                 sql.SQL(
-                    "DELETE FROM {0} USING unnest(%s::date[], %s::date[]) AS w(first, after)"
+                    "DELETE FROM {0} USING unnest(%s::{2}, %s::{2}) AS w(first, after)"
                     " WHERE {0}.{1} >= w.first AND {0}.{1} < w.after"
-                ).format(target, sql.Identifier(partitioning.column)),
+                ).format(target, sql.Identifier(partitioning.column), kind),
                 ([first for first, _ in windows], [after for _, after in windows]),
             )
         self._copy(table, parts)
@@ -250,7 +260,7 @@ class Transaction:
         types = {column.name: column.sql for column in table.stored_columns()}
         with self.connection.cursor() as cursor:
             for arrow in _batches(parts):
-                copy_table(cursor, _identifier(table), arrow, types)
+                copy_table(cursor, _identifier(table), arrow, {name: types[name] for name in arrow.column_names})
 
     def _record(self, table: Table, facts: Sequence[Facts]) -> None:
         with self.connection.cursor() as cursor:
@@ -265,30 +275,42 @@ class Transaction:
                 ],
             )
 
-    def _columns(self, table: Table) -> dict[str, str]:
-        """The columns that the table has now with their types; none if there is no table."""
+    def _columns(self, table: Table) -> dict[str, tuple[str, bool]]:
+        """Type, and whether it is NOT NULL, of every column that the table has now; none if there is no table."""
         rows = self.connection.execute(
-            "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute"
+            "SELECT attname, format_type(atttypid, atttypmod), attnotnull FROM pg_attribute"
             " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
             (_identifier(table).as_string(self.connection),),
         ).fetchall()
-        return dict(rows)
+        return {name: (sql_type, not_null) for name, sql_type, not_null in rows}
+
+    def _primary_key(self, table: Table) -> tuple[str, ...]:
+        rows = self.connection.execute(
+            "SELECT attname FROM pg_constraint, unnest(conkey) WITH ORDINALITY AS key (attnum, position)"
+            " JOIN pg_attribute a USING (attnum)"
+            " WHERE conrelid = to_regclass(%s) AND attrelid = conrelid AND contype = 'p' ORDER BY position",
+            (_identifier(table).as_string(self.connection),),
+        ).fetchall()
+        return tuple(name for (name,) in rows)
 
     def _ensure(self, table: Table) -> None:
-        """Make the table, or widen it to the declared columns."""
+        """Make the table, or let it take the rows of its declaration: with new columns, without some old ones."""
         found = self._columns(table)
         if not found:
             self._create(table)
             return
-        for column in table.stored_columns():
+        columns = {column.name: column for column in table.stored_columns()}
+        for column in columns.values():
             if column.name not in found:  # nullable, since the rows that are there have no value yet
-                self.connection.execute(
-                    sql.SQL("ALTER TABLE {} ADD COLUMN {} {}").format(
-                        _identifier(table), sql.Identifier(column.name), sql.SQL(column.sql)
-                    )
-                )
+                self._alter(table, "ADD COLUMN {} {}", sql.Identifier(column.name), sql.SQL(column.sql))
                 _comment(self.connection, table, column)
                 log.info("%s: added the column %s (%s)", table.full_name, column.name, column.sql)
+        for name, (_, not_null) in found.items():
+            if not_null and name not in columns:  # new rows have no value for it
+                self._alter(table, "ALTER COLUMN {} DROP NOT NULL", sql.Identifier(name))
+
+    def _alter(self, table: Table, action: LiteralString, *names: sql.Composable) -> None:
+        self.connection.execute(sql.SQL("ALTER TABLE {} " + action).format(_identifier(table), *names))
 
     def _create(self, table: Table) -> None:
         target = _identifier(table)
@@ -390,17 +412,25 @@ def _indexed_afterwards(connection: psycopg.Connection, target: sql.Composable, 
 
 
 def _batches(parts: Sequence[Part]) -> Iterator[pa.Table]:
-    """The parts' frames as Arrow tables, small ones together: COPY has a fixed cost a call."""
+    """The parts' frames as Arrow tables, small ones together: COPY has a fixed cost a call.
+
+    Columns without a value are left out, raw tables have dozens: what COPY is not given becomes null.
+    """
     batch: list[pl.DataFrame] = []
     rows = 0
     for part in parts:
         batch.append(part.frame)
         rows += part.frame.height
         if rows >= 200_000:
-            yield pl.concat(batch, how="diagonal_relaxed").to_arrow()
+            yield _filled(batch).to_arrow()
             batch, rows = [], 0
     if rows:
-        yield pl.concat(batch, how="diagonal_relaxed").to_arrow()
+        yield _filled(batch).to_arrow()
+
+
+def _filled(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    whole = pl.concat(frames, how="diagonal_relaxed")
+    return whole.select([column.name for column in whole if column.null_count() < whole.height] or whole.columns)
 
 
 def _identifier(table: Table) -> sql.Identifier:

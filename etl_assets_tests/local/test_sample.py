@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -22,15 +23,24 @@ from etl_assets.local.sample import (
     CHANGED_DAYS,
     COLUMNS,
     COLUMNS_SINCE_APRIL_2025,
+    CORRECTED_ADVANCES,
+    RESTATED_VALUES,
     synthetic_counties,
     synthetic_events,
     write_sample,
 )
 from etl_assets.local.sources import publications
 
-SHARED = Path(os.environ.get("ETL_SHARED_DATA", "../shared/data"))
 FIRST, SECOND = "protest_events/2025-03-05/ccc.csv.gz", "protest_events/2025-04-04/ccc.csv.gz"
 COUNTIES = "us_counties/2010/counties.geojson.gz"
+GHO_FIRST, GHO_SECOND = "who_gho/2024-10-01", "who_gho/2025-11-09"
+API_FILES = (
+    *(f"{folder}/WHOSIS_00000{number}.json.gz" for folder in (GHO_FIRST, GHO_SECOND) for number in (1, 2)),
+    *("treasury/2021-08-31/title_xii.json.gz", "treasury/2021-09-30/title_xii.json.gz"),
+    *(f"census/saipe/state_{year}.json" for year in (2017, 2018, 2019)),
+    *(f"census/saipe/county_{year}.json" for year in (2018, 2019)),
+    "census/histpov2/all_years.derived.json",
+)
 SOURCES = [f"source{number}" for number in range(1, 31)]
 KEY = ("date", "locality", "state", "location", "title", "event_type", "organizations")
 
@@ -44,6 +54,10 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def unpack(file: Path) -> bytes:
     return gzip.decompress(file.read_bytes())
+
+
+def read(folder: Path, name: str) -> bytes:
+    return unpack(folder / name) if name.endswith(".gz") else (folder / name).read_bytes()
 
 
 def records(content: bytes) -> list[dict[str, str]]:
@@ -76,8 +90,11 @@ def counties(sample: Path) -> dict[str, shapely.Geometry]:
 
 def test_layout(sample: Path):
     assert publications(sample) == {
+        "census": [],
         "protest_events": ["2025-03-05", "2025-04-04"],
+        "treasury": ["2021-08-31", "2021-09-30"],
         "us_counties": ["2010"],
+        "who_gho": ["2024-10-01", "2025-11-09"],
     }
 
 
@@ -88,7 +105,9 @@ def test_same_bytes_every_time_in_every_process(sample: Path, tmp_path: Path):
     )
     environment = os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
     subprocess.run([sys.executable, "-c", program, tmp_path / "again"], check=True, env=environment)
-    for name in (FIRST, SECOND, COUNTIES):
+    names = sorted(path.relative_to(sample) for path in sample.rglob("*") if path.is_file())
+    assert len(names) == 3 + len(API_FILES) + 1  # and its stamp
+    for name in names:
         assert (tmp_path / "again" / name).read_bytes() == (sample / name).read_bytes()
 
 
@@ -96,6 +115,8 @@ def test_known_bytes(sample: Path):
     """A changed sample is a change someone meant: its digest is pinned, on every version of Python."""
     digest = hashlib.sha256(b"".join(unpack(sample / name) for name in (FIRST, SECOND, COUNTIES)))
     assert digest.hexdigest()[:16] == "3b80f298f5d36861"
+    digest = hashlib.sha256(b"".join(read(sample, name) for name in API_FILES))
+    assert digest.hexdigest()[:16] == "0e5efd703c66ea4f"
 
 
 def test_written_once_and_replaced_when_the_generator_changes(tmp_path: Path):
@@ -164,17 +185,15 @@ def test_columns(sample: Path):
 
 @pytest.mark.shared
 @pytest.mark.parametrize("name", [FIRST, SECOND])
-def test_columns_are_the_real_ones(sample: Path, name: str):
-    if not (SHARED / name).exists():
-        pytest.skip(f"the real publications are not in {SHARED}")
-    assert unpack(sample / name).partition(b"\n")[0] == unpack(SHARED / name).partition(b"\n")[0]
+def test_columns_are_the_real_ones(sample: Path, shared_data: Path, name: str):
+    assert unpack(sample / name).partition(b"\n")[0] == unpack(shared_data / name).partition(b"\n")[0]
 
 
 @pytest.mark.shared
-def test_no_title_of_the_real_file_is_in_the_sample(first: list[dict[str, str]], second: list[dict[str, str]]):
-    if not (SHARED / SECOND).exists():
-        pytest.skip(f"the real publications are not in {SHARED}")
-    real = records(unpack(SHARED / FIRST)) + records(unpack(SHARED / SECOND))
+def test_no_title_of_the_real_file_is_in_the_sample(
+    first: list[dict[str, str]], second: list[dict[str, str]], shared_data: Path
+):
+    real = records(unpack(shared_data / FIRST)) + records(unpack(shared_data / SECOND))
     for column in ("title", "organizations", "claims_verbatim", "source1"):
         ours = {row[column] for row in first + second} - {"", "NA"}
         assert not ours & {row[column] for row in real}
@@ -297,6 +316,107 @@ def test_points(first: list[dict[str, str]], second: list[dict[str, str]], count
             differs += bool(found and given and f"{int(float(given)):05d}" != found[0])
         assert outside == 4
         assert 4 <= differs <= 6
+
+
+# The public APIs -----------------------------------------------------------------------------------------
+
+
+def health(folder: Path, name: str) -> list[dict[str, Any]]:
+    return json.loads(read(folder, f"{name}.json.gz"))["value"]
+
+
+def by_key(rows: list[dict[str, Any]]) -> dict[tuple, dict[str, Any]]:
+    names = ("SpatialDimType", "SpatialDim", "TimeDim", "Dim1", "Dim2", "Dim3")
+    keyed = {tuple(row[name] for name in names): row for row in rows}
+    assert len(keyed) == len(rows)
+    return keyed
+
+
+def test_health_values_are_restated_under_other_ids(sample: Path):
+    first, second = (by_key(health(sample, f"{folder}/WHOSIS_000001")) for folder in (GHO_FIRST, GHO_SECOND))
+    assert first.keys() == second.keys()
+    assert not any(first[key]["Id"] == second[key]["Id"] for key in first)
+    again = {row["Id"] for row in first.values()} & {row["Id"] for row in second.values()}
+    assert len(again) == 21
+    changed = {key for key in first if abs(first[key]["NumericValue"] - second[key]["NumericValue"]) > 1e-5}
+    assert {(place, year) for _, place, year, *_ in changed} == RESTATED_VALUES
+    assert len(changed) == 3 * len(RESTATED_VALUES)
+    assert max(len(str(row["NumericValue"]).partition(".")[2]) for row in first.values()) == 5
+    assert max(len(str(row["NumericValue"]).partition(".")[2]) for row in second.values()) == 8
+    assert {row["SpatialDimType"] for row in first.values()} == {"COUNTRY", "REGION", "WORLDBANKINCOMEGROUP", "GLOBAL"}
+    assert {row["SpatialDim"] for row in first.values()} >= {"ZAF", "BWA", "NAM", "ZWE", "MOZ", "LSO"}
+    assert {len({row["Date"] for row in rows.values()}) for rows in (first, second)} == {1}
+    no_range = [row for row in first.values() if row["Low"] is None]
+    assert no_range
+    assert not any("[" in row["Value"] for row in no_range)
+
+
+def test_second_indicator_was_answered_as_years_ago(sample: Path):
+    old, new = (health(sample, f"{folder}/WHOSIS_000002") for folder in (GHO_FIRST, GHO_SECOND))
+    assert {row["Dim1"] for row in old} == {"BTSX", "MLE", "FMLE"}
+    assert not any("ParentLocation" in row for row in old)
+    missing = [row for row in old if row["Value"] == "Data not available"]
+    assert [row["NumericValue"] for row in missing] == [None, None]
+    values = {key: row["NumericValue"] for key, row in by_key(new).items()}
+    pairs = [
+        (row["NumericValue"], values[kind, place, year, f"SEX_{sex}", None, None])
+        for (kind, place, year, sex, *_), row in by_key(old).items()
+    ]
+    share = sum(a is None or abs(a - b) > 1e-5 for a, b in pairs) / len(pairs)
+    assert 0.8 < share < 0.92
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"{GHO_SECOND}/WHOSIS_000001.json.gz",
+        "treasury/2021-08-31/title_xii.json.gz",
+        "census/saipe/state_2018.json",
+        "census/saipe/county_2019.json",
+        "census/histpov2/all_years.derived.json",
+    ],
+)
+def test_api_answers_are_shaped_like_the_real_ones(sample: Path, shared_data: Path, name: str):
+    ours, real = json.loads(read(sample, name)), json.loads(read(shared_data, name))
+    if isinstance(real, list):
+        assert ours[0] == real[0]
+        return
+    assert list(ours) == list(real)
+    rows = "value" if "value" in real else "data"
+    assert list(ours[rows][0]) == list(real[rows][0])
+    assert {name: ours[name] for name in ours if name != rows} == {name: real[name] for name in real if name != rows}
+
+
+def test_advances(sample: Path):
+    first, second = (json.loads(read(sample, name))["data"] for name in API_FILES[4:6])
+    rows = {(row["record_date"], row["state_nm"], row["src_line_nbr"]): row for row in second}
+    assert len(rows) == len(second)
+    assert sum(day in ("2020-04-03", "2020-04-06") and state == "Indiana" for day, state, _ in rows) == 4
+    assert {state for _, state, _ in rows} >= {"Louisana", "Louisiana", "New York", "New York*", "New York**"}
+    assert {row["interest_rate_pct"] for row in second} >= {"1.59090000", "1.59089995"}
+    assert {value for row in second for value in row.values() if not value.strip()} == set()
+    assert any(row["interest_paid_amt"] == "null" for row in second)
+    later = [row for row in second if row["record_date"] > "2021-08-31"]
+    assert len(second) == len(first) + len(later) > len(first) > 1000
+    changed = {old["record_date"] for old, new in zip(first, second, strict=False) if old != new}
+    assert changed == CORRECTED_ADVANCES
+
+
+def test_poverty(sample: Path, counties: dict[str, shapely.Geometry]):
+    _, *rows = json.loads(read(sample, "census/saipe/county_2019.json"))
+    codes = {row[-2] + row[-1] for row in rows}
+    assert codes - counties.keys() == {"02158", "46102", "15005"}
+    assert {fips[:2] for fips in counties.keys() - codes} == {"72"}
+    assert [row[0] for row in rows if None in row] == ["Kalawao County"]
+    assert json.loads(read(sample, "census/saipe/state_2017.json"))[0][-2:] == ["YEAR", "state"]
+
+    _, *rows = json.loads(read(sample, "census/histpov2/all_years.derived.json"))
+    years_and_races = Counter((row[2], row[3]) for row in rows)
+    assert {year for (year, _), count in years_and_races.items() if count == 2} == {"2013", "2017"}
+    assert {race for _, race in years_and_races} == {str(race) for race in range(1, 13)}
+    before = {race for year, race in years_and_races if year < "2002"}
+    assert before & {race for year, race in years_and_races if year >= "2002"} == {"1", "12"}
 
 
 # For benchmarks ------------------------------------------------------------------------------------------

@@ -1,0 +1,82 @@
+"""A whole house to measure: lake, warehouse and sources of its own, and an ephemeral Dagster instance.
+
+As a program (`python -m benchmarks.house RUN.json ASSET …`) it makes assets one after another in a process of its
+own, the partitioned ones over all days of the events, and writes down how long that took and how much memory it had.
+What it starts from is in the environment, as ever (`ETL_…`).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import dagster as dg
+from rich.console import Console
+
+from benchmarks.measure import Stopwatch
+from etl_assets.definitions import defs
+from etl_assets.local.run import Driver, Outcome
+from etl_assets.stages.dataset import SPECS
+
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@dataclass
+class House:
+    """What `./dev run` runs in; `settings` are its stores and sources, see `environment`."""
+
+    instance: dg.DagsterInstance
+    settings: dict[str, str]
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """What `./dev run` does; raises an error if not everything is up to date afterwards."""
+        os.environ.update(self.settings)
+        driver = Driver(defs, self.instance, Console(file=io.StringIO()))
+        done = driver.run()
+        self.outcomes = driver.outcomes
+        if not done:
+            failures = [f"{name}: {text}" for name, o in self.outcomes.items() for text in o.failures]
+            raise RuntimeError("; ".join(failures) or "something is still out of date")
+
+
+def environment(url: str, lake: Path, sources: str) -> dict[str, str]:
+    """The settings of a house."""
+    return {
+        "ETL_HOME": str(lake.parent / "home"),
+        "ETL_WAREHOUSE_URL": url,
+        "ETL_LAKE_URL": str(lake),
+        "ETL_LOCAL_SOURCES_URL": sources,
+    }
+
+
+def materialize(instance: dg.DagsterInstance, key: dg.AssetKey, days: Sequence[str]) -> None:
+    """Make an asset; one with partitions for these days, so many a run as its dataset says."""
+    job, spec = defs.resolve_implicit_global_asset_job_def(), SPECS[key]
+    step = spec.dataset.batch if spec.partitions else len(days)
+    for start in range(0, len(days), step):
+        batch = days[start : start + step]
+        span = {"dagster/asset_partition_range_start": batch[0], "dagster/asset_partition_range_end": batch[-1]}
+        job.execute_in_process(
+            asset_selection=[key], instance=instance, tags=span if spec.partitions else {}, run_config=_QUIET
+        )
+
+
+def main(run: str, first_day: str, last_day: str, *assets: str) -> None:
+    """Make assets, and write down what it took."""
+    keys = [dg.AssetKey(asset.split("/")) for asset in assets]
+    span = dg.PartitionKeyRange(first_day, last_day)
+    days = dg.DailyPartitionsDefinition(first_day).get_partition_keys_in_range(span)
+    defs.resolve_implicit_global_asset_job_def()  # as a worker has it before it gets a run
+    with dg.DagsterInstance.ephemeral() as instance, Stopwatch(Path(run)) as watch:
+        for key in keys:
+            materialize(instance, key, days)
+            watch.part(key.to_user_string())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

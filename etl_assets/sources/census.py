@@ -1,0 +1,83 @@
+"""The US Census Bureau's data API: arrays of arrays, the first of which is the header."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from etl_assets.settings import NotConfiguredError, settings
+from etl_assets.sources import SourceRefusedError, Validators
+from etl_assets.sources.odata import parse_json
+from etl_assets.sources.paging import Call, Page, PagedSource, Slice
+
+
+@dataclass(frozen=True)
+class CensusSource(PagedSource):
+    """A time series of the API: one request per geography and year.
+
+    `geographies` gives, by a name for its slices, the `for` and `in` of each. Years before the last `look_back` are
+    settled once they were extracted. The API gives no sign of a new version, so it is asked anew after
+    `freshness_days`.
+    """
+
+    source: str
+    live: str
+    path: str
+    variables: Sequence[str]
+    geographies: Mapping[str, Mapping[str, str]]
+    first_year: int
+    look_back: int = 2
+    freshness_days: int = 30
+
+    def slices(self, known: Validators | None) -> Sequence[Slice]:
+        """One slice per geography and year, to the current year: a year that is not out yet has no page."""
+        this_year = datetime.now(UTC).year
+        return [
+            Slice(
+                f"{name}_{year}",
+                Call(self._url(), {"get": ",".join(self.variables), **geography, "time": str(year)}),
+                settled=known is not None and year < this_year - self.look_back,
+            )
+            for name, geography in self.geographies.items()
+            for year in range(self.first_year, this_year + 1)
+        ]
+
+    def probe(self, known: Validators | None) -> str | None:
+        """The day, once the known extract is older than `freshness_days`."""
+        self.secrets()
+        now = datetime.now(UTC)
+        if known and known.etag and now - datetime.fromisoformat(known.etag) < timedelta(days=self.freshness_days):
+            return None
+        return now.replace(hour=0, minute=0, second=0, microsecond=0).isoformat()
+
+    def secrets(self) -> Mapping[str, str]:
+        """The API's key; raises NotConfiguredError before any request where there is none."""
+        configured = settings()
+        if configured.census_key is not None:
+            return {"key": configured.census_key.get_secret_value()}
+        if configured.sources == "local":
+            return {"key": "local"}
+        raise NotConfiguredError(
+            "The Census API wants a key: set ETL_CENSUS_KEY. It is free: https://api.census.gov/data/key_signup.html"
+        )
+
+    def read(self, call: Call, body: bytes) -> Page:
+        """The rows below the header."""
+        document = parse_json(body)
+        if not isinstance(document, list) or not document or not all(isinstance(row, list) for row in document):
+            raise SourceRefusedError("the answer is no array of arrays. The last good extract stays.")
+        widths = {len(row) for row in document}
+        if len(widths) != 1:
+            raise SourceRefusedError(f"rows have {sorted(widths)} fields. The last good extract stays.")
+        return Page(document[1:])
+
+    def _url(self) -> str:
+        base = settings().source_url(self.source, local=self.source, live=self.live)
+        return f"{base.rstrip('/')}/{self.path}"
+
+
+def rows_by_header(page: Sequence[Sequence[str | None]]) -> list[dict[str, str | None]]:
+    """The rows of an answer, named by its header; the year is `time`, whichever of its names the answer has."""
+    header = ["time" if name == "YEAR" and "time" not in page[0] else str(name) for name in page[0]]
+    return [dict(zip(header, row, strict=True)) for row in page[1:]]

@@ -1,0 +1,80 @@
+"""The US Treasury's Fiscal Data API."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from etl_assets.settings import settings
+from etl_assets.sources import SourceRefusedError, Validators, http
+from etl_assets.sources.odata import parse_json
+from etl_assets.sources.paging import Call, Page, PagedSource, Slice
+
+_PAGE_SIZE = 1000
+
+
+@dataclass(frozen=True)
+class FiscalDataSource(PagedSource):
+    """A table of the API, extracted month by month of its `record_date`, sorted by `sort`.
+
+    Months that are older than `look_back` days before the newest date of the known extract are settled: corrections
+    do not reach them, and they are taken from the last landed file.
+    """
+
+    source: str
+    live: str
+    path: str
+    sort: str
+    look_back: int = 400
+
+    def slices(self, known: Validators | None) -> Sequence[Slice]:
+        """One slice per month from the first to the newest date."""
+        first, last = self._edge("record_date"), self._edge("-record_date")
+        before = (known.etag or "").partition(" ")[0] if known else ""
+        settled = date.fromisoformat(before) - timedelta(days=self.look_back) if before else date.min
+        month, slices = first.replace(day=1), []
+        while month <= last:
+            after = (month + timedelta(days=32)).replace(day=1)
+            chosen = f"record_date:gte:{month},record_date:lt:{after}"
+            parameters = {"filter": chosen, "sort": self.sort, "page[size]": str(_PAGE_SIZE), "page[number]": "1"}
+            slices.append(Slice(f"{month:%Y-%m}", Call(self._url(), parameters), after <= settled))
+            month = after
+        return slices
+
+    def probe(self, known: Validators | None) -> str | None:
+        """The newest date and the number of rows, if they are others than the known ones."""
+        page = self.read(*self._ask({"sort": "-record_date", "page[size]": "1", "page[number]": "1"}))
+        if not page.rows:
+            raise SourceRefusedError(f"{http.public(self._url())} has no rows. The last good extract stays.")
+        version = f"{page.rows[0]['record_date']} {page.total}"
+        return None if known and known.etag == version else version
+
+    def read(self, call: Call, body: bytes) -> Page:
+        """A page: its own count, its number and its total are checked."""
+        document = parse_json(body)
+        try:
+            rows, meta, links = document["data"], document["meta"], document["links"]
+            count, total = int(meta["count"]), int(meta["total-count"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise SourceRefusedError(f"the envelope lacks {error}. The last good extract stays.") from error
+        if count != len(rows):
+            raise SourceRefusedError(
+                f"the envelope says {count} rows and holds {len(rows)}. The last good extract stays."
+            )
+        number = int(call.parameters["page[number]"])
+        following = None
+        if links.get("next"):
+            following = Call(call.url, {**call.parameters, "page[number]": str(number + 1)})
+        return Page(rows, total, following)
+
+    def _edge(self, sort: str) -> date:
+        rows = self.read(*self._ask({"sort": sort, "page[size]": "1", "page[number]": "1"})).rows
+        return date.fromisoformat(rows[0]["record_date"])
+
+    def _ask(self, parameters: dict[str, str]) -> tuple[Call, bytes]:
+        return Call(self._url(), parameters), http.get(self._url(), parameters) or b""
+
+    def _url(self) -> str:
+        base = settings().source_url(self.source, local=self.source, live=self.live)
+        return f"{base.rstrip('/')}/{self.path}"

@@ -1,0 +1,127 @@
+"""What the sources' sensors ask for: every version of a source is landed, and asked for no more often than that."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+
+from etl_assets.automation import sensors
+from etl_assets.local.sources import Fault
+from etl_assets_tests.house import House
+
+FILE = "/protest_events/ccc.csv"
+SENSORS = ("protest_events_source", "us_counties_source", "eventdata_baseline_source")
+LANDING = dg.AssetKey(["landing", "protest_events"])
+
+
+def look(house: House, name: str = SENSORS[0], instance: dg.DagsterInstance | None = None) -> dg.RunRequest | str:
+    """What one tick of a sensor gives: a request, or why there is none."""
+    sensor = house.definitions.resolve_sensor_def(name)
+    result = sensor(dg.build_sensor_context(instance=instance or house.instance))
+    assert isinstance(result, dg.RunRequest | dg.SkipReason)
+    return result if isinstance(result, dg.RunRequest) else str(result.skip_message)
+
+
+def tags(request: dg.RunRequest) -> dict[str, str]:
+    """The tags that the daemon gives a run that a sensor asked for."""
+    return {**request.tags, "dagster/sensor_name": SENSORS[0], "dagster/run_key": str(request.run_key)}
+
+
+def start(house: House, request: dg.RunRequest | str) -> bool:
+    """Run what the sensor asked for; gives whether it succeeded."""
+    assert isinstance(request, dg.RunRequest), request
+    job = house.definitions.resolve_implicit_global_asset_job_def()
+    return job.execute_in_process(
+        asset_selection=[LANDING], instance=house.instance, tags=tags(request), raise_on_error=False
+    ).success
+
+
+def test_a_new_version_is_asked_for_and_landed(house: House) -> None:
+    assert start(house, look(house))
+    assert "Nothing new" in str(look(house))
+    house.publish("2025-04-04")
+    assert start(house, look(house))
+    assert "Nothing new: the landed file of 2025-04-04" in str(look(house))
+
+
+def test_asking_downloads_nothing(house: House) -> None:
+    assert start(house, look(house))
+    before = house.faults.count(FILE, method="GET")
+    look(house)
+    look(house)
+    assert house.faults.count(FILE, method="GET") == before
+    assert house.faults.log[-1].status == 304
+
+
+def test_nothing_is_asked_for_after_dev_run(house: House) -> None:
+    assert house.run(), house.failures()
+    for name in SENSORS:
+        assert "Nothing new" in str(look(house, name)), name
+
+
+def test_a_version_is_not_asked_for_while_its_run_is_under_way(house: House) -> None:
+    request = look(house)
+    assert isinstance(request, dg.RunRequest)
+    job = house.definitions.resolve_implicit_global_asset_job_def()
+    run = house.instance.create_run_for_job(job, tags=tags(request), asset_selection=frozenset({LANDING}))
+    assert f"run {run.run_id} is landing it" in str(look(house))
+    house.publish("2025-04-04")
+    assert isinstance(look(house), dg.RunRequest)
+
+
+def test_a_source_that_is_down_is_named(house: House) -> None:
+    house.faults.always(FILE, Fault.status(503))
+    reason = str(look(house))
+    assert "Protest events" in reason
+    assert f"{FILE} could not be reached" in reason
+    assert "503" in reason
+    assert isinstance(look(house, "us_counties_source"), dg.RunRequest)
+    house.faults.clear()
+    assert isinstance(look(house), dg.RunRequest)
+
+
+def test_what_was_refused_is_not_asked_for_again_until_the_source_has_another_version(house: House) -> None:
+    house.faults.always(FILE, Fault.html())
+    assert not start(house, look(house))
+    assert "refused, see run" in str(look(house))
+    house.faults.clear()
+    assert start(house, look(house))
+
+
+def test_a_download_that_broke_off_is_tried_again_within_a_limit(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.faults.add(FILE, Fault())
+    request = look(house)
+    house.faults.always(FILE, Fault.reset())
+    assert not start(house, request)
+    house.faults.clear()
+    assert "another attempt in" in str(look(house))
+
+    monkeypatch.setattr(sensors, "FIRST_WAIT", 0.0)
+    keys = [request.run_key] if isinstance(request, dg.RunRequest) else []
+    for _ in range(sensors.ATTEMPTS - 1):
+        request = look(house)
+        assert isinstance(request, dg.RunRequest)
+        keys.append(request.run_key)
+        house.faults.always(FILE, Fault.reset())
+        assert not start(house, request)
+        house.faults.clear()
+    assert len(set(keys)) == sensors.ATTEMPTS
+    assert f"{sensors.ATTEMPTS} attempts failed" in str(look(house))
+
+
+def test_a_version_that_comes_back_is_asked_for_again(house: House) -> None:
+    """A run key is used once: with the version alone, a source that goes back would never be landed again."""
+    keys = []
+    for date in ("2025-03-05", "2025-04-04", "2025-03-05", "2025-04-04"):
+        house.publish(date)
+        request = look(house)
+        assert start(house, request), date
+        keys.append(request.run_key if isinstance(request, dg.RunRequest) else None)
+    assert len(set(keys)) == 4
+
+
+def test_a_landed_file_that_dagster_does_not_know_of_is_asked_for(house: House) -> None:
+    """Such as after Dagster's own storage was lost: the lake has the file, the asset would be missing for ever."""
+    assert start(house, look(house))
+    with dg.DagsterInstance.ephemeral() as another:
+        assert isinstance(look(house, instance=another), dg.RunRequest)

@@ -1,0 +1,66 @@
+"""All that a house holds, as content: to compare one house with another, or with itself before."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from etl_assets.quality.quarantine import quarantine_table
+from etl_assets.stages.staleness import in_order
+from etl_assets.storage.lake import Lake
+from etl_assets.storage.table import Table
+from etl_assets_tests.house import House
+
+
+def tables() -> list[Table]:
+    """Every table of the project, quarantines included."""
+    own = [spec.table for spec in in_order() if spec.table]
+    return [*own, *(quarantine_table(table.name) for table in own if table.stage in ("raw", "refined"))]
+
+
+def rows(house: House) -> dict[str, pl.DataFrame]:
+    """Every table of the warehouse, without provenance; in whatever order it has its columns and rows."""
+    found = {}
+    for name in sorted({table.full_name for table in tables()}):
+        frame = house.frame(name)
+        frame = frame.select(sorted(frame.columns))
+        found[name] = frame.sort([c for c, dtype in frame.schema.items() if not isinstance(dtype, pl.List)])
+    return found
+
+
+def bookkeeping(house: House) -> dict[tuple[str, str], tuple[int, str]]:
+    """What the warehouse says of every partition: its rows and its content."""
+    found = house.sql("SELECT asset, partition, rows, content_hash FROM etl.publications")
+    return {(asset, partition): (count, digest) for asset, partition, count, digest in found}
+
+
+def in_lake(lake: Lake) -> dict[str, object]:
+    """Every object of the lake by path: what a partition says of itself, what ids were given, else its name."""
+    found: dict[str, object] = dict.fromkeys(lake.list(""))
+    for table in tables():
+        for key, facts in lake.facts(table, lake.partitions(table)).items():
+            found[lake.path(table, key)] = (facts.rows, facts.content_hash)
+    for path in found:
+        if path.startswith("identities/"):
+            found[path] = lake.get(path)
+    return found
+
+
+def differences(one: dict[str, pl.DataFrame], other: dict[str, pl.DataFrame]) -> list[str]:
+    """The tables that differ."""
+    return [
+        name
+        for name in one.keys() | other.keys()
+        if name not in one or name not in other or not one[name].equals(other[name])
+    ]
+
+
+def lake_agrees_with_warehouse(house: House, lake: Lake) -> bool:
+    """Whether every partition is the same in both, and in the warehouse's bookkeeping."""
+    told = bookkeeping(house)
+    held = {
+        (table.full_name, key): (facts.rows, facts.content_hash)
+        for table in tables()
+        for key, facts in lake.facts(table, lake.partitions(table)).items()
+    }
+    partitioned = {table.full_name for table in tables() if table.partitioning}
+    return held == {place: said for place, said in told.items() if place[1] or place[0] not in partitioned}

@@ -1,0 +1,161 @@
+"""`./dev` as a person uses it: commands one after another, in one house with everything embedded."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from etl_assets.local.postgres import Cluster
+from etl_assets.local.sources import SourceServer
+from etl_assets_tests.held import held_at_table
+from etl_assets_tests.local.commands import Dev, finish
+
+
+@pytest.fixture(scope="module")
+def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
+    """A house that two `./dev run` at once have set up and filled."""
+    clone = Dev(tmp_path_factory.mktemp("clone"), {"ETL_SAMPLE_AS_OF": "2025-03-05"})
+    try:
+        both = [clone.start("run"), clone.start("run")]
+        for code, printed in map(finish, both):
+            assert code == 0, printed
+        yield clone
+    finally:
+        clone.do("down")
+
+
+def home(dev: Dev) -> Path:
+    return dev.folder / "home"
+
+
+def cluster(dev: Dev) -> Cluster:
+    return Cluster(home(dev) / "postgres")
+
+
+def count(dev: Dev, query: str, database: str = "warehouse") -> int:
+    with psycopg.connect(cluster(dev).url(database)) as connection:
+        return int(connection.execute(query).fetchone()[0])  # type: ignore[arg-type,index]
+
+
+def runs(dev: Dev) -> int:
+    return count(dev, "SELECT count(*) FROM runs", "dagster")
+
+
+def test_two_runs_at_once_do_the_work_once(dev: Dev) -> None:
+    assert count(dev, "SELECT count(*) FROM refined.protest_events") == 431
+    assert count(dev, "SELECT count(DISTINCT event_id) FROM refined.protest_events") == 431
+    landings = "SELECT count(*) FROM event_logs WHERE dagster_event_type = 'ASSET_MATERIALIZATION' AND asset_key = %s"
+    assert count(dev, landings.replace("%s", """'["landing", "protest_events"]'"""), "dagster") == 1
+    assert count(dev, "SELECT count(*) FROM runs WHERE status <> 'SUCCESS'", "dagster") == 0
+
+
+def test_a_run_with_nothing_new_makes_nothing_and_says_what_there_is(dev: Dev) -> None:
+    before = runs(dev)
+    code, printed = dev.do("run")
+    assert code == 0
+    assert "The sources have nothing new, everything is up to date" in printed
+    assert re.search(r"^refined\.protest_events +431 +\d+ +4 *$", printed, re.MULTILINE), printed
+    assert runs(dev) == before
+
+
+def test_sql_answers_a_statement(dev: Dev) -> None:
+    code, printed = dev.do("sql", "SELECT count(*) AS events FROM eventdata")
+    assert code == 0
+    assert "431" in printed
+    code, printed = dev.do("sql", "SELECT nonsense")
+    assert code != 0
+    assert 'column "nonsense" does not exist' in printed
+    assert dev.do("sql", "-At", "-c", "SELECT 1")[1].strip().endswith("1")
+
+
+def test_a_source_that_fails_is_named_and_nothing_is_lost(dev: Dev) -> None:
+    broken = replace(dev, settings={**dev.settings, "ETL_PROTEST_EVENTS_URL": "http://127.0.0.1:9/ccc.csv?key=s3cret"})
+    code, printed = broken.do("run")
+    assert code == 1
+    assert "failed landing/protest_events: http://127.0.0.1:9/ccc.csv could not be reached" in printed
+    assert "Not everything is up to date" in printed
+    assert "s3cret" not in printed
+    assert count(dev, "SELECT count(*) FROM refined.protest_events") == 431
+
+
+def test_a_published_correction_is_run_for_the_days_that_differ(dev: Dev) -> None:
+    code, printed = dev.do("publish", "2025-04-04")
+    assert code == 0
+    assert "protest_events: 2025-04-04" in printed
+    code, printed = dev.do("run")
+    assert code == 0, printed
+    assert re.search(r"protest_events: \d+ partitions changed, \d+ unchanged", printed)
+    assert count(dev, "SELECT count(*) FROM refined.protest_events") == 697
+    assert "nothing new" in dev.do("run")[1]
+
+
+def test_two_dagster_runs_of_a_partition_at_once_do_not_corrupt_it(dev: Dev) -> None:
+    tables = ("refined.protest_events", "presentation.eventdata")
+    with psycopg.connect(cluster(dev).url()) as connection:
+        query = "SELECT partition FROM etl.publications WHERE asset = %s ORDER BY rows DESC, partition LIMIT 1"
+        ((day,),) = connection.execute(query, (tables[0],)).fetchall()
+        # As if that day had never been published: both runs have all the work to do.
+        connection.execute(
+            "DELETE FROM etl.publications WHERE partition = %s AND asset <> 'raw.protest_events'", (day,)
+        )
+    before = [count(dev, f"SELECT count(*) FROM {table}") for table in tables]
+    environment = dev.environment() | {"DAGSTER_HOME": str(home(dev) / "dagster")}
+    selection = " or ".join(f'key:"{table.replace(".", "/")}"' for table in tables)
+    command = [sys.executable, "-W", "ignore", "-m", "dagster", "asset", "materialize", "-m", "etl_assets.definitions"]
+    with held_at_table(cluster(dev).url(), tables[0]) as wait:
+        both = [
+            subprocess.Popen(
+                [*command, "--select", selection, "--partition", day],
+                cwd=dev.folder,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for _ in range(2)
+        ]
+        wait(2, lambda: all(process.poll() is None for process in both))
+    for code, printed in map(finish, both):
+        assert code == 0, printed[-3000:]
+    assert [count(dev, f"SELECT count(*) FROM {table}") for table in tables] == before
+    for table in tables:
+        written = f"SELECT count(DISTINCT _run_id) FROM {table} WHERE event_date = '{day}'"
+        assert count(dev, written) == 1, "the second found the first one's work done"
+        assert count(dev, f"SELECT count(*) - count(DISTINCT event_id) FROM {table}") == 0
+    code, printed = dev.do("run")
+    assert "nothing new" in printed, printed
+
+
+def test_the_password_is_told_to_nobody(dev: Dev) -> None:
+    password = (home(dev) / "postgres" / "password").read_text()
+    commands = [dev.do("run"), dev.do("sql", "SELECT 1"), dev.do("publish", "2025-04-04"), dev.do("rebuild-warehouse")]
+    unreachable = f"postgresql://etl:{password}@127.0.0.1:9/warehouse"
+    broken = replace(dev, settings={**dev.settings, "ETL_WAREHOUSE_URL": unreachable})
+    code, printed = broken.do("run")
+    assert code != 0
+    assert "The warehouse at 127.0.0.1:9/warehouse cannot be reached" in printed
+    for _, text in [*commands, (code, printed)]:
+        assert password not in text
+    for table, column in (("event_logs", "event"), ("runs", "run_body")):
+        found = f"SELECT count(*) FROM {table} WHERE strpos({column}::text, '{password}') > 0"
+        assert count(dev, found, "dagster") == 0, table
+    told = [path for path in home(dev).rglob("*") if path.is_file() and "data" not in path.relative_to(home(dev)).parts]
+    holders = {str(path.relative_to(home(dev))) for path in told if password.encode() in path.read_bytes()}
+    assert holders <= {"local.json", "postgres/password"}
+    assert all((home(dev) / name).stat().st_mode & 0o077 == 0 for name in holders), "for their owner only"
+
+
+def test_down_stops_what_was_started_and_the_next_command_goes_on(dev: Dev) -> None:
+    assert dev.do("down")[0] == 0
+    assert not cluster(dev).is_running()
+    assert not SourceServer(home(dev) / "sources").is_running()
+    assert dev.do("down")[0] == 0, "and again"
+    code, printed = dev.do("sql", "-At", "-c", "SELECT count(*) FROM refined.protest_events")
+    assert (code, printed.strip().splitlines()[-1]) == (0, "697")

@@ -1,0 +1,52 @@
+"""The warehouse is a projection of the lake: dropped, it comes back from the lake alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+
+from etl_assets.local.postgres import Cluster
+from etl_assets.local.rebuild import rebuild_warehouse
+from etl_assets_tests.contents import tables
+from etl_assets_tests.house import House
+
+
+def everything(house: House) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row with its provenance, and all of the bookkeeping."""
+    found = {}
+    for name in [*(table.full_name for table in tables()), "etl.publications"]:
+        schema, table = name.split(".")
+        columns = house.sql(
+            "SELECT column_name FROM information_schema.columns WHERE table_schema = %s AND table_name = %s ORDER BY 1",
+            schema,
+            table,
+        )
+        names = ", ".join(f'"{column}"' for (column,) in columns)
+        found[name] = [tuple(columns), *sorted(house.sql(f"SELECT {names} FROM {name}"), key=repr)]
+    return found
+
+
+def test_a_dropped_warehouse_comes_back_row_for_row(house: House, cluster: Cluster) -> None:
+    assert house.run(), house.failures()
+    house.publish("2025-04-04")  # so that days have been emptied and columns added
+    assert house.run(), house.failures()
+    before, objects = everything(house), house.objects()
+
+    cluster.drop_database(house.warehouse_url.rpartition("/")[2])
+    assert rebuild_warehouse() == 0
+    after = everything(house)
+    assert [name for name in before if before[name] != after[name]] == []
+    assert house.objects() == objects
+    assert house.value("SELECT obj_description('refined.protest_events'::regclass)")
+
+    assert house.run(), house.failures()
+    assert house.made() == {}
+    assert everything(house) == before
+
+    events = house.frame("presentation.event_sources")
+    with psycopg.connect(house.warehouse_url) as connection:
+        connection.execute("DROP TABLE presentation.event_sources")  # one table only, by hand
+    assert house.run(), house.failures()
+    assert house.made() == {"presentation/event_sources": 1}
+    assert house.frame("presentation.event_sources").equals(events)

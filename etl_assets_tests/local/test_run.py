@@ -1,0 +1,185 @@
+"""`./dev run` that is killed with -9, wherever it is: the next one leaves everything as if nothing had happened."""
+
+from __future__ import annotations
+
+import resource
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from etl_assets.local.postgres import Cluster
+from etl_assets.local.sources import ROUTES, Request, serve
+from etl_assets.storage.lake import Lake
+from etl_assets.storage.warehouse import WarehouseError
+from etl_assets_tests.contents import bookkeeping, differences, in_lake, lake_agrees_with_warehouse, rows
+from etl_assets_tests.held import Waiter, held_at_commit, held_at_insert
+from etl_assets_tests.house import House
+from etl_assets_tests.local.commands import Dev, finish
+
+
+@dataclass
+class Gate:
+    """A route of the source server that can be shut: who asks for a file then waits."""
+
+    opened: threading.Event = field(default_factory=threading.Event)
+    reached: threading.Event = field(default_factory=threading.Event)
+
+    def __call__(self, request: Request) -> None:
+        """Let a request pass to the replay of files, or wait."""
+        if request.method == "GET" and not self.opened.is_set():
+            self.reached.set()
+            self.opened.wait()
+
+
+@dataclass(frozen=True)
+class Separate:
+    """A house whose work is done by processes that can be killed."""
+
+    house: House
+    dev: Dev
+    dagster_url: str
+    gate: Gate
+
+    @property
+    def lake(self) -> Lake:
+        return Lake(self.dev.settings["ETL_LAKE_URL"])
+
+    def kill_at(self, moment: AbstractContextManager[Waiter]) -> None:
+        """Start `./dev run`, and kill it with -9 at a moment."""
+        with moment as wait:
+            process = self.dev.start("run")
+            try:
+                wait(1, lambda: process.poll() is None)
+            finally:
+                process.kill()
+                process.communicate()
+            # Its sessions end with it; the server would notice only when it next has something to say to them.
+            with psycopg.connect(self.dagster_url) as connection:
+                query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = ANY(%s)"
+                others = " AND wait_event = 'advisory'"
+                connection.execute(
+                    query + others, ([self.house.warehouse_url.rpartition("/")[2], connection.info.dbname],)
+                )
+
+    @contextmanager
+    def landing(self) -> Iterator[Waiter]:
+        """The moment when the source has been asked for its file and has not answered yet."""
+        self.gate.opened.clear()
+        self.gate.reached.clear()
+
+        def wait(sessions: int, is_going_on: Callable[[], bool]) -> None:
+            while not self.gate.reached.wait(0.02):
+                assert is_going_on()
+
+        yield wait
+        self.gate.opened.set()
+
+    def event(self, asset: str) -> AbstractContextManager[Waiter]:
+        """The moment when an asset is published, and Dagster is about to be told."""
+        stage, table = asset.split(".")
+        condition = f"""NEW.dagster_event_type = 'ASSET_MATERIALIZATION' AND NEW.asset_key = '["{stage}", "{table}"]'"""
+        return held_at_insert(self.dagster_url, "public.event_logs", condition)
+
+    def unfinished_runs(self) -> int:
+        with psycopg.connect(self.dagster_url) as connection:
+            query = "SELECT count(*) FROM runs WHERE status NOT IN ('SUCCESS', 'FAILURE')"
+            return int(connection.execute(query).fetchone()[0])  # type: ignore[index]
+
+
+@pytest.fixture
+def separate(cluster: Cluster, house: House, tmp_path: Path) -> Iterator[Separate]:
+    gate = Gate()
+    gate.opened.set()
+    dagster_url = cluster.create_database(house.warehouse_url.rpartition("/")[2] + "_dagster")
+    warehouse_url = cluster.create_database(house.warehouse_url.rpartition("/")[2] + "_separate")
+    with serve(house.data, as_of=house.as_of, routes={**ROUTES, "protest_events": gate}) as url:
+        settings = {
+            "ETL_WAREHOUSE_URL": warehouse_url,
+            "ETL_DAGSTER_STORAGE_URL": dagster_url,
+            "ETL_LAKE_URL": str(tmp_path / "separate" / "lake"),
+            "ETL_LOCAL_SOURCES_URL": url,
+        }
+        (tmp_path / "separate").mkdir()
+        yield Separate(
+            replace(house, warehouse_url=warehouse_url), Dev(tmp_path / "separate", settings), dagster_url, gate
+        )
+        gate.opened.set()
+    for name in (dagster_url, warehouse_url):
+        cluster.drop_database(name.rpartition("/")[2])
+
+
+def test_a_run_killed_anywhere_is_made_good_by_the_next(house: House, separate: Separate) -> None:
+    process = separate.dev.start("run")
+    assert house.run(), house.failures()
+    assert finish(process)[0] == 0
+    first = rows(house)
+    assert differences(first, rows(separate.house)) == []
+
+    house.publish("2025-04-04")  # for both: they have the same sources
+    warehouse = separate.house.warehouse_url
+    separate.kill_at(separate.landing())
+    separate.kill_at(held_at_insert(warehouse, "raw.protest_events", "NEW._source_row > 200"))
+    assert differences(first, rows(separate.house)) == []
+    separate.kill_at(held_at_commit(warehouse, "NEW.asset = 'refined.protest_events'"))
+    assert not lake_agrees_with_warehouse(separate.house, separate.lake), "it was killed between the two"
+    assert separate.house.frame("refined.protest_events").equals(first["refined.protest_events"])
+    separate.kill_at(separate.event("refined.protest_events"))
+    separate.kill_at(held_at_insert(warehouse, "presentation.eventdata", "true"))
+    separate.kill_at(separate.event("presentation.event_sources"))
+    code, printed = separate.dev.do("run")
+    assert code == 0, printed
+
+    assert house.run(), house.failures()
+    assert differences(rows(house), rows(separate.house)) == []
+    assert in_lake(separate.lake) == in_lake(house.lake)
+    assert bookkeeping(separate.house) == bookkeeping(house)
+    assert lake_agrees_with_warehouse(separate.house, separate.lake)
+    assert separate.unfinished_runs() == 0
+    code, printed = separate.dev.do("run")
+    assert code == 0
+    assert "nothing new" in printed
+
+
+def test_a_full_disk_and_a_database_that_goes_away_leave_the_last_good_data(house: House, cluster: Cluster) -> None:
+    assert house.run(), house.failures()
+    events = house.frame("refined.protest_events")
+    house.publish("2025-04-04")
+    house.materialize("landing/protest_events")
+    house.materialize("raw/protest_events")
+
+    with no_file_larger_than(2048):
+        assert not house.run()
+    assert "Cannot write" in house.failures()
+    assert "see that the lake has space" in house.failures()
+    assert house.frame("refined.protest_events").equals(events)
+
+    with held_at_insert(house.warehouse_url, "refined.protest_events", "NEW.event_date > '2017-02-01'") as wait:
+        stopper = threading.Thread(target=lambda: (wait(), cluster.stop(immediate=True)))
+        stopper.start()
+        with pytest.raises(WarehouseError, match="cannot be reached"):
+            house.run()
+        stopper.join()
+    cluster.start()
+    assert house.frame("refined.protest_events").equals(events)
+
+    assert house.run(), house.failures()
+    assert house.value("SELECT count(*) FROM refined.protest_events") == 697
+    assert lake_agrees_with_warehouse(house, house.lake)
+    assert house.run(), house.failures()
+    assert house.made() == {}
+
+
+@contextmanager
+def no_file_larger_than(size: int) -> Iterator[None]:
+    """A disk that is full for all but small files, for this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -1,0 +1,216 @@
+"""Rows that keep a contract, rows that do not, and frames that are wrong as a whole; bounds, quarantine and drift."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+
+import pandera.polars as pa
+import polars as pl
+import pytest
+import shapely
+
+from etl_assets.quality.audit import Audit, Bound, audit, unreadable
+from etl_assets.quality.contract import Contract, column, geometry
+from etl_assets.quality.drift import column_drift, volume_drift
+from etl_assets.quality.quarantine import quarantine_table, quarantined
+from etl_assets.storage.lake import Facts
+from etl_assets.storage.table import WHOLE
+
+POINT = shapely.to_wkb(shapely.Point(1, 2))
+HOURGLASS = shapely.to_wkb(shapely.from_wkt("POLYGON ((0 0, 1 1, 1 0, 0 1, 0 0))"))
+
+
+class Places(Contract, stage="refined", table="places", key=["id"]):
+    """Places."""
+
+    id: pl.Int64 = column("Number")
+    name: pl.String = column("Name", str_length={"max_value": 10})
+    low: pl.Float64 = column("Least", nullable=True, ge=0, le=100)
+    high: pl.Float64 = column("Most", nullable=True, ge=0)
+    at: pl.Binary = geometry("Point", 4326, "Where", nullable=True)
+
+    @pa.dataframe_check(name="low_is_not_above_high")
+    def _order(cls, data: pa.PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select((pl.col("low") <= pl.col("high")).fill_null(True))
+
+
+GOOD: dict[str, object] = {"id": 1, "name": "A", "low": 1.0, "high": 2.0, "at": POINT}
+
+
+def frame(*rows: dict[str, object], **more: list[object]) -> pl.DataFrame:
+    """Rows like the good one but for what is given, after two good ones."""
+    data = [GOOD | {"id": 1}, GOOD | {"id": 2}, *(GOOD | {"id": n} | row for n, row in enumerate(rows, 3))]
+    schema = {"id": pl.Int64, "name": pl.String, "low": pl.Float64, "high": pl.Float64, "at": pl.Binary}
+    places = pl.DataFrame(data, schema=schema, orient="row")
+    numbers = pl.int_range(10, 10 + places.height, dtype=pl.Int64, eager=True)
+    return places.with_columns(numbers.alias("_source_row"), pl.lit("f").alias("_source_sha256"), **more)
+
+
+def failures(found: Audit) -> set[tuple[int, str, str, str | None]]:
+    """Record, check, column and value of every failure."""
+    return {
+        (f["record"], f["check"].split("(")[0], f["column"], f["value"]) for f in found.failures.iter_rows(named=True)
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "check", "column", "value"),
+    [
+        pytest.param({"name": None}, "not_nullable", "name", None, id="null"),
+        pytest.param({"name": "x" * 5000}, "str_length", "name", "x" * 200, id="long text, cut"),
+        pytest.param({"low": -1.0}, "greater_than_or_equal_to", "low", "-1.0", id="too small"),
+        pytest.param({"low": float("nan"), "high": None}, "less_than_or_equal_to", "low", "NaN", id="nan"),
+        pytest.param({"low": float("inf"), "high": None}, "less_than_or_equal_to", "low", "inf", id="inf"),
+        pytest.param({"low": 3.0}, "low_is_not_above_high", "", None, id="a check of the row"),
+        pytest.param({"at": b"no"}, "is_wkb", "at", "6e6f", id="no geometry"),
+        pytest.param({"at": HOURGLASS}, "is_point", "at", HOURGLASS.hex()[:80], id="another geometry"),
+        pytest.param(
+            {"at": shapely.to_wkb(shapely.Point())}, "is_not_empty", "at", shapely.Point().wkb_hex.lower(), id="empty"
+        ),
+    ],
+)
+def test_a_bad_row_is_parted_from_the_good(row: dict[str, object], check: str, column: str, value: str | None) -> None:
+    found = audit(frame({}, row, {}), Places)
+    assert found.errors == ()
+    assert found.good["id"].to_list() == [1, 2, 3, 5]
+    assert found.rejected["id"].to_list() == [4]
+    [(record, name, of, seen)] = failures(found)
+    assert (record, name, of) == (13, check, column)
+    assert value is None or seen == value
+
+
+def test_a_geometry_that_must_be_there_and_valid() -> None:
+    class Areas(Contract, stage="refined", table="areas", key=["id"]):
+        """Areas."""
+
+        id: pl.Int64 = column("Number")
+        shape: pl.Binary = geometry("Polygon", 4326, "Where")
+
+    areas = pl.DataFrame({"id": [1, 2, 3], "shape": [shapely.to_wkb(shapely.box(0, 0, 1, 1)), None, HOURGLASS]})
+    found = audit(areas, Areas)
+    assert found.good["id"].to_list() == [1]
+    assert found.failures.select("row", "check").rows() == [(1, "not_nullable"), (2, "is_valid_geometry")]
+
+
+def test_a_row_that_fails_several_checks_is_one_record() -> None:
+    found = audit(frame({"name": None, "low": -5.0, "high": -7.0}), Places)
+    assert found.rejected.height == 1
+    assert {(check, of) for _, check, of, _ in failures(found)} == {
+        ("not_nullable", "name"),
+        ("greater_than_or_equal_to", "low"),
+        ("greater_than_or_equal_to", "high"),
+        ("low_is_not_above_high", ""),
+    }
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        (frame().drop("name"), r"columns: missing \['name'\], not in the contract none"),
+        (frame().with_columns(more=1), r"columns: missing none, not in the contract \['more'\]"),
+        (frame().with_columns(pl.col("id").cast(pl.String)), "column id: the type is String, the contract says Int64"),
+        (frame({"id": 2}), r"the key \(id\) is not unique: 2 rows, such as id=2"),
+    ],
+)
+def test_a_frame_that_is_wrong_as_a_whole(wrong: pl.DataFrame, why: str) -> None:
+    [error] = audit(wrong, Places).errors
+    assert re.search(why, error), error
+
+
+def test_a_bad_row_does_not_make_the_key_ambiguous() -> None:
+    """The key has to be unique among what is published."""
+    assert audit(frame({"id": 2, "name": None}), Places).errors == ()
+
+
+def test_an_empty_frame_keeps_the_contract() -> None:
+    found = audit(Places.empty(), Places)
+    assert found.errors == ()
+    assert found.good.height == found.rejected.height == 0
+
+
+def test_what_is_there_but_cannot_be_read() -> None:
+    """A number that is none is not a missing one."""
+    source = pl.DataFrame({"size": ["12", "a dozen", None]})
+    readings = {"low": ("size", pl.col("size").cast(pl.Float64, strict=False))}
+    problems = source.select(unreadable(readings)).to_series().to_list()
+    assert problems == [[], [{"check": "readable", "column": "low", "value": "a dozen"}], []]
+    assert source.select("size", unreadable({}))["_problems"].to_list() == [[], [], []]
+    found = audit(frame(_problems=pl.Series([[], problems[1]])), Places)  # type: ignore[arg-type]
+    assert found.good["id"].to_list() == [1]
+    assert failures(found) == {(11, "readable", "low", "a dozen")}
+
+
+def test_failures_as_tables_for_a_person() -> None:
+    """At most five of each check, each with the number of its record; counts are of all."""
+    nameless: list[dict[str, object]] = [{"name": None}] * 30
+    found = audit(frame(*nameless, {"low": -1.0}), Places)
+    shown = [record.data for record in found.examples().records]
+    assert [row["record"] for row in shown] == [12, 13, 14, 15, 16, 42]
+    counts = {row.data["column"]: row.data["rows"] for row in found.counts().records}
+    assert counts == {"name": 30, "low": 1}
+    last = found.part(found.rejected["id"] == 33)
+    assert failures(last) == {(42, "greater_than_or_equal_to", "low", "-1.0")}
+
+
+@pytest.mark.parametrize(
+    ("rejected", "rows", "exceeded"),
+    [(20, 20, False), (21, 21, True), (21, 419, True), (21, 420, False), (21, 10_000, False), (0, 0, False)],
+)
+def test_the_bound_is_exceeded_when_share_and_count_are(rejected: int, rows: int, exceeded: bool) -> None:
+    assert Bound().exceeded(rejected, rows) is exceeded
+
+
+def test_quarantine_says_what_where_and_why() -> None:
+    """Equal records are told apart; what is not known of a failure is an empty text; the record stays as it was."""
+    raw = pl.DataFrame(
+        {
+            "id": ["a", "b", "b"],
+            "_source_sha256": "f",
+            "_source_row": pl.Series([12, 13, 14], dtype=pl.Int64),
+            "_unparsed": None,
+        }
+    )
+    found = audit(frame({}, {"name": None, "low": -1.0}, {"name": None}), Places)
+    kept = quarantined(found, raw, pl.Series(["p", "p"]))
+    assert kept.columns == [c.name for c in quarantine_table("places").columns]
+    assert kept["_source_row"].to_list() == [13, 14]
+    assert kept["checks"].to_list()[1] == ["not_nullable"]
+    assert sorted(kept["columns"].to_list()[0]) == ["low", "name"]
+    assert kept["values"].to_list()[1] == [""]
+    assert "not_nullable: name is missing" in kept["reason"][0]
+    assert "low is -1.0" in kept["reason"][0]
+    assert [json.loads(record) for record in kept["record"]] == [{"id": "b", "_unparsed": None}] * 2
+    assert kept["row_id"].n_unique() == 2
+    assert quarantined(found, raw, pl.Series(["p", "p"])).equals(kept)  # a re-run gives the same identities
+
+
+def known(counts: dict[str, int]) -> dict[str, Facts]:
+    """The bookkeeping of partitions with these row counts."""
+    return {key: Facts(key, rows, "", "", "", "") for key, rows in counts.items()}
+
+
+DAYS = {str(dt.date(2025, 1, 1) + dt.timedelta(days=n)): 1000 + n % 5 for n in range(30)}
+
+
+@pytest.mark.parametrize(
+    ("partition", "rows", "counts", "drift"),
+    [
+        ("2025-03-01", 1010, DAYS, None),
+        ("2025-03-01", 100, DAYS, "100 rows, where 1002 (give or take 1) are usual"),
+        ("2025-03-01", 2000, DAYS, "2000 rows, where 1002 (give or take 1) are usual"),
+        ("2025-03-01", 100, dict(list(DAYS.items())[:7]), None),  # too few to know
+        ("2024-01-01", 100, DAYS, None),  # only what came before counts
+        (WHOLE, 100, {WHOLE: 1000}, "100 rows, 1000 when last published"),
+        (WHOLE, 900, {WHOLE: 1000}, None),
+        (WHOLE, 900, {}, None),
+    ],
+)
+def test_volume_drift(partition: str, rows: int, counts: dict[str, int], drift: str | None) -> None:
+    assert volume_drift(partition, rows, known(counts)) == drift
+
+
+def test_there_is_no_column_drift_without_a_before() -> None:
+    """What it says of two files is tested where there are two."""
+    assert column_drift(["a"], None) == []

@@ -1,0 +1,329 @@
+"""What a stage publishes, quarantines and refuses, with a dataset that is declared for the test and forgotten after it.
+
+Its partitions are days; its file is whatever the test writes, one `day,number` a line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from etl_assets.automation.partitions import daily
+from etl_assets.definitions import definitions
+from etl_assets.local.sources import Faults
+from etl_assets.quality.audit import Bound, unreadable
+from etl_assets.quality.contract import Contract, column
+from etl_assets.sources.files import OptionalFile, read_csv
+from etl_assets.stages import Dataset, Result, landing, presentation, raw, refined
+from etl_assets.stages.dataset import SPECS
+from etl_assets.storage.table import Partitioning
+from etl_assets_tests.house import House
+
+HEADER = "day,number\n"
+Function = Callable[[pl.DataFrame], Result]
+
+
+class Counts(Contract, stage="refined", table="counts", key=["day", "number"], partitioning=Partitioning("day", "day")):
+    """Numbers of a day."""
+
+    day: pl.Date = column("The day")
+    number: pl.Int64 = column("A number", ge=0, le=1000)
+
+
+class Sums(Contract, stage="presentation", table="sums", key=["day"]):
+    """The numbers of each day, summed."""
+
+    day: pl.Date = column("The day")
+    total: pl.Int64 = column("Sum")
+
+
+def typed(records: pl.DataFrame) -> Result:
+    """What a right function of the stage does: one row per record, equal ones merged."""
+    distinct = records.unique(["_partition", "_row_hash"], keep="first", maintain_order=True)
+    number = pl.col("number").cast(pl.Int64, strict=False)
+    rows = distinct.select(
+        pl.col("day").str.to_date(),
+        number,
+        _problems=unreadable({"number": ("number", number)}),
+        **{c: pl.col(c) for c in records.columns if c.startswith("_")},
+    )
+    return Result(rows, merged=records.join(distinct, on="_source_row", how="anti"))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """The source's file."""
+    return tmp_path / "counts.csv"
+
+
+@pytest.fixture
+def function() -> dict[str, Function]:
+    """The function of the refined stage, to be replaced by a test."""
+    return {"refined": typed}
+
+
+@pytest.fixture
+def counts(
+    file: Path, function: dict[str, Function], warehouse_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[House]:
+    """A house with this dataset only."""
+    before = dict(SPECS)
+    SPECS.clear()
+    dataset = Dataset(
+        name="counts", title="Counts", publisher="A test", homepage="https://example.org", licence="none",
+        citation="none", cadence="never", partitions=daily("2025-01-01"), bound=Bound(share=0.25, count=2),
+    )  # fmt: skip
+    module: Any = ModuleType("counts")
+    module.landed = landing(dataset, OptionalFile(lambda s: str(file), without=b"", suffix=".csv"))
+
+    @raw(dataset, module.landed, required=["day", "number"], partition=pl.col("day"))
+    def raw_counts(path: Path) -> pl.DataFrame:
+        return read_csv(path)
+
+    @refined(dataset, Counts, raw=raw_counts)
+    def refined_counts(raw: pl.DataFrame) -> Result:
+        return function["refined"](raw)
+
+    @presentation(dataset, Sums, counts=refined_counts)
+    def sums(counts: pl.DataFrame) -> pl.DataFrame:
+        return counts.group_by("day").agg(total=pl.col("number").sum())
+
+    module.raw, module.refined, module.sums = raw_counts, refined_counts, sums
+    monkeypatch.setenv("ETL_WAREHOUSE_URL", warehouse_url)
+    monkeypatch.setenv("ETL_LAKE_URL", str(tmp_path / "lake"))
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield House(tmp_path, tmp_path, warehouse_url, tmp_path, Faults(), instance, definitions=definitions([module]))
+    SPECS.clear()
+    SPECS.update(before)
+
+
+def lines(*numbers: object, day: str) -> str:
+    """Records of a day."""
+    return "".join(f"{day},{number}\n" for number in numbers)
+
+
+def rows(house: House) -> dict[str, list[int]]:
+    """What is published, per day."""
+    found = house.sql("SELECT day::text, array_agg(number ORDER BY number) FROM refined.counts GROUP BY 1 ORDER BY 1")
+    return dict(found)
+
+
+def quarantine(house: House) -> list[tuple[Any, ...]]:
+    """What is kept out, in the order of the file."""
+    return house.sql(
+        "SELECT _partition, checks[1], columns[1], values[1], _source_row FROM quarantine.counts ORDER BY _source_row"
+    )
+
+
+def test_rows_are_published_quarantined_or_merged(counts: House, file: Path) -> None:
+    """Each with its reason, and none twice; what becomes good leaves the quarantine."""
+    file.write_text(
+        HEADER
+        + lines(1, 2, 2, "many", day="2025-01-01")
+        + lines(5, -5, day="2025-01-02")
+        + "2025-01-03\n"
+        + lines(7, day="9999-12-31")
+    )
+    assert counts.run(), counts.failures()
+    assert rows(counts) == {"2025-01-01": [1, 2], "2025-01-02": [5]}
+    assert quarantine(counts) == [
+        ("2025-01-01", "readable", "number", "many", 4),
+        ("2025-01-02", "greater_than_or_equal_to(0)", "number", "-5", 6),
+        ("unplaced", "fields", "", "2025-01-03", 7),
+        ("unplaced", "placeable", "day", "9999-12-31", 8),
+    ]
+    reasons = counts.sql("SELECT reason FROM quarantine.counts ORDER BY _source_row")
+    assert reasons[0][0] == "readable: number is many; not_nullable: number is missing"
+    assert reasons[3][0] == "placeable: day is 9999-12-31, which is in no partition"
+    facts = {name: value.value for name, value in counts.check("refined/counts", "balance").metadata.items()}
+    assert facts == {"rows_in": 6, "rows_out": 3, "quarantined": 2, "merged": 1}
+
+    before = counts.frame("quarantine.counts")
+    assert counts.run()
+    assert counts.made() == {}
+    assert counts.frame("quarantine.counts").equals(before)
+
+    file.write_text(HEADER + lines(1, 2, 2, 4, day="2025-01-01") + lines(5, 6, day="2025-01-02"))
+    assert counts.run(), counts.failures()
+    assert rows(counts) == {"2025-01-01": [1, 2, 4], "2025-01-02": [5, 6]}
+    assert quarantine(counts) == []
+    assert counts.lake.read(SPECS[dg.AssetKey(["refined", "counts"])].table).frame.height == 5  # type: ignore[arg-type]
+
+
+def test_a_day_beyond_the_bound_keeps_its_last_state(counts: House, file: Path) -> None:
+    """The other days of the run are published, the run fails with the cases, and the next run tries again."""
+    first = lines(1, 2, day="2025-01-01") + lines(3, 4, day="2025-01-02") + lines(5, day="2025-01-03")
+    file.write_text(HEADER + first)
+    assert counts.run(), counts.failures()
+
+    bad = lines(1, -1, -2, -3, day="2025-01-02")
+    file.write_text(HEADER + lines(1, 9, -1, day="2025-01-01") + bad + lines(6, day="2025-01-03"))
+    assert not counts.run()
+    assert (
+        "1 of 3 partitions were refused, the others are published. 2025-01-02: 3 of 4 rows break" in counts.failures()
+    )
+    assert rows(counts) == {"2025-01-01": [1, 9], "2025-01-02": [3, 4], "2025-01-03": [6]}
+    assert [row[0] for row in quarantine(counts)] == ["2025-01-01"]
+    refused = counts.check("refined/counts", "contract", partition="2025-01-02")
+    assert not refused.passed
+    assert refused.blocking
+    cases = [record.data for record in refused.metadata["failure_cases"].records]
+    assert [(case["value"], case["record"]) for case in cases] == [("-1", 5), ("-2", 6), ("-3", 7)]
+    assert counts.check("refined/counts", "contract", partition="2025-01-01").passed
+    refined = dg.AssetKey(["refined", "counts"])
+    status = counts.instance.get_status_by_partition(
+        refined, ["2025-01-01", "2025-01-02", "2025-01-03"], daily("2025-01-01")
+    )
+    assert {day: found.name if found else None for day, found in (status or {}).items()} == {
+        "2025-01-01": "MATERIALIZED",
+        "2025-01-02": "FAILED",
+        "2025-01-03": "MATERIALIZED",
+    }
+
+    assert not counts.run()
+    assert counts.made() == {"refined/counts": 1}
+    file.write_text(HEADER + lines(1, 9, -1, day="2025-01-01") + lines(1, 8, day="2025-01-02"))
+    assert counts.run(), counts.failures()
+    assert rows(counts) == {"2025-01-01": [1, 9], "2025-01-02": [1, 8]}
+    assert [row[0] for row in quarantine(counts)] == ["2025-01-01"]
+    assert counts.sql("SELECT day::text, total FROM presentation.sums ORDER BY 1") == [
+        ("2025-01-01", 10),
+        ("2025-01-02", 9),
+    ]
+
+
+def wrongly(change: Callable[[pl.DataFrame], pl.DataFrame]) -> Function:
+    """A function of the stage whose rows are changed in the end."""
+
+    def function(records: pl.DataFrame) -> Result:
+        right = typed(records)
+        assert isinstance(right.frame, pl.DataFrame)
+        return Result(change(right.frame), right.merged)
+
+    return function
+
+
+def date(day: str) -> pl.Expr:
+    """A day as a literal."""
+    return pl.lit(day).str.to_date()
+
+
+WRONG: dict[str, tuple[Callable[[pl.DataFrame], pl.DataFrame], str]] = {
+    "a row is lost": (
+        lambda rows: rows.filter(pl.col("number") != 2),
+        "3 rows came in, 2 are to be published, 0 quarantined and 0 merged: 1 rows",
+    ),
+    "a row is invented": (
+        lambda rows: pl.concat([rows, rows.head(1).with_columns(number=pl.lit(500, pl.Int64))]),
+        "3 rows came in, 4 are to be published, 0 quarantined and 0 merged: -1 rows",
+    ),
+    "a row is moved to another day": (
+        lambda rows: rows.with_columns(day=pl.when(number=2).then(date("2025-01-02")).otherwise("day")),
+        "2 of 2 partitions were refused.* 2 rows came in, but 1 are to be published",
+    ),
+    "a key is not unique": (
+        lambda rows: rows.with_columns(number=pl.lit(1, pl.Int64)),
+        r"the key \(day, number\) is not unique: 2 rows, such as day=2025-01-01, number=1",
+    ),
+    "a column is missing": (lambda rows: rows.drop("number"), r"columns: missing \['number'\]"),
+    "a row belongs to another partition": (
+        lambda rows: rows.with_columns(day=date("2025-01-20")),
+        "3 rows belong to partitions that are not being run, such as 2025-01-20",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_function_that_does_not_account_for_every_row(
+    counts: House, file: Path, function: dict[str, Function], kind: str
+) -> None:
+    """Nothing of it is published; what was there stays."""
+    change, why = WRONG[kind]
+    file.write_text(HEADER + lines(1, day="2025-01-01"))
+    assert counts.run(), counts.failures()
+    objects = counts.objects()
+    function["refined"] = wrongly(change)
+    file.write_text(HEADER + lines(1, 2, day="2025-01-01") + lines(3, day="2025-01-02"))
+    assert not counts.run()
+    assert re.search(why, counts.failures())
+    assert rows(counts)["2025-01-01"] == [1]
+    stays = "refined/counts/2025-01-01.parquet"
+    assert counts.objects()[stays] == objects[stays]
+    function["refined"] = typed
+    assert counts.run(), counts.failures()
+    assert rows(counts) == {"2025-01-01": [1, 2], "2025-01-02": [3]}
+
+
+def test_too_many_records_without_a_partition(counts: House, file: Path) -> None:
+    """Such as all of them, when a source changes how it writes its dates: no day may be emptied by that."""
+    file.write_text(HEADER + lines(1, 2, 3, day="2025-01-01"))
+    assert counts.run(), counts.failures()
+    file.write_text(HEADER + lines(1, 2, 3, day="01/01/2025"))
+    assert not counts.run()
+    assert "3 of 3 records belong to no partition, such as record 1 (placeable: day is 01/01/2025" in counts.failures()
+    assert rows(counts) == {"2025-01-01": [1, 2, 3]}
+    readable = counts.check("raw/counts", "readable")
+    assert not readable.passed
+    assert [case.data["record"] for case in readable.metadata["failure_cases"].records] == [1, 2, 3]
+    assert not counts.run()  # and it is not forgotten
+
+
+def test_a_day_with_far_more_rows_than_the_days_before(counts: House, file: Path) -> None:
+    """It is published, with a warning."""
+    usual = "".join(lines(*range(10 + n % 3), day=f"2025-01-{n:02}") for n in range(1, 21))
+    file.write_text(HEADER + usual)
+    assert counts.run(), counts.failures()
+    assert counts.check("refined/counts", "volume").passed
+    file.write_text(HEADER + usual + lines(*range(500), day="2025-01-21"))
+    assert counts.run(), counts.failures()
+    volume = counts.check("refined/counts", "volume")
+    assert not volume.passed
+    assert volume.severity is dg.AssetCheckSeverity.WARN
+    assert not volume.blocking
+    assert [row.data["partition"] for row in volume.metadata["drifted"].records] == ["2025-01-21"]
+    assert len(rows(counts)["2025-01-21"]) == 500
+
+
+def test_columns_of_the_file_come_and_go(counts: House, file: Path) -> None:
+    """New ones are kept and reported; a required one that is missing is refused with both lists."""
+    file.write_text(HEADER + lines(1, day="2025-01-01") + lines(2, day="2025-01-02"))
+    assert counts.run(), counts.failures()
+    assert counts.check("raw/counts", "columns").passed
+
+    file.write_text("note,day,_id,number,\nnew,2025-01-01,7,1,\n,2025-01-02,,2,\n")
+    assert counts.run(), counts.failures()
+    drift = counts.check("raw/counts", "columns")
+    assert not drift.passed
+    assert drift.severity is dg.AssetCheckSeverity.WARN
+    assert drift.description == "note is new; source_id is new; column_5 is new"
+    assert counts.made() == {"landing/counts": 1, "raw/counts": 1, "refined/counts": 1}
+    new = counts.sql("SELECT note, source_id, number FROM raw.counts ORDER BY number")
+    assert new == [("new", "7", "1"), (None, None, "2")]
+
+    file.write_text("day,count\n" + lines(1, 2, day="2025-01-01"))
+    assert not counts.run()
+    assert "missing: ['number']. It has: ['day', 'count'" in counts.failures()
+    assert not counts.check("raw/counts", "readable").passed
+    assert rows(counts) == {"2025-01-01": [1], "2025-01-02": [2]}
+
+
+def test_a_file_that_could_not_be_read_is_no_measure_for_the_next(counts: House, file: Path) -> None:
+    """It is landed as received, being larger; the good one that follows has not shrunk because of that."""
+    file.write_text(HEADER + lines(1, day="2025-01-01"))
+    assert counts.run(), counts.failures()
+    file.write_text("<p>Sorry</p>\n" * 1000)
+    assert not counts.run()
+    file.write_text(HEADER + lines(2, day="2025-01-01"))
+    assert counts.run(), counts.failures()
+    assert rows(counts) == {"2025-01-01": [2]}
+    file.write_text("day")
+    assert not counts.run()
+    assert "gave 3 bytes, the last good one has 24: it shrank by more than 50%" in counts.failures()
+    assert rows(counts) == {"2025-01-01": [2]}

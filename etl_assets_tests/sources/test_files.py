@@ -1,0 +1,252 @@
+"""Reading files: every record as text, whatever is wrong with it, or a refusal that says what is wrong."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from etl_assets.sources import SourceRefusedError, Validators, Workspace
+from etl_assets.sources.files import UNPARSED, OptionalFile, read_csv, read_geojson
+
+HEADER = "date,locality,state,title\n"
+GOOD = "2025-01-02,B,CA,y\n"
+LARGE = "x" * 10_000_000
+
+
+def csv(folder: Path, content: str | bytes) -> Path:
+    """A file with this content."""
+    path = folder / "events.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def values(frame: pl.DataFrame) -> list[tuple[object, ...]]:
+    """The source's own fields of every record."""
+    return frame.select(pl.exclude("^_.*$")).rows()
+
+
+@pytest.mark.parametrize(
+    ("content", "fields"),
+    [
+        pytest.param(HEADER + GOOD, ("2025-01-02", "B", "CA", "y"), id="plain"),
+        pytest.param((HEADER + GOOD).replace("\n", "\r\n"), ("2025-01-02", "B", "CA", "y"), id="crlf"),
+        pytest.param(b"\xef\xbb\xbf" + (HEADER + GOOD).encode(), ("2025-01-02", "B", "CA", "y"), id="bom"),
+        pytest.param((HEADER + GOOD).replace(",", "\t"), ("2025-01-02", "B", "CA", "y"), id="tabs"),
+        pytest.param((HEADER + GOOD).replace(",", ";"), ("2025-01-02", "B", "CA", "y"), id="semicolons"),
+        pytest.param(HEADER + GOOD.rstrip(), ("2025-01-02", "B", "CA", "y"), id="no last line end"),
+        pytest.param(HEADER + "2025-01-02,,CA,\n", ("2025-01-02", None, "CA", None), id="empty fields"),
+        pytest.param(HEADER + '2025-01-02,"",CA,NA\n', ("2025-01-02", None, "CA", "NA"), id="NA stays as it is"),
+        pytest.param(
+            HEADER.encode() + b"2025-01-02,Ca\xf1on,CA,Ni\xf1o\xe2\x80\x99s\n",
+            ("2025-01-02", "Cañon", "CA", "Niño\u2019s"),
+            id="latin-1 beside utf-8",
+        ),
+        pytest.param(HEADER + "2025-01-02,B\rC,CA,y\r\n", ("2025-01-02", "B\rC", "CA", "y"), id="lone cr"),
+        pytest.param(HEADER + '2025-01-02,B,CA,"y\rz"\n', ("2025-01-02", "B", "CA", "y\rz"), id="lone cr, quoted"),
+        pytest.param(
+            HEADER + '2025-01-02,B,CA,"y\r\nz, ""q"""\n',
+            ("2025-01-02", "B", "CA", 'y\r\nz, "q"'),
+            id="line end, quoted",
+        ),
+        pytest.param(HEADER + '2025-01-02,B,CA,12" y\n', ("2025-01-02", "B", "CA", '12" y'), id="quote within a field"),
+        pytest.param(HEADER + "2025-01-02,B\0C,CA,y\n", ("2025-01-02", "B\u2400C", "CA", "y"), id="nul"),
+        pytest.param(HEADER + f"2025-01-02,B,CA,{LARGE}\n", ("2025-01-02", "B", "CA", LARGE), id="10 MB in a field"),
+        pytest.param(
+            HEADER + f'2025-01-02,B,CA,"{LARGE}\n{LARGE}"\n',
+            ("2025-01-02", "B", "CA", f"{LARGE}\n{LARGE}"),
+            id="20 MB in a field of two lines",
+        ),
+        pytest.param(
+            HEADER + "2025-01-02,=1+1,CA,'; DROP TABLE x; -- \x1b[31m 🌎\n",
+            ("2025-01-02", "=1+1", "CA", "'; DROP TABLE x; -- \x1b[31m 🌎"),
+            id="formula, sql, terminal escape, emoji",
+        ),
+    ],
+)
+def test_a_record_is_read_as_it_is(tmp_path: Path, content: str | bytes, fields: tuple[str | None, ...]) -> None:
+    frame = read_csv(csv(tmp_path, content), required=["date", "locality", "state"])
+    assert values(frame) == [fields]
+    assert frame["_source_row"].to_list() == [1]
+    assert frame[UNPARSED].to_list() == [None]
+    assert set(frame.drop("_source_row").schema.values()) == {pl.String}
+
+
+def test_a_record_with_another_number_of_fields_is_kept_whole(tmp_path: Path) -> None:
+    """Beside the others, with its number in the file; lines without anything are no records."""
+    odd = ["2025-01-03,C,CA", "2025-01-04" + ",x" * 499, '2025-01-05,D,CA,"two\nlines",more']
+    content = HEADER + GOOD + odd[0] + "\n\n" + GOOD + odd[1] + "\n" + odd[2] + "\n" + GOOD
+    frame = read_csv(csv(tmp_path, content))
+    assert frame["_source_row"].to_list() == [1, 2, 3, 4, 5, 6]
+    assert frame[UNPARSED].to_list() == [None, odd[0], None, odd[1], odd[2], None]
+    assert frame["date"].is_null().to_list() == [False, True, False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("header", "columns"),
+    [
+        pytest.param(",date,,x", ["column_1", "date", "column_3", "x"], id="no name"),
+        pytest.param("_id,_source_row,_unparsed,x", ["source_id", "source_source_row", "source_unparsed", "x"], id="_"),
+        pytest.param('a,"b, c","d\ne",f', ["a", "b, c", "d\ne", "f"], id="quoted"),
+    ],
+)
+def test_columns_keep_their_names(tmp_path: Path, header: str, columns: list[str]) -> None:
+    """But for those that would be none, or one of our own."""
+    frame = read_csv(csv(tmp_path, header + "\n1,2,3,4\n"))
+    assert frame.columns == [*columns, "_source_row", UNPARSED]
+    assert values(frame) == [("1", "2", "3", "4")]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        pytest.param("", "has no header", id="empty"),
+        pytest.param("\n\n", "has no header", id="line ends only"),
+        pytest.param(
+            "date,state\n2025-01-01,CA\n", r"missing: \['locality'\]. It has: \['date', 'state'\]", id="missing"
+        ),
+        pytest.param(
+            "date,locality,state,date\n1,2,3,4\n", r"columns \['date'\] are there more than once", id="column twice"
+        ),
+        pytest.param("<!doctype html>\n<html></html>\n", r"missing: .*It has: \['<!doctype html>'\]", id="html"),
+        pytest.param(HEADER.encode("utf-16"), "required columns are missing", id="utf-16"),
+        pytest.param(bytes(range(256)) * 9, "required columns are missing", id="binary"),
+        pytest.param(HEADER.replace("\n", "\r") + "1,2,3,4\r", "bare carriage return", id="classic mac"),
+        pytest.param(f"date,locality,state,{LARGE}\n", "header cannot be read", id="10 MB in the header"),
+        pytest.param(
+            HEADER + GOOD + '2025-01-03,"C,CA,z\n' + GOOD * 3 + '2025-01-04,D,CA,"q, z"\n',
+            r"record 2 opens a quote that is never closed: '2025-01-03.* swallows 4 lines",
+            id="open quote, closed by another",
+        ),
+        pytest.param(
+            HEADER + '2025-01-03,C,CA,"z\n' + GOOD + '2025-01-04,D,CA,"q"\n' + GOOD,
+            "record 1 opens a quote that is never closed",
+            id="open quote, the number of fields is right",
+        ),
+        pytest.param(
+            HEADER + GOOD + '2025-01-03,C,CA,"z\n' + GOOD * 9, "record 2 opens a quote", id="open quote to the end"
+        ),
+    ],
+)
+def test_a_file_that_is_wrong_as_a_whole_is_refused(tmp_path: Path, content: str | bytes, why: str) -> None:
+    path = csv(tmp_path, content)
+    with pytest.raises(SourceRefusedError, match=f"(?s)events.csv.*{why}.*last good .* stays") as refused:
+        read_csv(path, required=["date", "locality", "state"])
+    assert len(str(refused.value)) < 2000
+    assert "mended" not in str(refused.value)
+
+
+def test_multi_line_texts_with_many_commas_are_not_taken_for_open_quotes(tmp_path: Path) -> None:
+    """Even beside an odd number of quotes, such as inches in a text."""
+    text = "a, b, c, d, e\nf"
+    frame = read_csv(csv(tmp_path, HEADER + f'2025-01-02,B,CA,"{text}"\n'))
+    assert values(frame) == [("2025-01-02", "B", "CA", text)]
+
+
+def test_a_header_alone_is_no_error_of_reading(tmp_path: Path) -> None:
+    """Whether a dataset may be empty is not the reader's to say."""
+    for content in (HEADER, HEADER.rstrip(), HEADER.replace("\n", "\r\n")):
+        assert read_csv(csv(tmp_path, content)).shape == (0, 6)
+
+
+def feature(**of: object) -> dict[str, object]:
+    """A GeoJSON feature."""
+    return {"type": "Feature", "properties": {}, "geometry": None} | of
+
+
+def geojson(folder: Path, content: object) -> Path:
+    """A GeoJSON file: text as it is, else a FeatureCollection of these features."""
+    path = folder / "areas.geojson"
+    document = content if isinstance(content, str) else json.dumps({"type": "FeatureCollection", "features": content})
+    path.write_text(document, encoding="utf-8")
+    return path
+
+
+def test_features_are_read_as_text(tmp_path: Path) -> None:
+    point = {"type": "Point", "coordinates": [1.5, 2]}
+    features = [
+        feature(id="01001", properties={"NAME": "Ñ\0", "AREA": 1.25, "NEW": [1]}, geometry=point),
+        feature(id=2, properties={"NAME": None, "_x": True}),
+        feature(properties=None),
+    ]
+    frame = read_geojson(geojson(tmp_path, features), required=["id", "NAME", "geometry"])
+    assert frame.rows(named=True) == [
+        {"_source_row": 1, "id": "01001", "NAME": "Ñ\u2400", "AREA": "1.25", "NEW": "[1]", "source_x": None,
+         "geometry": '{"type":"Point","coordinates":[1.5,2]}'},
+        {"_source_row": 2, "id": "2", "NAME": None, "AREA": None, "NEW": None, "source_x": "true", "geometry": None},
+        {"_source_row": 3, "id": None, "NAME": None, "AREA": None, "NEW": None, "source_x": None, "geometry": None},
+    ]  # fmt: skip
+
+
+def test_a_property_called_id_is_the_id(tmp_path: Path) -> None:
+    """As geopandas writes a table with such a column; the feature's own is its position."""
+    frame = read_geojson(geojson(tmp_path, [feature(id="0", properties={"id": 101})]), required=["id"])
+    assert frame.select("id", "feature_id").rows() == [("101", "0")]
+
+
+def test_half_a_surrogate_pair_is_no_text(tmp_path: Path) -> None:
+    path = geojson(tmp_path, '{"features": [{"id": "a\\ud800b", "properties": {}}]}')
+    assert read_geojson(path)["id"].to_list() == ["a?b"]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        pytest.param("", "not whole JSON", id="empty"),
+        pytest.param("<html></html>", "not whole JSON", id="html"),
+        pytest.param(
+            '{"type":"FeatureCollection","features":[{"id":"1","prop', r"not whole JSON \(line 1", id="truncated"
+        ),
+        pytest.param("[1, 2]", "not a GeoJSON FeatureCollection", id="other json"),
+        pytest.param('{"features": [1]}', "not a GeoJSON FeatureCollection", id="features that are none"),
+        pytest.param('{"features": [{"properties": [1]}]}', "not a GeoJSON FeatureCollection", id="properties"),
+        pytest.param("[" * 100_000, "nested too deeply", id="nested"),
+        pytest.param('{"features": []}', r"missing: \['NAME'\]. It has: \['id', 'geometry'\]", id="a property missing"),
+        pytest.param(
+            '{"features": [{"properties": {"geometry": 1}}]}', r"\['geometry'\] are there more than once", id="twice"
+        ),
+    ],
+)
+def test_what_is_no_feature_collection_is_refused(tmp_path: Path, content: str, why: str) -> None:
+    with pytest.raises(SourceRefusedError, match=f"areas.geojson.*{why}.*last good .* stays"):
+        read_geojson(geojson(tmp_path, content), required=["NAME"])
+
+
+def test_an_optional_file(tmp_path: Path) -> None:
+    """Unset it is a file without records; a path is asked for again only when its bytes are others."""
+    path = tmp_path / "before.csv"
+    unset = OptionalFile(lambda s: None, without=b"id\n", suffix=".txt")
+    found = unset.fetch(Workspace(tmp_path), None)
+    assert found is not None
+    assert found.path.read_bytes() == b"id\n"
+
+    named = OptionalFile(lambda s: str(path), without=b"id\n", suffix=".txt")
+    with pytest.raises(SourceRefusedError, match=re.escape(f"{path} cannot be read: No such file")):
+        named.fetch(Workspace(tmp_path), None)
+    path.write_bytes(b"id\n1\n")
+    found = named.fetch(Workspace(tmp_path), found.validators)
+    assert found is not None
+    assert found.path.read_bytes() == b"id\n1\n"
+    assert named.probe(found.validators) is None
+    assert named.fetch(Workspace(tmp_path), found.validators) is None
+    path.write_bytes(b"id\n2\n")
+    assert named.probe(found.validators) is not None
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(("date", "rows", "columns"), [("2025-03-05", 2669, 71), ("2025-04-04", 5169, 74)])
+def test_real_publications(shared_data: Path, tmp_path: Path, date: str, rows: int, columns: int) -> None:
+    content = gzip.decompress((shared_data / "protest_events" / date / "ccc.csv.gz").read_bytes())
+    frame = read_csv(csv(tmp_path, content))
+    assert frame.height == rows
+    assert frame.width == columns + 2
+    assert frame[UNPARSED].count() == 0
+
+
+def test_validators_of_another_kind_of_source_do_no_harm(tmp_path: Path) -> None:
+    unset = OptionalFile(lambda s: None, without=b"id\n", suffix=".txt")
+    assert unset.fetch(Workspace(tmp_path), Validators('"etag"', "Thu, 01 Jan 1970 00:00:00 GMT")) is not None

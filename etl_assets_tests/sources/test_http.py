@@ -1,0 +1,169 @@
+"""Fetching over HTTP: what a source may do wrong, and what is asked again, refused or left as it was."""
+
+from __future__ import annotations
+
+import email.utils
+import logging
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from etl_assets.local.sources import Fault, Faults, Response, serve
+from etl_assets.sources import SourceRefusedError, SourceUnavailableError, Validators
+from etl_assets.sources.http import download, probe, public
+
+FILE = "/events/all.csv"
+CONTENT = b"a,b\n" + b"1,2\n" * 10_000
+
+
+@pytest.fixture
+def faults() -> Faults:
+    """The source's misbehaviour."""
+    return Faults()
+
+
+@pytest.fixture
+def url(tmp_path: Path, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a file; its server answers within the shortest of timeouts."""
+    folder = tmp_path / "data" / "events" / "2025-03-05"
+    folder.mkdir(parents=True)
+    (folder / "all.csv").write_bytes(CONTENT)
+    monkeypatch.setenv("ETL_HTTP_TIMEOUT", "0.3")
+    monkeypatch.setenv("ETL_HTTP_RETRY_WAIT", "0")
+    with serve(tmp_path / "data", faults=faults) as base:
+        yield base + FILE
+
+
+def test_what_comes_with_a_file(url: str, tmp_path: Path) -> None:
+    fetched = download(url + "?key=secret", tmp_path / "got")
+    assert fetched is not None
+    assert fetched.path.read_bytes() == CONTENT
+    assert fetched.url == url
+    assert fetched.validators.etag == fetched.headers["ETag"]
+    assert fetched.validators.last_modified == "Wed, 05 Mar 2025 00:00:00 GMT"
+    assert fetched.headers["Content-Length"] == str(len(CONTENT))
+
+
+def test_a_known_version_is_not_fetched(url: str, tmp_path: Path, faults: Faults) -> None:
+    """By its ETag, else by its date; a probe does not download at all."""
+    fetched = download(url, tmp_path / "got")
+    assert fetched is not None
+    known = fetched.validators
+    for validators in (known, Validators(last_modified=known.last_modified)):
+        assert download(url, tmp_path / "again", validators) is None
+        assert probe(url, validators) is None
+    assert not (tmp_path / "again").exists()
+    assert probe(url, Validators('"older"')) == known.etag
+    assert faults.count(FILE, method="GET", status=200) == 1
+
+
+def test_a_server_that_ignores_conditions(url: str, faults: Faults) -> None:
+    """It says 200 with the ETag that is known, or has neither ETag nor date."""
+    faults.add(FILE, Fault(Response(200, b"", headers={"ETag": '"1"'})), Fault(Response(200, b"")))
+    assert probe(url, Validators('"1"')) is None
+    assert (probe(url, Validators('"1"')) or "").startswith("unversioned-")
+
+
+def _in_a_second() -> str:
+    return email.utils.format_datetime(datetime.now(UTC) + timedelta(seconds=1), usegmt=True)
+
+
+PASSING: dict[str, Callable[[], Fault]] = {
+    "500": lambda: Fault.status(500),
+    "503": lambda: Fault.status(503),
+    "429": lambda: Fault.status(429, headers={"Retry-After": "0"}),
+    "429 until a second from now": lambda: Fault.status(429, headers={"Retry-After": _in_a_second()}),
+    "429 until a time that is none": lambda: Fault.status(429, headers={"Retry-After": "soon"}),
+    "hangs": Fault.hang,
+    "reset half-way": Fault.reset,
+    "truncated": Fault.truncated,
+}
+
+
+@pytest.mark.parametrize("kind", PASSING)
+def test_a_passing_failure_is_asked_again(url: str, tmp_path: Path, faults: Faults, kind: str) -> None:
+    faults.add(FILE, PASSING[kind](), PASSING[kind]())
+    fetched = download(url, tmp_path / "got")
+    assert fetched is not None
+    assert fetched.path.read_bytes() == CONTENT
+    assert len(faults.log) == (1 if kind == "hangs" else 3)  # a request that is never answered is not in the log
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("500", "HTTP 500"),
+        ("429", "HTTP 429"),
+        ("hangs", "[Tt]imed? ?out"),
+        ("reset half-way", "reset"),
+        ("truncated", "IncompleteRead|bytes came"),
+    ],
+)
+def test_a_lasting_failure_ends_within_the_limit(
+    url: str, tmp_path: Path, faults: Faults, monkeypatch: pytest.MonkeyPatch, kind: str, why: str
+) -> None:
+    monkeypatch.setenv("ETL_HTTP_ATTEMPTS", "2")
+    faults.always(FILE, PASSING[kind]())
+    with pytest.raises(SourceUnavailableError, match=f"{url} could not be reached in 2 attempts .*({why}).*run again"):
+        download(url, tmp_path / "got")
+    assert len(faults.log) == (0 if kind == "hangs" else 2)
+
+
+@pytest.mark.parametrize(("header", "wait"), [("7", "7.0"), ("3600", "3600.0")])
+def test_retry_after_is_kept_to(
+    url: str,
+    tmp_path: Path,
+    faults: Faults,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    header: str,
+    wait: str,
+) -> None:
+    """What the source asks for, but for what would keep a run busy for an hour. No test sleeps for that."""
+    slept: list[float] = []
+    monkeypatch.setattr("etl_assets.sources.http.time.sleep", slept.append)
+    faults.add(FILE, Fault.status(429, headers={"Retry-After": header}))
+    with caplog.at_level(logging.WARNING):
+        assert download(url, tmp_path / "got") is not None
+    assert slept == [min(float(wait), 120.0)]
+    assert "HTTP 429" in caplog.text
+
+
+REFUSED = {
+    "404": (Fault.status(404), "HTTP 404 Not Found. Asking again will not help"),
+    "401": (Fault.status(401), "HTTP 401"),
+    "html": (Fault.html(), "HTML page instead of data"),
+    "html that calls itself csv": (
+        Fault.body(b"\n <!DOCTYPE html><p>Sorry"),
+        r"HTML page instead of data \(text/csv\)",
+    ),
+    "redirect to html": (Fault.redirect(), "HTML page instead of data"),
+    "empty": (Fault.empty(), "with nothing"),
+    "bom only": (Fault.body(b"\xef\xbb\xbf\r\n"), "with nothing"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_asking_again_does_not_mend_is_refused_at_once(
+    url: str, tmp_path: Path, faults: Faults, kind: str
+) -> None:
+    fault, why = REFUSED[kind]
+    faults.always(FILE, fault)
+    with pytest.raises(SourceRefusedError, match=f"{url} answered .*{why}.*last good file stays"):
+        download(url, tmp_path / "got")
+    assert faults.count(FILE) == 1
+
+
+def test_a_server_that_is_not_there(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ETL_HTTP_ATTEMPTS", "2")
+    gone = url.replace("127.0.0.1", "127.0.0.2")
+    with pytest.raises(SourceUnavailableError, match=r"could not be reached in 2 attempts .*refused"):
+        probe(gone, None)
+    with pytest.raises(SourceUnavailableError, match="could not be reached in 2 attempts"):
+        download(gone, tmp_path / "got")
+
+
+def test_an_address_is_shown_without_what_is_secret() -> None:
+    assert public("https://user:word@example.org:8443/a/b?key=1#c") == "https://example.org:8443/a/b"

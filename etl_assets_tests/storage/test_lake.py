@@ -1,0 +1,217 @@
+"""The Parquet lake in a local folder: objects, partitions, GeoParquet, and what others read in it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import resource
+from pathlib import Path
+
+import geopandas as gpd
+import polars as pl
+import pytest
+import shapely
+
+from etl_assets.storage.lake import Facts, Lake, LakeError
+from etl_assets.storage.landing import Landing, Manifest, sha256
+from etl_assets.storage.table import Column, Geometry, Partitioning, Table
+
+EVENTS = Table(
+    "refined",
+    "events",
+    (
+        Column("day", "date", nullable=False),
+        Column("title", "text"),
+        Column("sources", "text[]"),
+        Column("point", "geometry(Point,4326)", geometry=Geometry("Point", 4326)),
+    ),
+    partitioning=Partitioning("day", "day"),
+)
+AREAS = Table(
+    "refined",
+    "areas",
+    (Column("fips", "text"), Column("area", "geometry(Polygon,4326)", geometry=Geometry("Polygon", 4326))),
+)
+NUMBERS = Table("raw", "numbers", (Column("n", "bigint"), Column("name", "text"), Column("price", "numeric(8,2)")))
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(str(tmp_path / "a lake"))
+
+
+def facts(partition: str = "", rows: int = 1, content_hash: str = "c") -> Facts:
+    return Facts(partition, rows, content_hash, "made from", "run", "2025-01-01T00:00:00+00:00")
+
+
+def events(*days: str) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "day": [dt.date.fromisoformat(day) for day in days],
+            "title": [f"title of {day} 🌎" for day in days],
+            "sources": [["a", "b"] for _ in days],
+            "point": [shapely.to_wkb(shapely.Point(-90.5, 40.25)) for _ in days],
+        }
+    )
+
+
+def test_objects_are_put_listed_and_got(lake: Lake) -> None:
+    assert lake.list("") == {}
+    assert lake.put("a/one.txt", b"one")
+    assert lake.put("a/one.txt", b"two!")
+    assert lake.put("ab/three.txt", b"3")
+    assert lake.get("a/one.txt") == b"two!"
+    assert lake.list("a") == {"a/one.txt": 4}, "a prefix is a folder, not the beginning of a name"
+    assert lake.size("a/one.txt") == 4
+    assert lake.size("a/none") is None
+    assert lake.get("a/none") is None
+
+
+def test_create_writes_only_where_nothing_is(lake: Lake) -> None:
+    assert lake.put("ids/1", b"first", create=True)
+    assert not lake.put("ids/1", b"second", create=True)
+    assert lake.get("ids/1") == b"first"
+
+
+@pytest.mark.parametrize("spelling", ["{}", "file://{}"])
+def test_a_folder_is_the_same_lake_in_every_spelling(tmp_path: Path, spelling: str) -> None:
+    Lake(spelling.format(tmp_path / "lake")).put("x", b"1")
+    assert Lake(str(tmp_path / "lake")).get("x") == b"1"
+
+
+def test_a_partition_comes_back_as_it_was_written(lake: Lake) -> None:
+    frame = events("2025-01-15", "2025-01-15")
+    size = lake.write(EVENTS, frame, facts("2025-01-15", 2, "abc"))
+    assert lake.list("") == {"refined/events/2025-01-15.parquet": size}
+    found = lake.read(EVENTS)
+    assert found.frame.equals(frame)
+    assert found.versions == {"2025-01-15": "abc"}
+    assert lake.facts(EVENTS, ["2025-01-15", "2025-01-16"]) == {"2025-01-15": facts("2025-01-15", 2, "abc")}
+
+
+def test_a_table_without_partitions_is_one_object(lake: Lake) -> None:
+    frame = pl.DataFrame({"n": [1], "name": ["a"], "price": ["12.50"]}).with_columns(
+        pl.col("price").cast(pl.Decimal(8, 2))
+    )
+    lake.write(NUMBERS, frame, facts())
+    assert lake.partitions(NUMBERS).keys() == {""}
+    assert lake.read(NUMBERS).frame.equals(frame)
+
+
+def test_only_the_partitions_and_columns_asked_for_are_read(lake: Lake) -> None:
+    for day in ("2025-01-15", "2025-01-16", "2025-01-17"):
+        lake.write(EVENTS, events(day), facts(day))
+    found = lake.read(EVENTS, ["2025-01-17", "2025-01-16", "1999-01-01"], ["title", "day"])
+    assert found.frame.columns == ["title", "day"]
+    assert found.frame["day"].to_list() == [dt.date(2025, 1, 17), dt.date(2025, 1, 16)]
+    assert found.versions.keys() == {"2025-01-16", "2025-01-17"}
+    assert lake.read(EVENTS, ["2025-01-17"], ["point"]).frame.schema == {"point": pl.Binary}
+
+
+def test_nothing_to_read_is_an_empty_frame_of_the_tables_shape(lake: Lake) -> None:
+    found = lake.read(EVENTS, columns=["sources", "day"])
+    assert found.frame.schema == {"sources": pl.List(pl.String), "day": pl.Date}
+    assert found.versions == {}
+
+
+def test_a_column_that_a_partition_lacks_is_null_there(lake: Lake) -> None:
+    old, new = pl.DataFrame({"n": [1, 2]}), pl.DataFrame({"n": [3], "name": ["c"]})
+    cut = Table("raw", "numbers", NUMBERS.columns, partitioning=Partitioning("name"))
+    lake.write(cut, old, facts("old"))
+    assert lake.read(cut, columns=["name"]).frame["name"].to_list() == [None, None], "not even one partition has it"
+    lake.write(cut, new, facts("new"))
+    assert lake.read(cut, ["old", "new"]).frame["name"].to_list() == [None, None, "c"]
+    assert lake.read(cut, ["old", "new"], ["name"]).frame["name"].to_list() == [None, None, "c"]
+
+
+def test_points_are_geoparquet_that_geopandas_reads(lake: Lake, tmp_path: Path) -> None:
+    lake.write(EVENTS, events("2025-01-15"), facts("2025-01-15"))
+    read = gpd.read_parquet(tmp_path / "a lake" / "refined/events/2025-01-15.parquet")
+    assert read.crs.to_epsg() == 4326
+    assert read.geometry.iloc[0] == shapely.Point(-90.5, 40.25)
+    assert "bbox" not in read.columns
+
+
+def test_areas_are_geoparquet_with_a_box_that_only_others_see(lake: Lake, tmp_path: Path) -> None:
+    square = shapely.box(-90, 40, -89, 41)
+    frame = pl.DataFrame({"fips": ["17001"], "area": [shapely.to_wkb(square)]})
+    lake.write(AREAS, frame, facts())
+    path = tmp_path / "a lake" / "refined/areas/all.parquet"
+    assert gpd.read_parquet(path, bbox=(0, 0, 1, 1)).empty
+    assert gpd.read_parquet(path).geometry.iloc[0].equals(square)
+    assert lake.read(AREAS).frame.equals(frame)
+
+
+def test_a_geometry_may_be_missing_and_a_partition_empty(lake: Lake) -> None:
+    frame = events("2025-01-15").with_columns(point=pl.lit(None, pl.Binary))
+    lake.write(EVENTS, frame, facts("2025-01-15"))
+    lake.write(EVENTS, frame.clear(), facts("2025-01-16", 0))
+    assert lake.read(EVENTS).frame.equals(frame)
+    assert lake.facts(EVENTS, ["2025-01-16"])["2025-01-16"].rows == 0
+
+
+def test_a_damaged_object_counts_as_absent_and_is_named_when_it_is_read(lake: Lake) -> None:
+    lake.put("refined/events/2025-01-15.parquet", b"half a file")
+    lake.put("refined/events/2025-01-16.parquet", b"")
+    assert lake.facts(EVENTS, ["2025-01-15", "2025-01-16"]) == {}
+    with pytest.raises(LakeError, match=r"2025-01-15\.parquet is damaged"):
+        lake.read(EVENTS, ["2025-01-15"])
+
+
+def test_a_strangers_parquet_is_refused(lake: Lake, tmp_path: Path) -> None:
+    lake.put("raw/numbers/x", b"")
+    pl.DataFrame({"n": [1]}).write_parquet(tmp_path / "a lake/raw/numbers/all.parquet")
+    with pytest.raises(LakeError, match="was not written by this project"):
+        lake.read(NUMBERS)
+
+
+def test_a_failed_write_leaves_what_was_there(lake: Lake, tmp_path: Path) -> None:
+    lake.put("raw/numbers/all.parquet", b"before")
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, most))
+    try:
+        with pytest.raises(LakeError, match=r"Cannot write .*all\.parquet: .*see that the lake has space") as caught:
+            lake.put("raw/numbers/all.parquet", os.urandom(100_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    assert "Debug" not in str(caught.value), "what the store says of its own insides is no help"
+    assert lake.get("raw/numbers/all.parquet") == b"before"
+    assert [path.name for path in (tmp_path / "a lake").rglob("*") if path.is_file()] == ["all.parquet"]
+
+
+def landed(tmp_path: Path, content: bytes) -> tuple[Path, Manifest]:
+    path = tmp_path / "file.csv"
+    path.write_bytes(content)
+    return path, Manifest(sha256(path), len(content), ".csv", "http://source/file.csv", "now", "then", '"tag"', None)
+
+
+def test_the_same_bytes_land_once(lake: Lake, tmp_path: Path) -> None:
+    store = Landing(lake, "events")
+    assert store.current() is None
+    path, manifest = landed(tmp_path, b"a,b\n")
+    store.land(path, manifest)
+    first = lake.list("")
+    store.land(path, manifest)
+    assert lake.list("") == first
+    with store.open(manifest) as opened:
+        assert opened.read_bytes() == b"a,b\n"
+
+
+def test_a_landing_killed_half_way_leaves_the_last_good_file_current(lake: Lake, tmp_path: Path) -> None:
+    store = Landing(lake, "events")
+    good = landed(tmp_path, b"good\n")[1]
+    store.land(tmp_path / "file.csv", good)
+    path, new = landed(tmp_path, b"new\n")
+    lake.put(f"landing/events/{new.sha256}.csv", b"new\n")  # and here it was killed
+    assert store.current() == good
+    store.land(path, new)
+    assert store.current() == new
+
+
+def test_landed_bytes_that_changed_are_refused(lake: Lake, tmp_path: Path) -> None:
+    store = Landing(lake, "events")
+    path, manifest = landed(tmp_path, b"good\n")
+    store.land(path, manifest)
+    lake.put(f"landing/events/{manifest.sha256}.csv", b"bad!\n")
+    with pytest.raises(LakeError, match="is missing or not the file that was landed"), store.open(manifest):
+        pass

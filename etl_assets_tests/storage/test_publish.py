@@ -1,0 +1,293 @@
+"""Publishing to lake and warehouse together: nothing twice, nothing half, and one publisher a table."""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import psycopg
+import pytest
+import shapely
+
+from etl_assets.storage.frames import polars_type
+from etl_assets.storage.identities import Identities
+from etl_assets.storage.lake import Facts, Lake
+from etl_assets.storage.publish import Publisher
+from etl_assets.storage.table import Column, Geometry, Part, Partitioning, Publication, Published, Table
+from etl_assets.storage.warehouse import TypeChangedError, Warehouse
+from etl_assets_tests.held import held_at_commit, held_at_table
+
+EVENTS = Table(
+    "refined",
+    "events",
+    (
+        Column("id", "bigint", nullable=False),
+        Column("day", "date", nullable=False),
+        Column("title", "text"),
+        Column("sources", "text[]"),
+        Column("cost", "numeric(8,2)"),
+        Column("point", "geometry(Point,4326)", geometry=Geometry("Point", 4326)),
+    ),
+    primary_key=("id",),
+    partitioning=Partitioning("day", "day"),
+)
+KEPT_OUT = Table(
+    "quarantine",
+    "events",
+    (Column("row_id", "text", nullable=False), Column("_partition", "text", nullable=False)),
+    primary_key=("row_id", "_partition"),
+    partitioning=Partitioning("_partition"),
+    sparse=True,
+)
+A, B = "2025-01-15", "2025-01-16"
+
+
+TYPES = {c.name: polars_type(c.sql) for c in EVENTS.columns}
+
+
+@pytest.fixture
+def publisher(warehouse_url: str, tmp_path: Path) -> Publisher:
+    return Publisher(Lake(str(tmp_path / "lake")), Warehouse(warehouse_url))
+
+
+def part(day: str, *titles: str, first: int = 1, made_from: str = "input") -> Part:
+    rows = len(titles)
+    frame = pl.DataFrame(
+        {
+            "id": range(first, first + rows),
+            "day": [dt.date.fromisoformat(day)] * rows,
+            "title": titles,
+            "sources": [["a.org", "b.org"]] * rows,
+            "cost": ["12.50"] * rows,
+            "point": [shapely.to_wkb(shapely.Point(-90, 40))] * rows,
+        },
+        schema={**TYPES, "cost": pl.String},
+    ).cast({"cost": pl.Decimal(8, 2)})
+    return Part(day, frame, made_from)
+
+
+def kept_out(day: str, *ids: str) -> Part:
+    frame = pl.DataFrame(
+        {"row_id": ids, "_partition": [day] * len(ids)}, schema={"row_id": pl.String, "_partition": pl.String}
+    )
+    return Part(day, frame, "input")
+
+
+def publish(publisher: Publisher, *parts: Part, table: Table = EVENTS, run: str = "run") -> Sequence[Published]:
+    return publisher.publish([Publication(table, parts)], run)[table.full_name]
+
+
+def titles(publisher: Publisher) -> list[tuple[str, str, str]]:
+    with publisher.warehouse.connect() as connection:
+        return connection.execute("SELECT day::text, title, _run_id FROM refined.events ORDER BY id").fetchall()
+
+
+def agree(publisher: Publisher, table: Table = EVENTS) -> bool:
+    """Whether lake and warehouse say the same of every partition, but for what it was made from."""
+    told = publisher.warehouse.facts(table.full_name)
+    held = publisher.lake.facts(table, publisher.lake.partitions(table))
+
+    def same(facts: dict[str, Facts]) -> dict[str, tuple[int, str]]:
+        return {key: (f.rows, f.content_hash) for key, f in facts.items()}
+
+    return same(told) == same(held)
+
+
+def test_what_is_published_is_in_both_with_its_provenance(publisher: Publisher) -> None:
+    done = publish(publisher, part(A, "one", "two"), part(B))
+    assert [(p.key, p.rows, p.changed) for p in done] == [(A, 2, True), (B, 0, True)]
+    assert titles(publisher) == [(A, "one", "run"), (A, "two", "run")]
+    in_lake = publisher.lake.read(EVENTS)
+    assert in_lake.frame["title"].to_list() == ["one", "two"]
+    assert in_lake.frame["_source_sha256"].to_list() == ["input", "input"]
+    assert in_lake.versions == {p.key: p.content_hash for p in done}
+    assert agree(publisher)
+
+
+def test_identical_content_is_written_to_neither(publisher: Publisher, tmp_path: Path) -> None:
+    publish(publisher, part(A, "one"), part(B, "two", first=2), run="first")
+    objects = {path: path.stat().st_mtime_ns for path in (tmp_path / "lake").rglob("*")}
+    done = publish(publisher, part(A, "one"), part(B, "2", first=2), run="second")
+    assert [(p.key, p.changed) for p in done] == [(A, False), (B, True)]
+    assert titles(publisher) == [(A, "one", "first"), (B, "2", "second")]
+    written = [path.name for path, time in objects.items() if path.stat().st_mtime_ns != time and path.is_file()]
+    assert written == [f"{B}.parquet"]
+
+
+def test_identical_content_of_other_inputs_renews_the_bookkeeping(publisher: Publisher) -> None:
+    publish(publisher, part(A, "one"), run="first")
+    publish(publisher, part(A, "one", made_from="another input"), run="second")
+    assert publisher.warehouse.facts("refined.events")[A].made_from == "another input"
+    assert titles(publisher) == [(A, "one", "first")]
+
+
+def test_tables_are_published_together_or_not_at_all(publisher: Publisher) -> None:
+    publish(publisher, part(A, "before"))
+    twice = kept_out(A, "same", "same")
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        publisher.publish([Publication(EVENTS, [part(A, "after")]), Publication(KEPT_OUT, [twice])], "second")
+    assert titles(publisher) == [(A, "before", "run")]
+    assert not agree(publisher), "the lake had the new content already"
+    publish(publisher, part(A, "after"), run="third")
+    assert titles(publisher) == [(A, "after", "third")]
+    assert agree(publisher)
+
+
+def test_a_lake_that_has_another_content_is_repaired(publisher: Publisher) -> None:
+    publish(publisher, part(A, "good"))
+    path = publisher.lake.path(EVENTS, A)
+    good = publisher.lake.read(EVENTS, [A]).frame
+    for damage in (b"", b"half a file", None):
+        if damage is None:  # another content, as a run leaves it that was killed before the warehouse had it
+            publisher.lake.write(EVENTS, good.with_columns(title=pl.lit("other")), Facts(A, 1, "other", "x", "x", "x"))
+        else:
+            publisher.lake.put(path, damage)
+        assert publish(publisher, part(A, "good"), run="repair")[0].changed
+        assert publisher.lake.read(EVENTS, [A]).frame["title"].to_list() == ["good"]
+        assert agree(publisher)
+
+
+def test_a_changed_type_leaves_the_lake_as_it_was(publisher: Publisher) -> None:
+    publish(publisher, part(A, "one"))
+    before = publisher.lake.get(publisher.lake.path(EVENTS, A))
+    columns = [replace(c, sql="integer") if c.name == "id" else c for c in EVENTS.columns]
+    changed = replace(EVENTS, columns=tuple(columns))
+    narrow = replace(part(A, "one"), frame=part(A, "one").frame.with_columns(pl.col("id").cast(pl.Int32)))
+    with pytest.raises(TypeChangedError, match="id is bigint in the table, integer in the contract"):
+        publish(publisher, narrow, table=changed)
+    assert publisher.lake.get(publisher.lake.path(EVENTS, A)) == before
+    with publisher.warehouse.connect() as connection:
+        connection.execute("DROP TABLE refined.events")  # as the error says
+    assert publish(publisher, narrow, table=changed)[0].changed
+    assert agree(publisher)
+
+
+def test_a_sparse_table_keeps_only_partitions_that_have_or_had_rows(publisher: Publisher) -> None:
+    publish(publisher, kept_out(A), kept_out(B, "x"), table=KEPT_OUT)
+    assert publisher.lake.partitions(KEPT_OUT).keys() == {B}
+    assert publisher.warehouse.facts("quarantine.events").keys() == {B}
+    publish(publisher, kept_out(A), kept_out(B), table=KEPT_OUT)
+    assert {key: f.rows for key, f in publisher.warehouse.facts("quarantine.events").items()} == {B: 0}
+    assert agree(publisher, KEPT_OUT)
+
+
+def test_a_sparse_table_is_there_even_if_nothing_was_ever_in_it(publisher: Publisher) -> None:
+    publish(publisher, kept_out(A), table=KEPT_OUT)
+    with publisher.warehouse.connect() as connection:
+        assert connection.execute("SELECT count(*) FROM quarantine.events").fetchone() == (0,)
+
+
+def test_rows_that_a_killed_run_left_in_the_lake_alone_go_from_a_sparse_table(publisher: Publisher) -> None:
+    publish(publisher, kept_out(B, "x"), table=KEPT_OUT)
+    left = publisher.lake.read(KEPT_OUT, [B]).frame.with_columns(_partition=pl.lit(A))
+    publisher.lake.write(KEPT_OUT, left, Facts(A, 1, "left", "x", "x", "x"))
+    publish(publisher, kept_out(A), table=KEPT_OUT)
+    assert publisher.lake.read(KEPT_OUT, [A]).frame.is_empty()
+    assert agree(publisher, KEPT_OUT)
+
+
+def test_of_two_publishers_of_a_partition_the_second_waits_for_the_first(publisher: Publisher) -> None:
+    """Without, the lake would keep what the one wrote, and the warehouse what the other did."""
+    publish(publisher, part(A, "before"))
+    with ThreadPoolExecutor(2) as pool:
+        with held_at_commit(publisher.warehouse.url, "NEW.run_id = 'first'") as wait:
+            first = pool.submit(publish, publisher, part(A, "first"), run="first")
+            wait()
+            second = pool.submit(publish, publisher, part(A, "second"), run="second")
+            wait(2)
+            assert publisher.lake.read(EVENTS, [A]).frame["title"].to_list() == ["first"]
+            assert titles(publisher) == [(A, "before", "run")]
+        assert first.result()[0].changed
+        assert second.result()[0].changed
+    assert titles(publisher) == [(A, "second", "second")]
+    assert publisher.lake.read(EVENTS, [A]).frame["title"].to_list() == ["second"]
+    assert agree(publisher)
+
+
+def test_two_publishers_of_the_same_content_write_it_once(publisher: Publisher) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        with held_at_table(publisher.warehouse.url, "refined.events") as wait:
+            both = [pool.submit(publish, publisher, part(A, "one"), run=run) for run in ("first", "second")]
+            wait(2)
+        assert sorted(one.result()[0].changed for one in both) == [False, True]
+    assert len(titles(publisher)) == 1
+    assert agree(publisher)
+
+
+def test_publishers_of_many_tables_do_not_wait_for_each_other_for_ever(publisher: Publisher) -> None:
+    tables = [Publication(EVENTS, [part(A, "one")]), Publication(KEPT_OUT, [kept_out(A, "x")])]
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(publisher.publish, tables[:: 1 if n % 2 else -1], f"run {n}") for n in range(10)]
+        for run in runs:
+            run.result()
+    assert agree(publisher)
+    assert agree(publisher, KEPT_OUT)
+
+
+def test_a_table_is_restored_from_the_lake_row_for_row(publisher: Publisher) -> None:
+    publisher.publish([Publication(EVENTS, [part(A, "one", "two"), part(B)], whole="inputs")], "first")
+    again = [part(A, "one", "two", made_from="other inputs, same content"), part(B, "three", first=3)]
+    publisher.publish([Publication(EVENTS, again, whole="other inputs")], "second")
+    rows, facts = "SELECT * FROM refined.events ORDER BY id", "SELECT * FROM etl.publications ORDER BY 1, 2"
+    with publisher.warehouse.connect() as connection:
+        before = [connection.execute(query).fetchall() for query in (rows, facts)]
+        connection.execute(
+            "INSERT INTO refined.events (id, day, _source_sha256, _run_id, _loaded_at)"
+            " VALUES (99, '2025-01-15', '', '', now())"
+        )
+    assert publisher.restore(EVENTS) == (2, 3)
+    with publisher.warehouse.connect() as connection:
+        assert [connection.execute(query).fetchall() for query in (rows, facts)] == before
+    objects = publisher.lake.list("")
+    assert not any(done.changed for done in publish(publisher, *again))
+    assert publisher.lake.list("") == objects
+
+
+# -- surrogate ids -------------------------------------------------------------------------------------------------
+
+
+def ids(lake: Lake, keys: Sequence[int], floor: int = 0) -> list[int]:
+    return Identities(lake, "events").allocate(pl.Series(keys, dtype=pl.Int64), floor).to_list()
+
+
+def test_an_id_is_given_once(publisher: Publisher) -> None:
+    assert ids(publisher.lake, [50, 40, 50]) == [1, 2, 1]
+    assert ids(publisher.lake, [40, 30, 50]) == [2, 3, 1]
+    objects = publisher.lake.list("")
+    assert ids(publisher.lake, [30, 40]) == [3, 2]
+    assert ids(publisher.lake, []) == []
+    assert publisher.lake.list("") == objects, "nothing new, nothing written"
+
+
+def test_new_ids_follow_those_in_use_before(publisher: Publisher) -> None:
+    assert ids(publisher.lake, [1, 2], floor=1000) == [1001, 1002]
+    assert ids(publisher.lake, [1, 3], floor=1000) == [1001, 1003]
+    assert ids(publisher.lake, [4], floor=5000) == [5001]
+
+
+def test_a_key_may_be_any_64_bits(publisher: Publisher) -> None:
+    keys = pl.Series([2**64 - 1, 2**63, 0], dtype=pl.UInt64)
+    given = Identities(publisher.lake, "events")
+    assert given.allocate(keys).to_list() == [1, 2, 3]
+    assert given.allocate(keys.reverse()).to_list() == [3, 2, 1]
+
+
+def test_many_that_allocate_at_once_agree(publisher: Publisher) -> None:
+    start = threading.Barrier(4)
+
+    def allocate(number: int) -> list[int]:
+        start.wait()
+        return [ids(publisher.lake, [key, key + number * 100])[0] for key in range(5)]
+
+    with ThreadPoolExecutor(4) as pool:
+        given = list(pool.map(allocate, range(1, 5)))
+    assert given == [given[0]] * 4, "a key has one id, whoever asked first"
+    known = Identities(publisher.lake, "events").known()
+    assert known["id"].is_unique().all()
+    assert known["key"].is_unique().all()
+    assert sorted(known["id"]) == list(range(1, 26))

@@ -1,0 +1,130 @@
+"""The lake on S3, over real HTTP: the same as a folder, object by object and table by table."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import boto3
+import pytest
+import requests
+from moto.server import ThreadedMotoServer
+
+from etl_assets.local.rebuild import rebuild_warehouse
+from etl_assets.storage.lake import Lake, LakeError
+from etl_assets_tests.contents import bookkeeping, differences, in_lake, lake_agrees_with_warehouse, rows
+from etl_assets_tests.house import House
+
+BUCKET = "lake-bucket"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """An S3 server with a bucket."""
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line for each request
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    url = f"http://{host}:{port}"
+    client = boto3.client(
+        "s3", endpoint_url=url, region_name="eu-west-1", aws_access_key_id="key", aws_secret_access_key="secret"
+    )
+    client.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    yield url
+    moto.stop()
+
+
+@pytest.fixture
+def s3(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Endpoint and credentials in the environment, as AWS tools take them; gives the address of a lake."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    return f"s3://{BUCKET}"
+
+
+def test_objects_are_put_listed_and_got(s3: str) -> None:
+    lake = Lake(f"{s3}/objects and more")
+    assert lake.put("a/one.txt", b"one")
+    assert lake.put("a/one.txt", b"two!")
+    assert lake.put("ab/three.txt", b"3")
+    assert lake.get("a/one.txt") == b"two!"
+    assert lake.list("a") == {"a/one.txt": 4}
+    assert (lake.size("a/one.txt"), lake.size("a/none"), lake.get("a/none")) == (4, None, None)
+
+
+@pytest.mark.parametrize("size", [10, 12 << 20])  # the larger ones go in several parts
+def test_create_writes_only_where_nothing_is(s3: str, size: int) -> None:
+    lake = Lake(f"{s3}/created")
+    assert lake.put(f"{size}", b"1" * size, create=True)
+    assert not lake.put(f"{size}", b"2" * size, create=True)
+    assert lake.get(f"{size}") == b"1" * size
+
+
+def test_a_bucket_that_is_not_there_is_named(s3: str) -> None:
+    lake = Lake("s3://no-such-bucket/lake")
+    for ask in (lambda: lake.put("x", b""), lambda: lake.get("x"), lambda: lake.list("x")):
+        with pytest.raises(LakeError, match=r"s3://no-such-bucket/lake/x: .* NoSuchBucket: The specified"):
+            ask()
+
+
+def test_credentials_that_are_refused_are_said_so_and_not_told(
+    s3: str, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret-of-nobody")
+    check_credentials(server, after=0)
+    try:
+        for ask in (lambda: Lake(s3).put("x", b""), lambda: Lake(s3).get("x"), lambda: Lake(s3).list("x")):
+            with pytest.raises(LakeError, match="InvalidAccessKeyId") as caught:
+                ask()
+            assert "s3cret" not in str(caught.value)
+    finally:
+        check_credentials(server, after=1_000_000_000)
+
+
+def check_credentials(server: str, after: int) -> None:
+    """Let the server check the credentials of all but the next so many requests."""
+    requests.post(f"{server}/moto-api/reset-auth", data=str(after), timeout=10).raise_for_status()
+
+
+def test_a_server_that_does_not_answer_is_said_so(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(LakeError, match=r"Cannot write s3://lake-bucket/x: .*127\.0\.0\.1:9"):
+        Lake(s3).put("x", b"")
+
+
+def test_the_whole_pipeline_is_the_same_as_with_a_folder(
+    house: House, s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = House(house.home, house.data, house.warehouse_url, house.as_of, house.faults, house.instance)
+    assert local.run(), local.failures()
+    folder = local.lake
+    first = rows(local), bookkeeping(local), in_lake(folder)
+    local.publish("2025-04-04")
+    assert local.run(), local.failures()
+    second = rows(local), bookkeeping(local), in_lake(folder)
+
+    # The warehouse is emptied by the rebuild from a lake that has nothing; the sources are as they were at first.
+    monkeypatch.setenv("ETL_LAKE_URL", f"{s3}/a prefix")
+    assert rebuild_warehouse() == 0
+    house.publish("2025-03-05")
+    assert house.run(), house.failures()
+    assert house.lake.url.startswith("s3://")
+    assert differences(first[0], rows(house)) == []
+    assert (bookkeeping(house), in_lake(house.lake)) == first[1:]
+    objects = house.objects()
+    assert house.run(), house.failures()
+    assert (house.made(), house.objects()) == ({}, objects)
+
+    house.publish("2025-04-04")
+    assert house.run(), house.failures()
+    assert differences(second[0], rows(house)) == []
+    assert (bookkeeping(house), in_lake(house.lake)) == second[1:]
+    assert lake_agrees_with_warehouse(house, house.lake)
+
+    assert rebuild_warehouse() == 0
+    assert differences(second[0], rows(house)) == []
+    assert house.run(), house.failures()
+    assert house.made() == {}

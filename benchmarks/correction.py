@@ -56,6 +56,6 @@ def run(ground: Ground, sizes: Sequence[int], *, quick: bool) -> Report:
             return run
 
         report.runs = interleave({FULL: full, CORRECTION: correction}, ground.rounds, ground.console)
-    share = report.seconds(CORRECTION) / report.seconds(FULL)
+    share = report.over(CORRECTION, FULL)
     report.ratios.append(Ratio(f"cost of the {CORRECTION} over the cost of the {FULL}", share, at_most=0.2))
     return report

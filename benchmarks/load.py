@@ -59,7 +59,7 @@ def run(ground: Ground, sizes: Sequence[int], *, quick: bool) -> Report:
         report.runs = interleave(cases, ground.rounds, ground.console)
     for case, wanted in ((REPLACE, 0.9), (COPY, 0.9), (ADBC, None), (GEOPANDAS, None), (OGR, None)):
         if case in report.runs:
-            share = report.seconds(SERVER) / report.seconds(case)
+            share = report.over(SERVER, case)
             report.ratios.append(Ratio(f"speed of {case} as a share of {SERVER}", share, at_least=wanted))
     report.notes.append(
         "The warehouse takes an empty table's indexes away and builds them when it is full: so it may be faster "

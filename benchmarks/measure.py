@@ -1,4 +1,4 @@
-"""How things are measured: interleaved runs, medians of them, and ratios between the medians.
+"""How things are measured: interleaved runs, medians of them, and medians of the ratios within each round.
 
 Here: timing, and what a report looks like as a table and as JSON. Not here: what is measured.
 """
@@ -31,7 +31,7 @@ Case = Callable[[], Run]
 
 @dataclass(frozen=True)
 class Ratio:
-    """A ratio between two medians, and what is wanted of it."""
+    """A ratio that was found, and what is wanted of it."""
 
     name: str
     value: float
@@ -71,6 +71,11 @@ class Report:
         """The median peak memory of a case, where it was measured."""
         measured = [run.megabytes for run in self.runs[case] if run.megabytes is not None]
         return statistics.median(measured) if measured else None
+
+    def over(self, case: str, other: str) -> float:
+        """The time of a case over that of another: the median of the rounds, each of which had the same noise."""
+        rounds = zip(self.runs[case], self.runs[other], strict=True)
+        return statistics.median(one.seconds / two.seconds for one, two in rounds)
 
     def parts(self, case: str) -> dict[str, float]:
         """The median time of each part of a case."""

@@ -80,7 +80,7 @@ def _measure(ground: Ground, report: Report, rows: int, days: int) -> None:
         report.runs |= interleave(cases, ground.rounds, ground.console)
     shutil.rmtree(lake.parent)
     if script in cases:
-        faster = report.seconds(script) / report.seconds(project)
+        faster = report.over(script, project)
         memory = (report.megabytes(project) or 0) / (report.megabytes(script) or 1)
         report.ratios.append(Ratio(f"the project is so many times faster, {rows:,} rows", faster, at_least=5))
         report.ratios.append(Ratio(f"peak memory over the script's, {rows:,} rows", memory, at_most=0.5))

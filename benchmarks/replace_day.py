@@ -44,8 +44,7 @@ def run(ground: Ground, sizes: Sequence[int], *, quick: bool) -> Report:
             connection.execute("CHECKPOINT")  # nobody pays for the dirty pages of the filling
         report.runs = interleave(cases, ground.rounds * _TIMES, ground.console)
     first, last = cases
-    cost = report.seconds(last) / report.seconds(first)
-    report.ratios.append(Ratio(f"cost at {last} over the cost at {first}", cost, at_most=1.2))
+    report.ratios.append(Ratio(f"cost at {last} over the cost at {first}", report.over(last, first), at_most=1.2))
     return report
 
 

@@ -55,7 +55,7 @@ def _held(url: str, table: str, when: str, kind: str = "TRIGGER") -> Iterator[Wa
 
 
 def _run(connection: psycopg.Connection, statement: str) -> None:
-    connection.execute(statement)  # type: ignore[call-overload]
+    connection.execute(statement)
 
 
 def _until_waiting(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ class House:
     faults: Faults
     instance: dg.DagsterInstance
     definitions: dg.Definitions = defs
+    #: What `run` makes, with what it is made from; none means everything.
+    datasets: Sequence[str] = ("protest_events",)
     printed: str = ""
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
@@ -46,7 +49,7 @@ class House:
     def run(self) -> bool:
         """What `./dev run` does; gives whether everything is up to date. `outcomes` has what was made."""
         text = io.StringIO()
-        driver = Driver(self.definitions, self.instance, Console(file=text, width=200))
+        driver = Driver(self.definitions, self.instance, Console(file=text, width=200), self.datasets)
         done = driver.run()
         driver.note_changes()
         driver.report()

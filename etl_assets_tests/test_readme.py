@@ -34,7 +34,7 @@ def example() -> Iterator[types.ModuleType]:
 
 def test_the_dataset_of_the_readme_works(house: House, example: types.ModuleType) -> None:
     house.write("libraries", "2025-01-01", "libraries.csv", LIBRARIES)
-    house.definitions = definitions([example])
+    house.definitions, house.datasets = definitions([example]), ()
     assert house.run(), house.failures()
     assert house.frame("presentation.libraries_by_state").rows() == [("CA", 2, 120), ("NY", 1, 7)]
     assert house.sql("SELECT reason FROM quarantine.libraries") == [

@@ -8,6 +8,7 @@ from itertools import takewhile
 
 import dagster as dg
 
+from etl_assets.settings import NotConfiguredError
 from etl_assets.sources import SourceError, SourceRefusedError, Validators
 from etl_assets.stages.dataset import SPECS, Spec
 from etl_assets.storage.configured import landing_store
@@ -57,7 +58,7 @@ def _source_sensor(spec: Spec) -> dg.SensorDefinition:
         known = landing_store(table).current() if is_known else None
         try:
             version = source.probe(Validators(known.etag, known.last_modified) if known else None)
-        except SourceError as error:
+        except (SourceError, NotConfiguredError) as error:
             return dg.SkipReason(f"{spec.dataset.title}: the source cannot be asked. {error}")
         if version is None:
             published = known.published_at if known else "-"

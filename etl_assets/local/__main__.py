@@ -36,6 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     parsers = {name: commands.add_parser(name, help=text) for name, text in COMMANDS.items()}
     parsers["ui"].add_argument("--port", type=int, default=urlsplit(settings().dagster_ui_url).port or 3000)
+    parsers["run"].add_argument("datasets", nargs="*", help="only these, and what they are made from (default: all)")
     parsers["publish"].add_argument("date")
     # What follows `sql` is psql's, and argparse would take its options for ours.
     own, others = (arguments[:1], arguments[1:]) if arguments[:1] == ["sql"] else (arguments, [])
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
         case "run":
             from etl_assets.local.run import run
 
-            return run()
+            return run(given.datasets)
         case "ui":
             return _ui(given.port)
         case "sql":

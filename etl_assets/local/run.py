@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -24,7 +24,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from etl_assets.quality.quarantine import quarantine_table
-from etl_assets.settings import home, settings
+from etl_assets.settings import NotConfiguredError, home, settings
 from etl_assets.sources import SourceError, Validators
 from etl_assets.stages.dataset import Spec
 from etl_assets.stages.staleness import State, in_order
@@ -51,6 +51,8 @@ class Driver:
     definitions: dg.Definitions
     instance: dg.DagsterInstance
     console: Console
+    #: Only these datasets, and what they are made from; none means all.
+    datasets: Collection[str] = ()
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
     def run(self) -> bool:
@@ -60,7 +62,7 @@ class Driver:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"),
                    TimeElapsedColumn())  # fmt: skip
         with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as progress:
-            for spec in in_order():
+            for spec in in_order(self.datasets):
                 name = spec.key.to_user_string()
                 outcome = self.outcomes[name] = Outcome()
                 batches = list(self._batches(spec, outcome))
@@ -81,7 +83,7 @@ class Driver:
             known = landing_store(spec.key.path[-1]).current()
             try:
                 new = spec.source.probe(Validators(known.etag, known.last_modified) if known else None)
-            except SourceError as error:
+            except (SourceError, NotConfiguredError) as error:
                 outcome.failures.append(str(error))
                 return
             if new is not None or known is None or not State(self.instance).is_finished(spec):
@@ -121,7 +123,7 @@ class Driver:
 
     def _left(self) -> list[str]:
         state = State(self.instance)
-        return [spec.key.to_user_string() for spec in in_order() if state.out_of_date(spec)]
+        return [spec.key.to_user_string() for spec in in_order(self.datasets) if state.out_of_date(spec)]
 
     def _bury_the_dead(self) -> None:
         """Runs of a process that was killed do not stay "started" for ever, nor keep others from their source."""
@@ -141,7 +143,7 @@ class Driver:
         for name, justify in (("table", "left"), ("rows", "right"), ("partitions", "right"), ("made", "right"),
                               ("quarantined", "right"), ("seconds", "right")):  # fmt: skip
             table.add_column(name, justify=justify)  # type: ignore[arg-type]
-        for spec in in_order():
+        for spec in in_order(self.datasets):
             if spec.table is None:
                 continue
             facts = state.facts(spec.table)
@@ -158,7 +160,7 @@ class Driver:
                 f"{outcome.seconds:.1f}" if outcome.seconds else "",
             )
         self.console.print(table)
-        for spec in in_order():
+        for spec in in_order(self.datasets):
             for failure in self.outcomes.get(spec.key.to_user_string(), Outcome()).failures:
                 # A message may quote what a source sent: neither markup nor terminal escapes of it may work.
                 shown = "".join(sign if sign.isprintable() or sign == "\n" else "\ufffd" for sign in failure)
@@ -166,7 +168,7 @@ class Driver:
 
     def note_changes(self) -> None:
         """Say how much of each whole-file source changed."""
-        for spec in in_order():
+        for spec in in_order(self.datasets):
             outcome = self.outcomes.get(spec.key.to_user_string())
             if spec.key.path[0] != "raw" or not outcome or not outcome.partitions or not spec.table:
                 continue
@@ -177,14 +179,14 @@ class Driver:
                 self.console.print(f"{spec.dataset.name}: {changed} partitions changed, {same} unchanged")
 
 
-def run() -> int:
+def run(datasets: Collection[str] = ()) -> int:
     """Bring everything up to date and say what there is; 0 only if everything is up to date."""
     from etl_assets.definitions import defs
 
     started = time.monotonic()
     console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 120)
     with _one_at_a_time(console), dg.DagsterInstance.get() as instance:
-        driver = Driver(defs, instance, console)
+        driver = Driver(defs, instance, console, datasets)
         done = driver.run()
         made = sum(outcome.partitions for outcome in driver.outcomes.values())
         driver.note_changes()

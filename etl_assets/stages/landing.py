@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from etl_assets.settings import NotConfiguredError
 from etl_assets.sources import Fetched, Source, SourceError, SourceRefusedError, Validators, Workspace
 from etl_assets.stages.dataset import SPECS, Dataset, Spec, remember
 from etl_assets.storage.configured import landing_store
@@ -66,7 +67,7 @@ def landing(dataset: Dataset, source: Source, *, table: str | None = None) -> dg
                         "headers": manifest.headers,
                     },
                 )
-        except SourceError as error:
+        except (SourceError, NotConfiguredError) as error:
             raise dg.Failure(f"{dataset.name}: {error}", allow_retries=False) from error
 
     return land

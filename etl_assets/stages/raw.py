@@ -144,7 +144,9 @@ def _read(
     table = _widened(declared, columns)
     before = publisher().warehouse.facts(table.full_name)
     made_from = spec.made_from(WHOLE, {"landed": {WHOLE: manifest.sha256}})
-    keys = before.keys() - {WHOLE} if table.partitioning else {WHOLE}
+    # The lake's too: a run that was killed before the warehouse had a partition has left it there alone.
+    there = before.keys() | publisher().lake.partitions(table).keys()
+    keys = there - {WHOLE} if table.partitioning else {WHOLE}
     parts = _parts(frame, keys, made_from)
     digest = hashlib.sha256("\n".join(f"{part.key} {part.digest}" for part in parts).encode()).hexdigest()
     publications = [Publication(table, parts, whole=made_from if table.partitioning else None)]

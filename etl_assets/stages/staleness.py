@@ -7,7 +7,7 @@ corrected source, a killed run, another declaration. Content decides, not time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -98,6 +98,19 @@ class State:
         return (there | known.keys()) & set(spec.partitions.get_partition_keys())
 
 
-def in_order() -> list[Spec]:
-    """All assets in the order in which data flows."""
-    return list(SPECS.values())
+def in_order(datasets: Collection[str] = ()) -> list[Spec]:
+    """All assets in the order in which data flows; with `datasets`, those of them and what they are made from.
+
+    Raises ValueError for a dataset that there is not.
+    """
+    unknown = set(datasets) - {spec.dataset.name for spec in SPECS.values()}
+    if unknown:
+        known = sorted({spec.dataset.name for spec in SPECS.values()})
+        raise ValueError(f"There is no dataset {', '.join(sorted(unknown))}; there are {', '.join(known)}.")
+    chosen: list[Spec] = []
+    needed: set[dg.AssetKey] = set()
+    for spec in reversed(SPECS.values()):
+        if not datasets or spec.dataset.name in datasets or spec.key in needed:
+            chosen.append(spec)
+            needed |= {source.key for source in spec.inputs.values()}
+    return chosen[::-1]

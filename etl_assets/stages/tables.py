@@ -242,7 +242,9 @@ class _Step:
             return list(self.context.partition_keys)
         if self.table.partitioning is None:
             return [WHOLE]
-        return sorted({k for k in good["_key"].unique() if k is not None} | (known.keys() - {WHOLE}))
+        # The lake's too: a run that was killed before the warehouse had a partition has left it there alone.
+        there = known.keys() | publisher().lake.partitions(self.table).keys()
+        return sorted({k for k in good["_key"].unique() if k is not None} | (there - {WHOLE}))
 
     def _verdicts(
         self, keys: Sequence[str], good: pl.DataFrame, rejected: pl.DataFrame, known: Mapping[str, Any]

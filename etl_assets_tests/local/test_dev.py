@@ -41,7 +41,7 @@ def cluster(dev: Dev) -> Cluster:
 
 def count(dev: Dev, query: str, database: str = "warehouse") -> int:
     with psycopg.connect(cluster(dev).url(database)) as connection:
-        return int(connection.execute(query).fetchone()[0])  # type: ignore[arg-type,index]
+        return int(connection.execute(query).fetchone()[0])  # type: ignore[index]
 
 
 def runs(dev: Dev) -> int:

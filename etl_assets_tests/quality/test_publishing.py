@@ -99,7 +99,16 @@ def counts(
     monkeypatch.setenv("ETL_WAREHOUSE_URL", warehouse_url)
     monkeypatch.setenv("ETL_LAKE_URL", str(tmp_path / "lake"))
     with dg.DagsterInstance.ephemeral() as instance:
-        yield House(tmp_path, tmp_path, warehouse_url, tmp_path, Faults(), instance, definitions=definitions([module]))
+        yield House(
+            tmp_path,
+            tmp_path,
+            warehouse_url,
+            tmp_path,
+            Faults(),
+            instance,
+            definitions=definitions([module]),
+            datasets=(),
+        )
     SPECS.clear()
     SPECS.update(before)
 

@@ -1,0 +1,131 @@
+"""Poverty of the United States by race and Hispanic origin since 1959 (histpov2), from the US Census Bureau's API."""
+
+from pathlib import Path
+
+import polars as pl
+
+from etl_assets.automation.partitions import yearly
+from etl_assets.quality.audit import unreadable
+from etl_assets.quality.contract import Contract, column
+from etl_assets.sources.census import CensusSource, rows_by_header
+from etl_assets.sources.paging import read_pages
+from etl_assets.stages import Dataset, Result, landing, presentation, raw, refined
+from etl_assets.stages.pictures import lines
+from etl_assets.storage.table import Partitioning
+
+DATASET = Dataset(
+    name="poverty_national",
+    title="Poverty of the United States by race and Hispanic origin",
+    publisher="US Census Bureau",
+    homepage="https://www.census.gov/data/tables/time-series/demo/income-poverty/historical-poverty-people.html",
+    licence="Public domain",
+    citation="US Census Bureau, Current Population Survey, Historical Poverty Tables",
+    cadence="yearly, in September",
+    partitions=yearly("1959-01-01"),
+)
+
+GROUPS = {
+    "1": "All", "2": "White alone", "3": "White", "4": "White alone, not Hispanic", "5": "White, not Hispanic",
+    "6": "Black alone or in combination", "7": "Black alone", "8": "Black", "9": "Asian alone or in combination",
+    "10": "Asian alone", "11": "Asian and Pacific Islander", "12": "Hispanic, of any race",
+}  # fmt: skip
+#: Groups that share people with another group of the same year: all but the ones "alone, not Hispanic".
+NOT_OVERLAPPING = ["4", "5"]
+#: Two years were published by two methods; the API gives them in this order.
+METHODS = {2013: ["redesigned questions", "traditional questions"], 2017: ["updated processing", "legacy processing"]}
+
+
+class NationalPoverty(
+    Contract,
+    stage="refined",
+    table="national_poverty",
+    key=["year", "group_code", "method"],
+    partitioning=Partitioning("year", "year_number"),
+):
+    """Share of people in poverty, one row per year, group and method; the groups overlap and do not add up."""
+
+    year: pl.Int32 = column("Year", unit="year", ge=1959, le=2100)
+    group_code: pl.Int32 = column("The API's code of the group", isin=[int(code) for code in GROUPS])
+    group: pl.String = column("Race or Hispanic origin", isin=list(GROUPS.values()))
+    is_overlapping: pl.Boolean = column("Whether people of the group are counted in another group of the year as well")
+    method: pl.String = column("`published`, or one of the two methods of 2013 and 2017")
+    poverty_rate: pl.Float64 = column("Share of the group's people in poverty", unit="%", ge=0, le=100)
+
+
+landing_poverty_national = landing(
+    DATASET,
+    CensusSource(
+        source="census",
+        live="https://api.census.gov",
+        path="data/timeseries/poverty/histpov2",
+        variables=["NAME", "PCTPOV", "YEAR", "RACE"],
+        geographies={"us": {"for": "us:*"}},
+        first_year=1959,
+    ),
+)
+
+
+@raw(DATASET, landing_poverty_national, required=["PCTPOV", "RACE", "time"], partition=pl.col("time") + "-01-01")
+def raw_poverty_national(path: Path) -> pl.DataFrame:
+    """One record per row of the API, named by its header."""
+    return read_pages(path, rows_by_header)
+
+
+@refined(DATASET, NationalPoverty, raw=raw_poverty_national)
+def refined_national_poverty(raw: pl.DataFrame) -> pl.DataFrame:
+    """Typed and labelled; nothing is merged, since two methods may give the same number."""
+    year, rate = pl.col("time").cast(pl.Int32, strict=False), pl.col("PCTPOV").cast(pl.Float64, strict=False)
+    nth = pl.int_range(pl.len()).over("time", "RACE")
+    method = pl.lit("published")
+    for published, names in METHODS.items():
+        for position, name in enumerate(names):
+            method = pl.when((year == published) & (nth == position)).then(pl.lit(name)).otherwise(method)
+    return raw.sort("_source_row").select(
+        year=year,
+        group_code=pl.col("RACE").cast(pl.Int32, strict=False),
+        group=pl.col("RACE").replace_strict(GROUPS, default=None, return_dtype=pl.String),
+        is_overlapping=~pl.col("RACE").is_in(NOT_OVERLAPPING),
+        method=method,
+        poverty_rate=rate,
+        _problems=unreadable({"poverty_rate": ("PCTPOV", rate), "year": ("time", year)}),
+        **{c: pl.col(c) for c in raw.columns if c.startswith("_")},
+    )
+
+
+class PovertyTrends(Contract, stage="presentation", table="poverty_trends", key=["group_code", "method", "year"]):
+    """Poverty of each group over the years, with the change since the year before and since ten years before."""
+
+    group_code: pl.Int32 = column("The API's code of the group")
+    group: pl.String = column("Race or Hispanic origin")
+    is_overlapping: pl.Boolean = column("Whether people of the group are counted in another group of the year as well")
+    method: pl.String = column("`published`, or one of the two methods of 2013 and 2017")
+    year: pl.Int32 = column("Year", unit="year")
+    poverty_rate: pl.Float64 = column("Share of the group's people in poverty", unit="%")
+    change_1_year: pl.Float64 = column("Change since the year before", unit="percentage points", nullable=True)
+    change_10_years: pl.Float64 = column("Change since ten years before", unit="percentage points", nullable=True)
+
+
+@presentation(DATASET, PovertyTrends, poverty=refined_national_poverty)
+def presentation_poverty_trends(poverty: pl.DataFrame) -> Result:
+    """Changes are between years published by one method only; a year of two methods is compared with no other."""
+    single = poverty.filter(method="published").select("group_code", "year", "poverty_rate")
+
+    def change(years: int) -> pl.DataFrame:
+        earlier = single.select("group_code", pl.col("year") + years, earlier="poverty_rate")
+        joined = single.join(earlier, on=["group_code", "year"])
+        return joined.select("group_code", "year", change=(pl.col("poverty_rate") - pl.col("earlier")).round(1))
+
+    by = ["group_code", "year"]
+    table = (
+        poverty.join(change(1).rename({"change": "change_1_year"}), on=by, how="left")
+        .join(change(10).rename({"change": "change_10_years"}), on=by, how="left")
+        .with_columns(pl.when(method="published").then(c).alias(c) for c in ("change_1_year", "change_10_years"))
+    )
+    wide = single.filter(pl.col("group_code").is_in([1, 7, 12])).pivot(
+        "group_code", index="year", values="poverty_rate"
+    )
+    shown = wide.rename({str(code): GROUPS[str(code)] for code in (1, 7, 12) if str(code) in wide.columns}).sort("year")
+    return Result(
+        table.select(list(PovertyTrends.columns())),
+        metadata={"over_time": lines(shown, "year", [c for c in shown.columns if c != "year"], "People in poverty, %")},
+    )

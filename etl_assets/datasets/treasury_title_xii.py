@@ -1,0 +1,186 @@
+"""Advances to state unemployment funds (Title XII), from the US Treasury's Fiscal Data API."""
+
+from pathlib import Path
+
+import geopandas as gpd
+import polars as pl
+
+from etl_assets.automation.partitions import monthly
+from etl_assets.datasets.us_counties import refined_us_counties
+from etl_assets.quality.audit import unreadable
+from etl_assets.quality.contract import Contract, column
+from etl_assets.quality.states import CODES, FIPS
+from etl_assets.sources.fiscal_data import FiscalDataSource
+from etl_assets.sources.paging import read_pages
+from etl_assets.stages import Dataset, Of, Result, landing, presentation, raw, refined
+from etl_assets.stages.pictures import choropleth, lines
+from etl_assets.storage.table import Partitioning
+
+DATASET = Dataset(
+    name="treasury_title_xii",
+    title="Advances to state unemployment funds",
+    publisher="US Treasury, Bureau of the Fiscal Service",
+    homepage="https://fiscaldata.treasury.gov/datasets/ssa-title-xii-advance-activities/",
+    licence="Public domain",
+    citation="US Treasury, Advances to State Unemployment Funds (Social Security Act Title XII)",
+    cadence="daily on working days",
+    partitions=monthly("2000-01-01"),
+)
+
+FIELDS = (
+    *("record_date", "state_nm", "interest_rate_pct", "outstanding_advance_bal", "advance_auth_month_amt"),
+    *("gross_advance_draws_month_amt", "interest_accrued_fytd_amt", "interest_paid_amt", "src_line_nbr"),
+    *("record_fiscal_year", "record_fiscal_quarter", "record_calendar_year", "record_calendar_quarter"),
+    *("record_calendar_month", "record_calendar_day"),
+)
+#: Names that the source spells wrongly.
+CORRECTIONS = {"Louisana": "Louisiana"}
+AMOUNT, RATE = pl.Decimal(18, 2), pl.Decimal(12, 8)
+
+
+class StateUnemploymentAdvances(
+    Contract,
+    stage="refined",
+    table="state_unemployment_advances",
+    key=["record_date", "state_code", "line"],
+    partitioning=Partitioning("record_date", "month"),
+):
+    """Advances to a state's unemployment fund as of a day; a state may have more than one line."""
+
+    record_date: pl.Date = column("Day of the record")
+    state_code: pl.String = column("Postal code of the state", isin=sorted(CODES.values()))
+    state: pl.String = column("Name of the state")
+    state_given: pl.String = column("Name as the source has it")
+    footnote: pl.String = column("Footnote marks behind the name", nullable=True)
+    line: pl.Int32 = column("Position of the row in the day's statement; not a state's id", ge=1)
+    interest_rate: RATE = column("Interest rate", unit="% a year", nullable=True)
+    outstanding_advance_balance: AMOUNT = column("Advances outstanding", unit="US dollars", nullable=True)
+    advance_authorized_month: AMOUNT = column("Authorized for the month", unit="US dollars", nullable=True)
+    gross_advance_draws_month: AMOUNT = column("Drawn in the month so far", unit="US dollars", nullable=True)
+    interest_accrued_fiscal_year: AMOUNT = column(
+        "Interest accrued in the fiscal year", unit="US dollars", nullable=True
+    )
+    interest_paid: AMOUNT = column("Interest paid", unit="US dollars", nullable=True)
+    fiscal_year: pl.Int32 = column("Fiscal year, October to September", unit="year")
+    fiscal_quarter: pl.Int32 = column("Quarter of the fiscal year", in_range={"min_value": 1, "max_value": 4})
+    calendar_year: pl.Int32 = column("Calendar year", unit="year")
+    calendar_quarter: pl.Int32 = column("Quarter of the calendar year", in_range={"min_value": 1, "max_value": 4})
+    calendar_month: pl.Int32 = column("Month", in_range={"min_value": 1, "max_value": 12})
+    calendar_day: pl.Int32 = column("Day of the month", in_range={"min_value": 1, "max_value": 31})
+
+
+landing_treasury_title_xii = landing(
+    DATASET,
+    FiscalDataSource(
+        source="treasury",
+        live="https://api.fiscaldata.treasury.gov",
+        path="services/api/fiscal_service/v2/accounting/od/title_xii",
+        sort="record_date,src_line_nbr",
+    ),
+)
+
+
+@raw(
+    DATASET,
+    landing_treasury_title_xii,
+    required=FIELDS,
+    partition=pl.col("record_date").str.slice(0, 7) + "-01",
+)
+def raw_treasury_title_xii(path: Path) -> pl.DataFrame:
+    """The rows of all pages, every value a text."""
+    return read_pages(path, lambda page: page["data"])
+
+
+@refined(DATASET, StateUnemploymentAdvances, raw=raw_treasury_title_xii)
+def refined_state_unemployment_advances(raw: pl.DataFrame) -> Result:
+    """Typed, amounts exact to the cent; the text "null" is null, and rows that are equal in all are merged."""
+    rows = raw.unique(["_partition", "_row_hash"], keep="first", maintain_order=True)
+    given = {name: pl.when(pl.col(name) != "null").then(pl.col(name)) for name in FIELDS}
+    name = given["state_nm"].str.strip_chars(" *")
+    state = name.replace(CORRECTIONS)
+    readings = {
+        "record_date": ("record_date", given["record_date"].str.to_date("%Y-%m-%d", strict=False)),
+        "line": ("src_line_nbr", given["src_line_nbr"].cast(pl.Int32, strict=False)),
+        "interest_rate": ("interest_rate_pct", _exact(given["interest_rate_pct"], RATE)),
+        **{
+            target: (source, _exact(given[source], AMOUNT))
+            for target, source in (
+                ("outstanding_advance_balance", "outstanding_advance_bal"),
+                ("advance_authorized_month", "advance_auth_month_amt"),
+                ("gross_advance_draws_month", "gross_advance_draws_month_amt"),
+                ("interest_accrued_fiscal_year", "interest_accrued_fytd_amt"),
+                ("interest_paid", "interest_paid_amt"),
+            )
+        },
+        **{n.removeprefix("record_"): (n, given[n].cast(pl.Int32, strict=False)) for n in FIELDS[9:]},
+    }
+    table = rows.select(
+        *(reading.alias(target) for target, (_, reading) in readings.items()),
+        state_code=state.replace_strict(CODES, default=None, return_dtype=pl.String),
+        state=state,
+        state_given="state_nm",
+        footnote=given["state_nm"].str.extract(r"(\*+)$"),
+        _problems=unreadable(readings, nothing=["null"]),
+        **{c: pl.col(c) for c in rows.columns if c.startswith("_")},
+    )
+    return Result(table, merged=raw.join(rows, on="_source_row", how="anti"))
+
+
+def _exact(text: pl.Expr, kind: pl.Decimal) -> pl.Expr:
+    """A decimal that loses nothing: what has more digits than the type, or is no plain number, is not read."""
+    plain = rf"^-?\d{{1,{kind.precision - kind.scale}}}(\.\d{{1,{kind.scale}}})?$"
+    return pl.when(text.str.contains(plain)).then(text).cast(kind, strict=False)
+
+
+class StateAdvancesMonthly(Contract, stage="presentation", table="state_advances_monthly", key=["month", "state_code"]):
+    """Advances per state and month, as they stood on the month's last day of record."""
+
+    month: pl.Date = column("First day of the month")
+    state_code: pl.String = column("Postal code of the state")
+    state: pl.String = column("Name of the state")
+    last_record_date: pl.Date = column("The month's last day of record for the state")
+    month_end_balance: AMOUNT = column("Advances outstanding on that day", unit="US dollars", nullable=True)
+    draws: AMOUNT = column("Drawn in the month", unit="US dollars", nullable=True)
+    interest_accrued_fiscal_year: AMOUNT = column("Interest accrued so far", unit="US dollars", nullable=True)
+    interest_paid: AMOUNT = column("Interest paid, summed over the month", unit="US dollars", nullable=True)
+
+
+@presentation(
+    DATASET,
+    StateAdvancesMonthly,
+    advances=refined_state_unemployment_advances,
+    counties=Of(refined_us_counties, ["state_fips", "geometry"]),
+)
+def presentation_state_advances_monthly(advances: pl.DataFrame, counties: gpd.GeoDataFrame) -> Result:
+    """The lines of a state on the last day of a month, summed: the source's draws are those of the month so far."""
+    by = ["month", "state_code"]
+    days = advances.with_columns(month=pl.col("record_date").dt.truncate("1mo"))
+    is_last = pl.col("record_date") == pl.col("record_date").max().over(by)
+    paid = days.group_by(by).agg(pl.col("interest_paid").sum())
+    table = (
+        days.filter(is_last)
+        .group_by(by)
+        .agg(
+            pl.col("state").first(),
+            last_record_date=pl.col("record_date").first(),
+            month_end_balance=pl.col("outstanding_advance_balance").sum(),
+            draws=pl.col("gross_advance_draws_month").sum(),
+            interest_accrued_fiscal_year=pl.col("interest_accrued_fiscal_year").sum(),
+        )
+        .join(paid, on=by)
+        .with_columns(pl.col(pl.Decimal).cast(AMOUNT))
+    )
+    total = table.group_by("month").agg(pl.col("month_end_balance").sum().cast(pl.Float64)).sort("month")
+    newest = table.filter(pl.col("month") == pl.col("month").max())
+    balances = {
+        FIPS[code]: float(balance or 0) for code, balance in newest.select("state_code", "month_end_balance").rows()
+    }
+    states = counties.assign(geometry=counties.geometry.simplify(0.05).buffer(0)).dissolve("state_fips").reset_index()
+    states["balance"] = states["state_fips"].map(balances)
+    return Result(
+        table.select(list(StateAdvancesMonthly.columns())),
+        metadata={
+            "over_time": lines(total, "month", ["month_end_balance"], "Advances outstanding, US dollars"),
+            "map": choropleth(states, "balance", "Advances outstanding at the end of the newest month, US dollars"),
+        },
+    )

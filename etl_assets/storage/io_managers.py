@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from etl_assets.storage.changes import Changes
 from etl_assets.storage.configured import lake, landing_store, publisher
 from etl_assets.storage.lake import Loaded
 from etl_assets.storage.landing import LandedFile, Manifest
@@ -88,7 +89,20 @@ def published_metadata(published: Published) -> dict[str, Any]:
         "changed": published.changed,
         "content_hash": published.content_hash,
         "lake": dg.MetadataValue.path(published.address),
-    } | ({"bytes": published.size} if published.size is not None else {})
+        **({"bytes": published.size} if published.size is not None else {}),
+        **(_changes(published.changes) if published.changes else {}),
+    }
+
+
+def _changes(changes: Changes) -> dict[str, Any]:
+    """What publishing a partition anew changed; the whole of it, with its history, is in `etl.changes`."""
+    return {
+        "rows_added": changes.added,
+        "rows_gone": changes.gone,
+        "rows_changed": changes.changed,
+        "values_changed": dg.MetadataValue.json(changes.columns),
+        "largest_change": dg.MetadataValue.json(changes.largest),
+    }
 
 
 def _address(table: Table) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 
+from etl_assets.storage.changes import compare
 from etl_assets.storage.frames import content_hash, stored
 from etl_assets.storage.lake import CONCURRENCY, Facts, Lake
 from etl_assets.storage.table import WHOLE, Column, Part, Publication, Published, Table
@@ -97,6 +98,8 @@ class Publisher:
                         write.cancel()  # those that have not begun when something went wrong
                 if (new := book.updated(replaced, whole)) != book:
                     new.write(self.lake, table)
+                changes = {done.key: done.changes for done in published if done.changes}
+                transaction.record(table, changes, run_id, loaded_at)
                 results[table.full_name] = [replace(done, size=sizes.get(done.key)) for done in published]
         return results
 
@@ -130,7 +133,11 @@ class Publisher:
                     return same, None
                 return same, Replacement(replace(old, made_from=part.made_from), None)
             frame = stored(part.frame, table, source=part.made_from, run_id=run_id, loaded_at=loaded_at)
-            done = Published(part.key, part.frame.height, digest, True, address, None)
+            changes = None
+            if table.primary_key and old and there and old.content_hash == there.content_hash:
+                before = self.lake.partition_frames(table, [part.key])[part.key]
+                changes = compare(before, part.frame, table.primary_key)
+            done = Published(part.key, part.frame.height, digest, True, address, None, changes)
             return done, Replacement(facts, Part(part.key, frame, part.made_from))
 
         return [result for result in pool.map(one, parts) if result is not None]

@@ -12,6 +12,8 @@ from typing import Literal
 import polars as pl
 from polars.datatypes import DataType, DataTypeClass
 
+from etl_assets.storage.changes import Changes
+
 #: Columns that every published row carries; they are not part of a row's content.
 PROVENANCE: dict[str, tuple[str, DataType | DataTypeClass, str]] = {
     "_source_sha256": (
@@ -153,3 +155,4 @@ class Published:
     changed: bool
     address: str
     size: int | None
+    changes: Changes | None = None

@@ -6,6 +6,7 @@ bookkeeping says is what the table holds. Tables are made, commented and widened
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,9 @@ import psycopg
 import pyarrow as pa
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.types.json import Jsonb
 
+from etl_assets.storage.changes import Changes
 from etl_assets.storage.copy import copy_table
 from etl_assets.storage.lake import Facts
 from etl_assets.storage.table import Column, Part, Table
@@ -198,6 +201,17 @@ class Transaction:
         """The bookkeeping of a table's published partitions (default: all)."""
         return _facts(self.connection, table.full_name, partitions)
 
+    def record(self, table: Table, changes: Mapping[str, Changes], run_id: str, at: dt.datetime) -> None:
+        """Write down what publishing partitions anew changed for readers."""
+        with self.connection.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO etl.changes VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+                [
+                    (table.full_name, key, run_id, at, c.added, c.gone, c.changed, Jsonb(c.columns), Jsonb(c.largest))
+                    for key, c in changes.items()
+                ],
+            )
+
     def check(self, table: Table) -> None:
         """Raise TypeChangedError if the table cannot take the rows of its declaration."""
         found = self._columns(table)
@@ -361,6 +375,17 @@ def _prepare(connection: psycopg.Connection) -> None:
                 " asset text, partition text, rows bigint NOT NULL, content_hash text NOT NULL,"
                 " made_from text NOT NULL, run_id text NOT NULL, loaded_at timestamptz NOT NULL,"
                 " PRIMARY KEY (asset, partition))"
+            )
+        if not connection.execute("SELECT to_regclass('etl.changes')").fetchone()[0]:  # type: ignore[index]
+            connection.execute(
+                "CREATE TABLE etl.changes ("
+                " asset text, partition text, run_id text, published_at timestamptz, rows_added bigint,"
+                " rows_gone bigint, rows_changed bigint, values_changed jsonb, largest_change jsonb,"
+                " PRIMARY KEY (asset, partition, run_id))"
+            )
+            connection.execute(
+                "COMMENT ON TABLE etl.changes IS 'What publishing a partition anew changed: rows by key, and per"
+                " column the number of changed values and the largest difference'"
             )
     except psycopg.errors.InsufficientPrivilege as error:
         raise WarehouseError(

@@ -1,0 +1,42 @@
+"""What publishing a partition anew changes for its readers: rows added, gone and changed, column by column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import polars as pl
+
+
+@dataclass(frozen=True)
+class Changes:
+    """The difference between two versions of a partition, told apart by its primary key.
+
+    `columns` counts the changed values of each column; `largest` is the greatest difference of each numeric one.
+    """
+
+    added: int
+    gone: int
+    changed: int
+    columns: dict[str, int] = field(default_factory=dict)
+    largest: dict[str, float] = field(default_factory=dict)
+
+
+def compare(before: pl.DataFrame, after: pl.DataFrame, key: Sequence[str]) -> Changes:
+    """Compare two versions of a partition by key; columns that only one of them has are left out."""
+    values = [c for c in after.columns if c in before.columns and c not in key and not c.startswith("_")]
+    old = before.select(*key, *(pl.col(c).alias(f"{c} before") for c in values))
+    both = after.select(*key, *values).join(old, on=list(key), how="inner", nulls_equal=True)
+    differs = both.select(pl.col(c).ne_missing(pl.col(f"{c} before")).alias(c) for c in values)
+    counts = {c: int(differs[c].sum()) for c in values}
+    numeric = [c for c in values if counts[c] and after.schema[c].is_numeric()]
+    largest = both.select(
+        (pl.col(c).cast(pl.Float64) - pl.col(f"{c} before").cast(pl.Float64)).abs().max().alias(c) for c in numeric
+    )
+    return Changes(
+        added=after.height - both.height,
+        gone=before.height - both.height,
+        changed=int(differs.select(pl.any_horizontal(pl.all())).to_series().sum()) if values else 0,
+        columns={c: n for c, n in counts.items() if n},
+        largest={c: v for c, v in (largest.row(0, named=True) if numeric else {}).items() if v is not None},
+    )

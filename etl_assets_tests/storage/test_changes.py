@@ -1,0 +1,45 @@
+"""What publishing a partition anew changes for its readers."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from etl_assets.storage.changes import Changes, compare
+from etl_assets_tests.house import House
+
+
+def test_compare_by_key() -> None:
+    before = pl.DataFrame(
+        {"id": [1, 2, 3], "size": [1.0, None, 3.0], "name": ["a", "b", "c"], "tags": [["x"], [], None]}
+    )
+    after = pl.DataFrame({"id": [2, 3, 4], "size": [2.0, 3.5, 9.0], "name": ["b", "c", "d"], "tags": [[], ["y"], []]})
+    assert compare(before, after, ["id"]) == Changes(1, 1, 2, {"size": 2, "tags": 1}, {"size": 0.5})
+
+
+def test_equal_versions_have_no_changes() -> None:
+    frame = pl.DataFrame({"id": [1], "size": [None]}, schema={"id": pl.Int64, "size": pl.Float64})
+    assert compare(frame, frame, ["id"]) == Changes(0, 0, 0)
+
+
+def test_a_column_that_is_new_is_no_change() -> None:
+    before, after = pl.DataFrame({"id": [1]}), pl.DataFrame({"id": [1], "new": ["x"]})
+    assert compare(before, after, ["id"]) == Changes(0, 0, 0)
+
+
+def test_a_corrected_publication_is_reported(house: House) -> None:
+    """The sample's second publication restates the size of one event of 2025-02-19, moves another and adds a source."""
+    assert house.run(), house.failures()
+    assert house.value("SELECT count(*) FROM etl.changes") == 0
+    house.publish("2025-04-04")
+    assert house.run(), house.failures()
+    day = (
+        "SELECT rows_added, rows_gone, rows_changed, values_changed FROM etl.changes"
+        " WHERE asset = %s AND partition = %s"
+    )
+    ((added, gone, changed, values),) = house.sql(day, "refined.protest_events", "2025-02-19")
+    assert (added, gone, changed) == (0, 0, 3)
+    assert values["size_mean"] == 1
+    assert values["source_count"] == 1
+    ((added, gone, changed, _),) = house.sql(day, "refined.protest_events", "2025-02-10")
+    assert (added, changed) == (0, 0)
+    assert gone > 0

@@ -1,6 +1,6 @@
 """`correction`: a corrected publication that changes 1 % of the days, beside a full load of the same file.
 
-Both are what `./dev run protest_events` does: ask the sources, land what is new, and make what is out of date, up to the
+Both are what `./dev run protest_events` does: ask the sources, land what is new, make what is out of date, up to the
 presentation tables. The file is published as a whole each time; nobody names the days that changed.
 """
 

@@ -43,7 +43,7 @@ def choropleth(areas: gpd.GeoDataFrame, column: str, title: str) -> dg.MarkdownM
         # As a coverage: simplified one by one, neighbours would come apart.
         shown = shown.set_geometry(shown.geometry.simplify_coverage(_METRES_A_PIXEL / 2))
     else:
-        shown = areas
+        shown = areas[areas.geometry.notna()]
     values = shown[column].to_numpy(dtype=float, na_value=np.nan)
     known = values[np.isfinite(values)]
     is_skewed = known.size and known.min() > 0 and known.max() > _SKEWED * known.min()
@@ -53,7 +53,7 @@ def choropleth(areas: gpd.GeoDataFrame, column: str, title: str) -> dg.MarkdownM
             norm=LogNorm(known.min(), known.max()) if is_skewed else None, missing_kwds=_MISSING,
             legend=True, legend_kwds={"shrink": 0.6, "label": column, "format": "{x:,.0f}" if is_skewed else None},
         )  # fmt: skip
-    else:
+    elif len(shown):
         shown.plot(ax=axes, **_MISSING)
     axes.set_axis_off()
     axes.set_title(title, fontsize=10)

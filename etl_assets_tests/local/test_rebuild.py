@@ -22,6 +22,8 @@ def everything(house: House) -> dict[str, list[tuple[Any, ...]]]:
             schema,
             table,
         )
+        if not columns:
+            continue
         names = ", ".join(f'"{column}"' for (column,) in columns)
         found[name] = [tuple(columns), *sorted(house.sql(f"SELECT {names} FROM {name}"), key=repr)]
     return found

@@ -19,7 +19,7 @@ from etl_assets.storage.warehouse import WarehouseError
 from etl_assets_tests.contents import bookkeeping, differences, in_lake, lake_agrees_with_warehouse, rows
 from etl_assets_tests.held import Waiter, held_at_commit, held_at_insert
 from etl_assets_tests.house import House
-from etl_assets_tests.local.commands import Dev, finish
+from etl_assets_tests.local.commands import Dev
 
 
 @dataclass
@@ -116,7 +116,7 @@ def separate(cluster: Cluster, house: House, tmp_path: Path) -> Iterator[Separat
 def test_a_run_killed_anywhere_is_made_good_by_the_next(house: House, separate: Separate) -> None:
     process = separate.dev.start("run")
     assert house.run(), house.failures()
-    assert finish(process)[0] == 0
+    assert separate.dev.finish(process)[0] == 0
     first = rows(house)
     assert differences(first, rows(separate.house)) == []
 

@@ -18,12 +18,14 @@ def tables() -> list[Table]:
 
 
 def rows(house: House) -> dict[str, pl.DataFrame]:
-    """Every table that the warehouse has, without provenance; in whatever order it has its columns and rows."""
+    """Every table that has rows, without provenance; in whatever order it has its columns and rows."""
     found = {}
     for name in sorted({table.full_name for table in tables()}):
         if house.value("SELECT to_regclass(%s)", name) is None:
             continue
         frame = house.frame(name)
+        if frame.is_empty():
+            continue
         frame = frame.select(sorted(frame.columns))
         found[name] = frame.sort([c for c, dtype in frame.schema.items() if not isinstance(dtype, pl.List)])
     return found

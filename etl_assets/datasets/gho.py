@@ -137,13 +137,19 @@ def refined_health_indicators(raw: pl.DataFrame, countries: pl.DataFrame) -> Res
         numeric_given=text("NumericValue"),
         parent_code=text("ParentLocationCode"),
         parent_region=text("ParentLocation"),
-        published_at=text("Date").str.slice(0, 19).str.to_datetime("%Y-%m-%dT%H:%M:%S", time_zone="UTC", strict=False),
+        published_at=_moment(text("Date")),
         _problems=unreadable({n: r for n, r in readings.items() if r[0] in rows.columns}),
         **{c: pl.col(c) for c in rows.columns if c.startswith("_")},
     )
     names = countries.select(spatial_code="country_code", country="country")
     table = table.join(names, on="spatial_code", how="left", maintain_order="left")
     return Result(table, merged=raw.join(rows, on="_source_row", how="anti"))
+
+
+def _moment(text: pl.Expr) -> pl.Expr:
+    """A moment of any offset, with fractions of a second or without; one without an offset is UTC."""
+    whole = pl.when(text.str.contains(r"(Z|[+-]\d\d:\d\d)$")).then(text).otherwise(text + "Z")
+    return whole.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
 
 
 class LifeExpectancyByCountry(

@@ -29,7 +29,7 @@ GROUPS = {
     "6": "Black alone or in combination", "7": "Black alone", "8": "Black", "9": "Asian alone or in combination",
     "10": "Asian alone", "11": "Asian and Pacific Islander", "12": "Hispanic, of any race",
 }  # fmt: skip
-#: Groups that share people with another group of the same year: all but the ones "alone, not Hispanic".
+#: The only groups of which nobody is in another one, but for those that contain them as a whole.
 NOT_OVERLAPPING = ["4", "5"]
 #: Two years were published by two methods; the API gives them in this order.
 METHODS = {2013: ["redesigned questions", "traditional questions"], 2017: ["updated processing", "legacy processing"]}
@@ -47,7 +47,7 @@ class NationalPoverty(
     year: pl.Int32 = column("Year", unit="year", ge=1959, le=2100)
     group_code: pl.Int32 = column("The API's code of the group", isin=[int(code) for code in GROUPS])
     group: pl.String = column("Race or Hispanic origin", isin=list(GROUPS.values()))
-    is_overlapping: pl.Boolean = column("Whether people of the group are counted in another group of the year as well")
+    is_overlapping: pl.Boolean = column("Whether some of its people are in another group that does not contain it")
     method: pl.String = column("`published`, or one of the two methods of 2013 and 2017")
     poverty_rate: pl.Float64 = column("Share of the group's people in poverty", unit="%", ge=0, le=100)
 
@@ -97,7 +97,7 @@ class PovertyTrends(Contract, stage="presentation", table="poverty_trends", key=
 
     group_code: pl.Int32 = column("The API's code of the group")
     group: pl.String = column("Race or Hispanic origin")
-    is_overlapping: pl.Boolean = column("Whether people of the group are counted in another group of the year as well")
+    is_overlapping: pl.Boolean = column("Whether some of its people are in another group that does not contain it")
     method: pl.String = column("`published`, or one of the two methods of 2013 and 2017")
     year: pl.Int32 = column("Year", unit="year")
     poverty_rate: pl.Float64 = column("Share of the group's people in poverty", unit="%")

@@ -70,6 +70,15 @@ class CensusSource(PagedSource):
         widths = {len(row) for row in document}
         if len(widths) != 1:
             raise SourceRefusedError(f"rows have {sorted(widths)} fields. The last good extract stays.")
+        header = [str(name) for name in document[0]]
+        places = [part.partition(":")[0] for name in ("in", "for") for part in call.parameters.get(name, "").split()]
+        asked = [name for name in call.parameters.get("get", "").split(",") if name]
+        if missing := [name for name in (*asked, *places) if name not in header]:
+            raise SourceRefusedError(f"the answer has no {missing}, but {header}. The last good extract stays.")
+        for number, row in enumerate(document[1:], 1):
+            for name in places:  # a county without its code would be taken for its state
+                if not row[header.index(name)]:
+                    raise SourceRefusedError(f"row {number} ({row[0]}) has no {name}. The last good extract stays.")
         return Page(document[1:])
 
     def _url(self) -> str:

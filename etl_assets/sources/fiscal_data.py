@@ -11,8 +11,6 @@ from etl_assets.sources import SourceRefusedError, Validators, http
 from etl_assets.sources.odata import parse_json
 from etl_assets.sources.paging import Call, Page, PagedSource, Slice
 
-_PAGE_SIZE = 1000
-
 
 @dataclass(frozen=True)
 class FiscalDataSource(PagedSource):
@@ -27,6 +25,7 @@ class FiscalDataSource(PagedSource):
     path: str
     sort: str
     look_back: int = 400
+    page_size: int = 1000
 
     def slices(self, known: Validators | None) -> Sequence[Slice]:
         """One slice per month from the first to the newest date."""
@@ -37,7 +36,7 @@ class FiscalDataSource(PagedSource):
         while month <= last:
             after = (month + timedelta(days=32)).replace(day=1)
             chosen = f"record_date:gte:{month},record_date:lt:{after}"
-            parameters = {"filter": chosen, "sort": self.sort, "page[size]": str(_PAGE_SIZE), "page[number]": "1"}
+            parameters = {"filter": chosen, "sort": self.sort, "page[size]": str(self.page_size), "page[number]": "1"}
             slices.append(Slice(f"{month:%Y-%m}", Call(self._url(), parameters), after <= settled))
             month = after
         return slices
@@ -51,11 +50,13 @@ class FiscalDataSource(PagedSource):
         return None if known and known.etag == version else version
 
     def read(self, call: Call, body: bytes) -> Page:
-        """A page: its own count, its number and its total are checked."""
+        """A page: its own count, and whether another page follows, are checked."""
         document = parse_json(body)
         try:
             rows, meta, links = document["data"], document["meta"], document["links"]
-            count, total = int(meta["count"]), int(meta["total-count"])
+            count, total, last = int(meta["count"]), int(meta["total-count"]), int(meta["total-pages"])
+            if not isinstance(rows, list) or not isinstance(links, dict):
+                raise TypeError("rows and links of the expected kind")
         except (KeyError, TypeError, ValueError) as error:
             raise SourceRefusedError(f"the envelope lacks {error}. The last good extract stays.") from error
         if count != len(rows):
@@ -63,6 +64,11 @@ class FiscalDataSource(PagedSource):
                 f"the envelope says {count} rows and holds {len(rows)}. The last good extract stays."
             )
         number = int(call.parameters["page[number]"])
+        if bool(links.get("next")) != (number < last):
+            raise SourceRefusedError(
+                f"the envelope says {last} pages, and page {number} has {'a' if links.get('next') else 'no'} link to a "
+                "next one. The last good extract stays."
+            )
         following = None
         if links.get("next"):
             following = Call(call.url, {**call.parameters, "page[number]": str(number + 1)})

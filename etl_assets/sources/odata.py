@@ -51,7 +51,7 @@ class ODataSource(PagedSource):
         return Page(
             rows=rows,
             total=document.get("@odata.count"),
-            following=_call(following) if following else None,
+            following=_following(call, following) if following else None,
         )
 
     def _stamps_now(self) -> dict[str, str]:
@@ -85,9 +85,12 @@ def parse_json(body: bytes) -> Any:
         raise SourceRefusedError(f"the answer is {kind} ({error}). The last good extract stays.") from error
 
 
-def _call(url: str) -> Call:
-    parts = urlsplit(url)
-    return Call(f"{parts.scheme}://{parts.netloc}{parts.path}", dict(parse_qsl(parts.query)))
+def _following(call: Call, link: str) -> Call:
+    """The request for the next page: of the same entity set at the same address, whatever host the service says.
+
+    A link may name a host that only the service itself can reach, or the one of before an extract was cut off.
+    """
+    return Call(call.url, dict(parse_qsl(urlsplit(link).query)))
 
 
 def _stamps(known: Validators | None) -> dict[str, str]:

@@ -21,7 +21,7 @@ from typing import Any
 
 import polars as pl
 
-from etl_assets.sources import Fetched, SourceRefusedError, Validators, Workspace, http
+from etl_assets.sources import Fetched, SourceError, SourceRefusedError, Validators, Workspace, http
 
 #: Slices that are extracted at once; a host is never asked more than this.
 CONCURRENCY = 4
@@ -165,17 +165,22 @@ class PagedSource(ABC):
             number = len(bodies) + 1
             body = kept.get(number)
             is_new = body is None
-            if body is None:
-                with _host(call.url):
-                    body = http.get(call.url, {**call.parameters, **self.secrets()})
-            if body is None:
-                return []  # not published yet
             try:
+                if body is None:
+                    with _host(call.url):
+                        body = http.get(call.url, {**call.parameters, **self.secrets()})
+                if body is None:
+                    return []  # not published yet
                 page = self.read(call, body)
-            except SourceRefusedError as error:
-                raise SourceRefusedError(f"{part.name}, page {number}: {error}") from error
+            except SourceError as error:
+                raise type(error)(f"{part.name}, page {number}: {error}") from error
             if pages and page.total != pages[0].total:
                 raise _ChangedError
+            if page.following and not page.rows:  # whatever follows may be empty too, and so on for ever
+                raise SourceRefusedError(
+                    f"{part.name}, page {number}: it has no rows, though another page follows. The last good extract "
+                    "stays."
+                )
             digest = hashlib.sha256(json.dumps(page.rows).encode()).hexdigest()
             if page.rows and digest in seen:
                 raise SourceRefusedError(

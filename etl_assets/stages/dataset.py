@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 
@@ -32,6 +32,9 @@ class Dataset:
     batch: int = 100
     #: How many rows of one partition may be quarantined before the partition is refused.
     bound: Bound = field(default_factory=Bound)
+    #: What becomes of columns that the last file did not have: kept and reported (evolve), refused with the whole file
+    #: (freeze), or left out and reported (discard). A required column that is missing is always refused.
+    schema: Literal["evolve", "freeze", "discard"] = "evolve"
     #: A file that is smaller than the last good one by more than this share is refused.
     max_shrink: float = 0.5
 

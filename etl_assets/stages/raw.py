@@ -121,13 +121,22 @@ def _read(
         check_columns("the file", [c for c in frame.columns if not c.startswith("_")], required)
         if frame.is_empty() and not spec.dataset.max_shrink >= 1:
             raise SourceRefusedError("the file has a header and no record. The last good state stays.")
+        columns = [c for c in frame.columns if not c.startswith("_")]
+        drift = column_drift(columns, context.instance.get_latest_materialization_event(spec.key))
+        new = [str(row["column"]) for row in drift if row["change"] == "new"]
+        if new and spec.dataset.schema == "freeze":
+            raise SourceRefusedError(
+                f"the columns {new} are new, and the dataset's schema is frozen. Take them up in the dataset, or set "
+                "its schema to evolve or discard; the last good state stays."
+            )
+        if spec.dataset.schema == "discard":
+            frame, columns = frame.drop(new), [c for c in columns if c not in new]
     except SourceRefusedError as error:
         message = f"{spec.dataset.name}, landed file {manifest.sha256[:12]} from {manifest.url}: {error}"
         yield dg.AssetCheckResult(
             passed=False, check_name="readable", description=message, metadata={"file": manifest.url}
         )
         raise dg.Failure(message, allow_retries=False) from error
-    columns = [c for c in frame.columns if not c.startswith("_")]
     frame = _placed(frame, columns, partition, unstable, spec.dataset, manifest)
     unplaced = frame.filter(pl.col(PARTITION) == UNPLACED)
     kept_out = None if partition is None else _quarantine(unplaced, partition.meta.root_names()[0])
@@ -154,7 +163,6 @@ def _read(
         publications.append(Publication(quarantine_table(table.name), [Part(UNPLACED, kept_out, made_from)]))
     changed = [p.key for p in parts if p.key not in before or before[p.key].content_hash != p.digest]
     placed = [p for p in parts if p.key != UNPLACED]
-    drift = column_drift(columns, context.instance.get_latest_materialization_event(spec.key))
     yield dg.Output(
         publications,
         data_version=dg.DataVersion(digest),

@@ -71,7 +71,12 @@ def function() -> dict[str, Function]:
 
 @pytest.fixture
 def counts(
-    file: Path, function: dict[str, Function], warehouse_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    file: Path,
+    function: dict[str, Function],
+    warehouse_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[House]:
     """A house with this dataset only."""
     before = dict(SPECS)
@@ -79,6 +84,7 @@ def counts(
     dataset = Dataset(
         name="counts", title="Counts", publisher="A test", homepage="https://example.org", licence="none",
         citation="none", cadence="never", partitions=daily("2025-01-01"), bound=Bound(share=0.25, count=2),
+        schema=getattr(request, "param", "evolve"),
     )  # fmt: skip
     module: Any = ModuleType("counts")
     module.landed = landing(dataset, OptionalFile(lambda s: str(file), without=b"", suffix=".csv"))
@@ -321,6 +327,27 @@ def test_columns_of_the_file_come_and_go(counts: House, file: Path) -> None:
     assert "missing: ['number']. It has: ['day', 'count'" in counts.failures()
     assert not counts.check("raw/counts", "readable").passed
     assert rows(counts) == {"2025-01-01": [1], "2025-01-02": [2]}
+
+
+@pytest.mark.parametrize("counts", ["freeze"], indirect=True)
+def test_a_frozen_schema_refuses_new_columns(counts: House, file: Path) -> None:
+    file.write_text(HEADER + lines(1, day="2025-01-01"))
+    assert counts.run(), counts.failures()
+    file.write_text("day,number,note\n2025-01-01,2,new\n")
+    assert not counts.run()
+    assert "the columns ['note'] are new, and the dataset's schema is frozen" in counts.failures()
+    assert rows(counts) == {"2025-01-01": [1]}
+
+
+@pytest.mark.parametrize("counts", ["discard"], indirect=True)
+def test_a_discarding_schema_leaves_new_columns_out(counts: House, file: Path) -> None:
+    file.write_text(HEADER + lines(1, day="2025-01-01"))
+    assert counts.run(), counts.failures()
+    file.write_text("day,number,note\n2025-01-01,2,new\n")
+    assert counts.run(), counts.failures()
+    assert counts.check("raw/counts", "columns").description == "note is new"
+    assert "note" not in counts.frame("raw.counts").columns
+    assert rows(counts) == {"2025-01-01": [2]}
 
 
 def test_a_file_that_could_not_be_read_is_no_measure_for_the_next(counts: House, file: Path) -> None:

@@ -79,11 +79,11 @@ def refined_us_counties(raw: pl.DataFrame) -> Result:
     )
     merged = raw.join(records, on="_source_row", how="anti")
     shown = gpd.GeoDataFrame(
-        {"census_area": np.log10(counties["census_area"].fill_null(1).to_numpy().clip(1))},
+        {"square miles": counties["census_area"].to_numpy()},
         geometry=shapely.from_wkb(counties["geometry"].to_numpy()),
         crs=4326,
     )
-    return Result(counties, merged, {"map": choropleth(shown, "census_area", "Counties by area (log10 square miles)")})
+    return Result(counties, merged, {"map": choropleth(shown, "square miles", "Area of the counties")})
 
 
 def boundaries(geojson: pl.Series) -> np.ndarray:

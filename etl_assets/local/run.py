@@ -75,7 +75,14 @@ class Driver:
                     progress.update(task, advance=1, note=done)
                 if not self.console.is_terminal:
                     self.console.print(f"{name}: {outcome.partitions or 1} made in {outcome.seconds:.1f} s")
-        return not any(outcome.failures for outcome in self.outcomes.values()) and not self._left()
+        if any(outcome.failures for outcome in self.outcomes.values()):
+            return False
+        left = self._left()
+        for name in left:
+            self.outcomes[name].failures.append(
+                "is still out of date: a run in the UI is at work on it, or its source changed meanwhile. Run again."
+            )
+        return not left
 
     def _batches(self, spec: Spec, outcome: Outcome) -> Iterator[Sequence[str]]:
         """What is to be made of an asset, as runs: contiguous partitions, so many at a time."""

@@ -319,12 +319,12 @@ class _Step:
             return {}
         declared = good.select([c for c in good.columns if not c.startswith("_")])
         return {
+            **self.result.metadata,
+            "preview": preview(declared),
+            "columns_profile": profile(declared),
             "quarantined": sum(v.quarantined for v in verdicts),
             "merged": sum(v.merged for v in verdicts),
-            "columns_profile": profile(declared),
-            "preview": preview(declared),
             **({} if self.table.partitioning and self.spec.partitions else {"dagster/row_count": good.height}),
-            **self.result.metadata,
         }
 
     def _refuse_unbalanced(self, total: _Verdict) -> Iterator[Any]:

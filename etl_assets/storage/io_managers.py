@@ -56,7 +56,9 @@ class TableIOManager(dg.IOManager):
         if context.has_asset_partitions:
             for published in own:
                 context.step_context.add_asset_metadata(
-                    published_metadata(published), asset_key=context.asset_key, partition_key=published.key
+                    published_metadata(published) | {"dagster/partition_row_count": published.rows},
+                    asset_key=context.asset_key,
+                    partition_key=published.key,
                 )
         else:
             context.add_output_metadata(
@@ -85,7 +87,6 @@ def published_metadata(published: Published) -> dict[str, Any]:
     """A published partition as metadata of its materialization."""
     return {
         "dagster/row_count": published.rows,
-        "dagster/partition_row_count": published.rows,
         "changed": published.changed,
         "content_hash": published.content_hash,
         "lake": dg.MetadataValue.path(published.address),

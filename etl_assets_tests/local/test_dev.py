@@ -56,7 +56,7 @@ def runs(dev: Dev) -> int:
 
 
 def two_runs_at_once_do_the_work_once(dev: Dev) -> None:
-    for code, printed in map(dev.finish, [dev.start("run"), dev.start("run")]):
+    for code, printed in map(dev.finish, [dev.start("run", "protest_events"), dev.start("run", "protest_events")]):
         assert code == 0, printed
     assert count(dev, "SELECT count(*) FROM refined.protest_events") == 431
     assert count(dev, "SELECT count(DISTINCT event_id) FROM refined.protest_events") == 431
@@ -67,7 +67,7 @@ def two_runs_at_once_do_the_work_once(dev: Dev) -> None:
 
 def a_run_with_nothing_new_makes_nothing_and_says_what_there_is(dev: Dev) -> None:
     before = runs(dev)
-    code, printed = dev.do("run")
+    code, printed = dev.do("run", "protest_events")
     assert code == 0
     assert "The sources have nothing new, everything is up to date" in printed
     assert re.search(r"^refined\.protest_events +431 +\d+ +4 *$", printed, re.MULTILINE), printed
@@ -86,7 +86,7 @@ def sql_answers_a_statement(dev: Dev) -> None:
 
 def a_source_that_fails_is_named_and_nothing_is_lost(dev: Dev) -> None:
     broken = replace(dev, settings={**dev.settings, "ETL_PROTEST_EVENTS_URL": "http://127.0.0.1:9/ccc.csv?key=s3cret"})
-    code, printed = broken.do("run")
+    code, printed = broken.do("run", "protest_events")
     assert code == 1
     assert "failed landing/protest_events: http://127.0.0.1:9/ccc.csv could not be reached" in printed
     assert "Not everything is up to date" in printed
@@ -98,11 +98,11 @@ def a_published_correction_is_run_for_the_days_that_differ(dev: Dev) -> None:
     code, printed = dev.do("publish", "2025-04-04")
     assert code == 0
     assert "protest_events: 2025-04-04" in printed
-    code, printed = dev.do("run")
+    code, printed = dev.do("run", "protest_events")
     assert code == 0, printed
     assert re.search(r"protest_events: \d+ partitions changed, \d+ unchanged", printed)
     assert count(dev, "SELECT count(*) FROM refined.protest_events") == 697
-    assert "nothing new" in dev.do("run")[1]
+    assert "nothing new" in dev.do("run", "protest_events")[1]
 
 
 def two_dagster_runs_of_a_partition_at_once_do_not_corrupt_it(dev: Dev) -> None:
@@ -138,7 +138,7 @@ def two_dagster_runs_of_a_partition_at_once_do_not_corrupt_it(dev: Dev) -> None:
         written = f"SELECT count(DISTINCT _run_id) FROM {table} WHERE event_date = '{day}'"
         assert count(dev, written) == 1, "the second found the first one's work done"
         assert count(dev, f"SELECT count(*) - count(DISTINCT event_id) FROM {table}") == 0
-    code, printed = dev.do("run")
+    code, printed = dev.do("run", "protest_events")
     assert "nothing new" in printed, printed
 
 
@@ -147,7 +147,7 @@ def the_password_is_told_to_nobody(dev: Dev) -> None:
     assert dev.do("rebuild-warehouse")[0] == 0
     unreachable = f"postgresql://etl:{password}@127.0.0.1:9/warehouse"
     broken = replace(dev, settings={**dev.settings, "ETL_WAREHOUSE_URL": unreachable})
-    code, printed = broken.do("run")
+    code, printed = broken.do("run", "protest_events")
     assert code != 0
     assert "The warehouse at 127.0.0.1:9/warehouse cannot be reached" in printed
     assert not [text for text in dev.printed if password in text]

@@ -52,7 +52,7 @@ class Separate:
     def kill_at(self, moment: AbstractContextManager[Waiter]) -> None:
         """Start `./dev run`, and kill it with -9 at a moment."""
         with moment as wait:
-            process = self.dev.start("run")
+            process = self.dev.start("run", "protest_events")
             try:
                 wait(1, lambda: process.poll() is None)
             finally:
@@ -114,7 +114,7 @@ def separate(cluster: Cluster, house: House, tmp_path: Path) -> Iterator[Separat
 
 
 def test_a_run_killed_anywhere_is_made_good_by_the_next(house: House, separate: Separate) -> None:
-    process = separate.dev.start("run")
+    process = separate.dev.start("run", "protest_events")
     assert house.run(), house.failures()
     assert separate.dev.finish(process)[0] == 0
     first = rows(house)
@@ -131,7 +131,7 @@ def test_a_run_killed_anywhere_is_made_good_by_the_next(house: House, separate: 
     separate.kill_at(separate.event("refined.protest_events"))
     separate.kill_at(held_at_insert(warehouse, "presentation.eventdata", "true"))
     separate.kill_at(separate.event("presentation.event_sources"))
-    code, printed = separate.dev.do("run")
+    code, printed = separate.dev.do("run", "protest_events")
     assert code == 0, printed
 
     assert house.run(), house.failures()
@@ -140,7 +140,7 @@ def test_a_run_killed_anywhere_is_made_good_by_the_next(house: House, separate: 
     assert bookkeeping(separate.house) == bookkeeping(house)
     assert lake_agrees_with_warehouse(separate.house, separate.lake)
     assert separate.unfinished_runs() == 0
-    code, printed = separate.dev.do("run")
+    code, printed = separate.dev.do("run", "protest_events")
     assert code == 0
     assert "nothing new" in printed
 

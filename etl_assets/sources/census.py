@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,7 +20,7 @@ class CensusSource(PagedSource):
 
     `geographies` gives, by a name for its slices, the `for` and `in` of each. Years before the last `look_back` are
     settled once they were extracted. The API gives no sign of a new version, so it is asked anew after
-    `freshness_days`.
+    `freshness_days`, and at once when something else is asked for than the last time.
     """
 
     source: str
@@ -33,23 +35,24 @@ class CensusSource(PagedSource):
     def slices(self, known: Validators | None) -> Sequence[Slice]:
         """One slice per geography and year, to the current year: a year that is not out yet has no page."""
         this_year = datetime.now(UTC).year
+        before = this_year - self.look_back if _parts(known)[1] == self._request() else 0
         return [
             Slice(
                 f"{name}_{year}",
                 Call(self._url(), {"get": ",".join(self.variables), **geography, "time": str(year)}),
-                settled=known is not None and year < this_year - self.look_back,
+                settled=year < before,
             )
             for name, geography in self.geographies.items()
             for year in range(self.first_year, this_year + 1)
         ]
 
     def probe(self, known: Validators | None) -> str | None:
-        """The day, once the known extract is older than `freshness_days`."""
+        """The day and what is asked for, once the known extract is older than `freshness_days` or of something else."""
         self.secrets()
-        now = datetime.now(UTC)
-        if known and known.etag and now - datetime.fromisoformat(known.etag) < timedelta(days=self.freshness_days):
+        now, (day, request) = datetime.now(UTC), _parts(known)
+        if request == self._request() and now - datetime.fromisoformat(day) < timedelta(days=self.freshness_days):
             return None
-        return now.replace(hour=0, minute=0, second=0, microsecond=0).isoformat()
+        return f"{now.replace(hour=0, minute=0, second=0, microsecond=0).isoformat()} {self._request()}"
 
     def secrets(self) -> Mapping[str, str]:
         """The API's key; raises NotConfiguredError before any request where there is none."""
@@ -81,9 +84,20 @@ class CensusSource(PagedSource):
                     raise SourceRefusedError(f"row {number} ({row[0]}) has no {name}. The last good extract stays.")
         return Page(document[1:])
 
+    def _request(self) -> str:
+        """A digest of what is asked for: years that are settled are those of the same variables and places."""
+        asked = json.dumps([list(self.variables), {name: dict(place) for name, place in self.geographies.items()}])
+        return hashlib.sha256(asked.encode()).hexdigest()[:16]
+
     def _url(self) -> str:
         base = settings().source_url(self.source, local=self.source, live=self.live)
         return f"{base.rstrip('/')}/{self.path}"
+
+
+def _parts(known: Validators | None) -> tuple[str, str]:
+    """The day and the request of the known extract; empty where there is none."""
+    day, _, request = ((known and known.etag) or "").partition(" ")
+    return day, request
 
 
 def rows_by_header(page: Sequence[Sequence[str | None]]) -> list[dict[str, str | None]]:

@@ -55,7 +55,12 @@ class ODataSource(PagedSource):
         )
 
     def _stamps_now(self) -> dict[str, str]:
-        """When each entity set was published: the newest value of the stamp's column, and the number of rows."""
+        """When each entity set was published: the newest value of the stamp's column, how many rows, of which filter."""
+        if not self.sets:
+            raise SourceRefusedError(
+                f"{self.source}: nothing is switched on that could be extracted. Enable an entry in the dataset; the "
+                "last good extract stays."
+            )
         stamps = {}
         for name in self.sets:
             call = self._call(name, {"$orderby": f"{self.stamp} desc", "$top": "1", "$count": "true"})
@@ -65,7 +70,7 @@ class ODataSource(PagedSource):
                     f"{name}: the filter {self.sets[name]!r} matches nothing. Correct it in the dataset, or switch the "
                     "entry off; the last good extract stays."
                 )
-            stamps[name] = f"{page.rows[0].get(self.stamp)} {page.total}"
+            stamps[name] = f"{page.rows[0].get(self.stamp)} {page.total} {self.sets[name]}".strip()
         return stamps
 
     def _call(self, name: str, parameters: Mapping[str, str]) -> Call:

@@ -127,7 +127,7 @@ def test_a_run_killed_anywhere_is_made_good_by_the_next(house: House, separate: 
     assert differences(first, rows(separate.house)) == []
     separate.kill_at(held_at_commit(warehouse, "NEW.asset = 'refined.protest_events'"))
     assert not lake_agrees_with_warehouse(separate.house, separate.lake), "it was killed between the two"
-    assert separate.house.frame("refined.protest_events").equals(first["refined.protest_events"])
+    assert rows(separate.house)["refined.protest_events"].equals(first["refined.protest_events"])
     separate.kill_at(separate.event("refined.protest_events"))
     separate.kill_at(held_at_insert(warehouse, "presentation.eventdata", "true"))
     separate.kill_at(separate.event("presentation.event_sources"))

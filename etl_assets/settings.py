@@ -29,11 +29,17 @@ def home() -> Path:
 
 
 def _addresses() -> dict[str, str]:
-    """Every `ETL_<NAME>_URL`, by name: a dataset brings its source's address and needs no field here."""
+    """Every `ETL_<SOURCE>_URL`, by source: a dataset brings its source's address and needs no field here.
+
+    What is a setting of its own is left out: some of those hold a password, and this is shown as it is.
+    """
     given = {**dotenv_values(".env"), **os.environ}
-    names = {key.removeprefix("ETL_").removesuffix("_URL").lower(): value for key, value in given.items() if
-             key.startswith("ETL_") and key.endswith("_URL")}  # fmt: skip
-    return {name: value for name, value in names.items() if value}
+    found = {}
+    for key, value in given.items():
+        name = key.removeprefix("ETL_").lower()
+        if value and key.startswith("ETL_") and key.endswith("_URL") and name not in Settings.model_fields:
+            found[name.removesuffix("_url")] = value
+    return found
 
 
 class NotConfiguredError(RuntimeError):

@@ -55,7 +55,7 @@ class ODataSource(PagedSource):
         )
 
     def _stamps_now(self) -> dict[str, str]:
-        """When each entity set was published: the newest value of the stamp's column, how many rows, of which filter."""
+        """When each entity set was published: the newest value of the stamp's column, its rows, its filter."""
         if not self.sets:
             raise SourceRefusedError(
                 f"{self.source}: nothing is switched on that could be extracted. Enable an entry in the dataset; the "

@@ -1,0 +1,39 @@
+"""The settings: where they come from, and what they do not show."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from etl_assets.settings import NotConfiguredError, explicit_settings, settings
+
+
+def test_the_environment_is_above_what_the_embedded_default_wrote(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "local.json").write_text(json.dumps({"warehouse_url": "postgresql://embedded/w"}))
+    assert settings().warehouse() == "postgresql://embedded/w"
+    assert explicit_settings().warehouse_url is None
+    monkeypatch.setenv("ETL_WAREHOUSE_URL", "postgresql://own/w")
+    assert settings().warehouse() == "postgresql://own/w"
+
+
+def test_passwords_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ETL_WAREHOUSE_URL", "ETL_DAGSTER_STORAGE_URL", "ETL_CENSUS_KEY"):
+        monkeypatch.setenv(name, "postgresql://u:sesame@host/db")
+    assert "sesame" not in repr(settings())
+
+
+def test_the_address_of_a_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(NotConfiguredError, match=r"\./dev up"):
+        settings().source_url("ccc", local="ccc/a.csv", live="https://live/a.csv")
+    monkeypatch.setenv("ETL_LOCAL_SOURCES_URL", "http://127.0.0.1:1")
+    assert settings().source_url("ccc", local="ccc/a.csv", live="https://live/a.csv") == "http://127.0.0.1:1/ccc/a.csv"
+    monkeypatch.setenv("ETL_SOURCES", "live")
+    assert settings().source_url("ccc", local="ccc/a.csv", live="https://live/a.csv") == "https://live/a.csv"
+    monkeypatch.setenv("ETL_CCC_URL", "https://mine/a.csv")
+    assert settings().source_url("ccc", local="ccc/a.csv", live="https://live/a.csv") == "https://mine/a.csv"

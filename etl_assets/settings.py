@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr
@@ -52,6 +52,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="ETL_", env_file=".env", extra="ignore", env_ignore_empty=True, frozen=True
     )
+
+    reads_embedded: ClassVar[bool] = True
 
     home: Path = Field(default_factory=home, description="State of the embedded default")
     lake_url: str = Field(
@@ -106,8 +108,10 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Put what the embedded default wrote below the environment and `.env`."""
-        embedded = JsonConfigSettingsSource(settings_cls, json_file=home() / "local.json")
-        return (init_settings, env_settings, dotenv_settings, embedded)
+        chosen = (init_settings, env_settings, dotenv_settings)
+        if not cls.reads_embedded:
+            return chosen
+        return (*chosen, JsonConfigSettingsSource(settings_cls, json_file=home() / "local.json"))
 
     def warehouse(self) -> str:
         """The warehouse's URL; raises NotConfiguredError when there is none."""
@@ -140,17 +144,7 @@ def settings() -> Settings:
 class _ExplicitSettings(Settings):
     """The settings without what the embedded default has written."""
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment and `.env` only."""
-        return (init_settings, env_settings, dotenv_settings)
+    reads_embedded: ClassVar[bool] = False
 
 
 def explicit_settings() -> Settings:

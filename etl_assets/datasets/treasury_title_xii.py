@@ -156,16 +156,16 @@ def presentation_state_advances_monthly(advances: pl.DataFrame, counties: gpd.Ge
     by = ["month", "state_code"]
     days = advances.with_columns(month=pl.col("record_date").dt.truncate("1mo"))
     is_last = pl.col("record_date") == pl.col("record_date").max().over(by)
-    paid = days.group_by(by).agg(pl.col("interest_paid").sum())
+    paid = days.group_by(by).agg(_sum("interest_paid"))
     table = (
         days.filter(is_last)
         .group_by(by)
         .agg(
             pl.col("state").first(),
             last_record_date=pl.col("record_date").first(),
-            month_end_balance=pl.col("outstanding_advance_balance").sum(),
-            draws=pl.col("gross_advance_draws_month").sum(),
-            interest_accrued_fiscal_year=pl.col("interest_accrued_fiscal_year").sum(),
+            month_end_balance=_sum("outstanding_advance_balance"),
+            draws=_sum("gross_advance_draws_month"),
+            interest_accrued_fiscal_year=_sum("interest_accrued_fiscal_year"),
         )
         .join(paid, on=by)
         .with_columns(pl.col(pl.Decimal).cast(AMOUNT))
@@ -175,7 +175,7 @@ def presentation_state_advances_monthly(advances: pl.DataFrame, counties: gpd.Ge
     balances = {
         FIPS[code]: float(balance or 0) for code, balance in newest.select("state_code", "month_end_balance").rows()
     }
-    states = counties.assign(geometry=counties.geometry.simplify(0.05).buffer(0)).dissolve("state_fips").reset_index()
+    states = counties.dissolve("state_fips").reset_index()
     states["balance"] = states["state_fips"].map(balances)
     return Result(
         table.select(list(StateAdvancesMonthly.columns())),
@@ -184,3 +184,8 @@ def presentation_state_advances_monthly(advances: pl.DataFrame, counties: gpd.Ge
             "map": choropleth(states, "balance", "Advances outstanding at the end of the newest month, US dollars"),
         },
     )
+
+
+def _sum(name: str) -> pl.Expr:
+    """The sum of what is known; null where nothing is."""
+    return pl.when(pl.col(name).count() > 0).then(pl.col(name).sum()).alias(name)

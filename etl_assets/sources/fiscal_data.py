@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from pathlib import Path
 
 from etl_assets.settings import settings
-from etl_assets.sources import SourceRefusedError, Validators, http
+from etl_assets.sources import Fetched, SourceRefusedError, Validators, Workspace, http
 from etl_assets.sources.odata import parse_json
-from etl_assets.sources.paging import Call, Page, PagedSource, Slice
+from etl_assets.sources.paging import Call, Page, PagedSource, Slice, pages
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class FiscalDataSource(PagedSource):
     """A table of the API, extracted month by month of its `record_date`, sorted by `sort`.
 
     Months that are older than `look_back` days before the newest date of the known extract are settled: corrections
-    do not reach them, and they are taken from the last landed file.
+    seldom reach them, and they are taken from the last landed file, unless the number of all rows says otherwise.
     """
 
     source: str
@@ -26,6 +27,19 @@ class FiscalDataSource(PagedSource):
     sort: str
     look_back: int = 400
     page_size: int = 1000
+
+    def fetch(self, work: Workspace, known: Validators | None) -> Fetched | None:
+        """Extract; where that is not as many rows as the table has, the settled months are asked for as well."""
+        fetched = super().fetch(work, known)
+        if fetched and known and _rows(fetched.path) != _total(fetched.validators):
+            fetched = super().fetch(work, None)
+        if fetched and _rows(fetched.path) != _total(fetched.validators):
+            raise SourceRefusedError(
+                f"{fetched.url} says that there are {_total(fetched.validators)} rows, its months hold "
+                f"{_rows(fetched.path)}: some have no record_date or came while it was extracted. The last good "
+                "extract stays."
+            )
+        return fetched
 
     def slices(self, known: Validators | None) -> Sequence[Slice]:
         """One slice per month from the first to the newest date."""
@@ -84,3 +98,12 @@ class FiscalDataSource(PagedSource):
     def _url(self) -> str:
         base = settings().source_url(self.source, local=self.source, live=self.live)
         return f"{base.rstrip('/')}/{self.path}"
+
+
+def _rows(extract: Path) -> int:
+    return sum(len(parse_json(body)["data"]) for _, body in pages(extract))
+
+
+def _total(validators: Validators) -> int:
+    """The number of all rows, as the version says it."""
+    return int((validators.etag or "").rpartition(" ")[2])

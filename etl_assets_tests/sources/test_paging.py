@@ -6,6 +6,7 @@ import gzip
 import json
 import subprocess
 import sys
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -162,18 +163,12 @@ def test_a_date_that_straddles_a_page_break(api: Api) -> None:
 
 def test_a_month_in_which_nothing_came_is_no_error(api: Api) -> None:
     """The source has gaps of more than a month; a month without rows is a page without rows."""
-    late = json.dumps({"record_date": "2020-01-31"}).encode()
-    api.faults.add(TITLE_XII_PATH, Fault.changed(lambda body: _with_first(body, late)), query={"sort": "record_date"})
+    earlier = changed(lambda page: page["data"][0].update(record_date="2020-01-31"))
+    api.faults.add(TITLE_XII_PATH, earlier, query={"sort": "record_date"})
     fetched = api.extract(TITLE_XII)
     assert len(treasury_rows(fetched)) == 1226
     by_month = {name: json.loads(body)["data"] for name, body in pages(fetched.path)}
     assert by_month["2020-01/00001"] == by_month["2020-02/00001"] == []
-
-
-def _with_first(body: bytes, row: bytes) -> bytes:
-    document = json.loads(body)
-    document["data"][0] |= json.loads(row)
-    return json.dumps(document).encode()
 
 
 def test_numbers_stay_as_the_source_wrote_them(api: Api) -> None:
@@ -617,6 +612,31 @@ def test_months_that_corrections_do_not_reach_are_taken_from_the_last_extract(ap
     rows = api.recorded("treasury/2021-09-30/title_xii.json.gz")
     fresh = [row for row in treasury_rows(second) if row["record_date"] >= "2020-07"]
     assert same(fresh, [row for row in rows if row["record_date"] >= "2020-07"])
+
+
+def test_a_row_that_was_added_to_a_settled_month(api: Api) -> None:
+    """The number of all rows tells: the settled months are asked for as well, and the others no second time."""
+    api.as_of.write_text("2021-08-31")
+    whole = api.extract(TITLE_XII, stored={})
+    less = api.folder / "less.zip"
+    with zipfile.ZipFile(less, "w") as archive:
+        for name, body in pages(whole.path):
+            document = json.loads(body)
+            if name == "2020-03/00001":
+                del document["data"][0]
+            archive.writestr(name, json.dumps(document))
+    before = api.asked(TITLE_XII_PATH, "filter")
+    again = api.extract(TITLE_XII, known=Validators(etag="2021-08-31 1165"), previous=less)
+    assert content(again) == content(whole)
+    assert api.asked(TITLE_XII_PATH, "filter") - before == before
+
+
+def test_rows_that_are_in_no_month(api: Api) -> None:
+    """A row without a date is in none: the extract is not whole."""
+    more = changed(lambda page: page["meta"].update({"total-count": 1227}))
+    api.faults.always(TITLE_XII_PATH, more, query={"sort": "-record_date", "page[size]": "1"})
+    with pytest.raises(SourceRefusedError, match="says that there are 1227 rows, its months hold 1226"):
+        api.fetch(TITLE_XII)
 
 
 def a_month_ago(fetched: Fetched) -> Validators:

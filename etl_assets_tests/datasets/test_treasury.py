@@ -1,0 +1,222 @@
+"""US Treasury's advances end to end: exact to the cent, no row lost or doubled, and what is not right told."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etl_assets.local.sources import Fault
+from etl_assets.quality.states import CODES
+from etl_assets_tests.house import House
+
+PATH = "/treasury/services/api/fiscal_service/v2/accounting/od/title_xii"
+AMOUNTS = {
+    "outstanding_advance_balance": "outstanding_advance_bal",
+    "advance_authorized_month": "advance_auth_month_amt",
+    "gross_advance_draws_month": "gross_advance_draws_month_amt",
+    "interest_accrued_fiscal_year": "interest_accrued_fytd_amt",
+    "interest_paid": "interest_paid_amt",
+}
+TABLES = ("refined.state_unemployment_advances", "presentation.state_advances_monthly")
+Row = dict[str, str]
+
+
+def recording(data: Path, day: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(gzip.decompress((data / "treasury" / day / "title_xii.json.gz").read_bytes()))
+    return document
+
+
+def money(text: str) -> Decimal | None:
+    return None if text == "null" else Decimal(text)
+
+
+def total(amounts: Iterable[Decimal | None]) -> Decimal | None:
+    """The sum of what is known; nothing where nothing is."""
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known, Decimal(0)) if known else None
+
+
+def state_of(row: Row) -> str:
+    """The state's name, mended by other means than the project's."""
+    name = row["state_nm"].replace("*", "").strip()
+    return "Louisiana" if name == "Louisana" else name
+
+
+def check_rows(house: House, rows: list[Row]) -> None:
+    """Every row, cell by cell, and the sums of each month."""
+    found = house.sql(
+        "SELECT record_date, line, state_code, state, state_given, footnote, interest_rate, fiscal_year,"
+        f" fiscal_quarter, calendar_year, calendar_quarter, calendar_month, calendar_day, {', '.join(AMOUNTS)}"
+        " FROM refined.state_unemployment_advances"
+    )
+    assert len(found) == len(rows)
+    assert {row[:2]: row[2:] for row in found} == {
+        (date.fromisoformat(row["record_date"]), int(row["src_line_nbr"])): (
+            *(CODES[state_of(row)], state_of(row), row["state_nm"], "*" * row["state_nm"].count("*") or None),
+            money(row["interest_rate_pct"]),
+            *(int(row[f"record_{n}"]) for n in ("fiscal_year", "fiscal_quarter", "calendar_year", "calendar_quarter")),
+            *(int(row[f"record_calendar_{n}"]) for n in ("month", "day")),
+            *(money(row[given]) for given in AMOUNTS.values()),
+        )
+        for row in rows
+    }
+    for column, given in AMOUNTS.items():
+        wanted: dict[str, Decimal] = defaultdict(Decimal)
+        for row in rows:
+            wanted[row["record_date"][:7]] += money(row[given]) or 0
+        sums = house.sql(
+            f"SELECT to_char(record_date, 'YYYY-MM'), coalesce(sum({column}), 0) FROM"
+            " refined.state_unemployment_advances GROUP BY 1"
+        )
+        assert dict(sums) == wanted, column
+
+
+def check_monthly(house: House, rows: list[Row]) -> None:
+    """The state of each month's last day, computed again with plain Python."""
+    by: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        by[row["record_date"][:7], state_of(row)].append(row)
+    wanted = {}
+    for (month, state), group in by.items():
+        last = max(row["record_date"] for row in group)
+        ends = [row for row in group if row["record_date"] == last]
+        wanted[date.fromisoformat(f"{month}-01"), CODES[state]] = (
+            *(state, date.fromisoformat(last)),
+            *(total(money(row[AMOUNTS[name]]) for row in ends) for name in list(AMOUNTS)[:1]),
+            total(money(row["gross_advance_draws_month_amt"]) for row in ends),
+            total(money(row["interest_accrued_fytd_amt"]) for row in ends),
+            total(money(row["interest_paid_amt"]) for row in group),
+        )
+    found = house.sql(
+        "SELECT month, state_code, state, last_record_date, month_end_balance, draws, interest_accrued_fiscal_year,"
+        " interest_paid FROM presentation.state_advances_monthly"
+    )
+    assert {row[:2]: row[2:] for row in found} == wanted
+
+
+@pytest.fixture
+def treasury(house: House) -> House:
+    """A house on the first publication, that has run."""
+    house.datasets = ("treasury_title_xii",)
+    house.publish("2021-08-31")
+    assert house.run(), house.failures()
+    return house
+
+
+def publish(house: House, day: str, rows: list[Row]) -> None:
+    """Let the source show these rows from now on."""
+    document = recording(house.data, "2021-08-31") | {"data": rows}
+    house.write("treasury", day, "title_xii.json", json.dumps(document).encode())
+    house.publish(day)
+
+
+def test_every_row_is_there_exact_to_the_cent(treasury: House) -> None:
+    rows = recording(treasury.data, "2021-08-31")["data"]
+    check_rows(treasury, rows)
+    check_monthly(treasury, rows)
+    lines = treasury.sql(
+        "SELECT line FROM refined.state_unemployment_advances WHERE record_date = '2020-04-03' AND state_code = 'IN'"
+    )
+    assert len(lines) == 2
+    types = treasury.sql(
+        "SELECT DISTINCT data_type FROM information_schema.columns WHERE table_schema = 'refined' AND"
+        " table_name = 'state_unemployment_advances' AND column_name = ANY(%s)",
+        list(AMOUNTS),
+    )
+    assert types == [("numeric",)]
+
+
+def test_a_month_later(treasury: House) -> None:
+    """The new month is there, and what was corrected within reach; a settled month stays as it was landed."""
+    treasury.publish("2021-09-30")
+    assert treasury.run(), treasury.failures()
+    rows = recording(treasury.data, "2021-09-30")["data"]
+    earlier = recording(treasury.data, "2021-08-31")["data"]
+    check_rows(
+        treasury,
+        [*(r for r in earlier if r["record_date"] < "2020-07"), *(r for r in rows if r["record_date"] >= "2020-07")],
+    )
+    changed = [new for old, new in zip(earlier, rows, strict=False) if old != new and new["record_date"] >= "2020-07"]
+    months = {row["record_date"][:7] for row in changed} | {"2021-09"}
+    assert treasury.made()["refined/state_unemployment_advances"] == len(months)
+    assert treasury.run()
+    assert not treasury.made()
+
+
+def test_rows_that_are_not_right(treasury: House) -> None:
+    rows = [dict(row) for row in recording(treasury.data, "2021-08-31")["data"]]
+    bad: dict[int, tuple[Row, str]] = {
+        300: ({"outstanding_advance_bal": "1,234.50"}, "readable: outstanding_advance_balance is 1,234.50"),
+        310: ({"outstanding_advance_bal": "1.005"}, "readable: outstanding_advance_balance is 1.005"),
+        320: ({"interest_rate_pct": "5/10"}, "readable: interest_rate is 5/10"),
+        330: ({"interest_paid_amt": "Data not available"}, "readable: interest_paid is Data not available"),
+        340: ({"state_nm": "null"}, "not_nullable: state_code is missing"),
+        350: ({"state_nm": "Atlantis"}, "not_nullable: state_code is missing"),
+        360: ({"src_line_nbr": "null"}, "not_nullable: line is missing"),
+    }
+    for n, (change, _) in bad.items():
+        rows[-n] |= change
+    publish(treasury, "2021-09-01", [*rows, rows[400]])  # and one comes twice
+    assert treasury.run(), treasury.failures()
+    reasons = [reason for (reason,) in treasury.sql("SELECT reason FROM quarantine.state_unemployment_advances")]
+    for _, why in bad.values():
+        assert any(why in reason for reason in reasons), (why, reasons)
+    assert len(reasons) == len(bad)
+    check_rows(treasury, [row for n, row in enumerate(rows) if len(rows) - n not in bad])
+    publish(treasury, "2021-09-02", recording(treasury.data, "2021-08-31")["data"])
+    assert treasury.run(), treasury.failures()
+    assert treasury.value("SELECT count(*) FROM quarantine.state_unemployment_advances") == 0
+
+
+def test_a_key_with_two_balances(treasury: House) -> None:
+    before = {name: treasury.frame(name) for name in TABLES}
+    rows = recording(treasury.data, "2021-08-31")["data"]
+    publish(treasury, "2021-09-01", [*rows, rows[400] | {"outstanding_advance_bal": "1"}])
+    assert not treasury.run()
+    assert "the key (record_date, state_code, line) is not unique: 2 rows" in treasury.failures()
+    assert f"record_date={rows[400]['record_date']}" in treasury.failures()
+    assert all(treasury.frame(name).equals(frame) for name, frame in before.items())
+
+
+def test_an_extract_that_is_refused_leaves_what_is_there(treasury: House) -> None:
+    before = {name: treasury.frame(name) for name in TABLES}
+    treasury.publish("2021-09-30")
+
+    def short(body: bytes) -> bytes:
+        document = json.loads(body)
+        document["data"].pop()
+        return json.dumps(document).encode()
+
+    september = {"filter": "record_date:gte:2021-09-01,record_date:lt:2021-10-01"}
+    treasury.faults.add(PATH, Fault.changed(short), query=september)
+    assert not treasury.run()
+    assert "treasury_title_xii: 2021-09, page 1: the envelope says 60 rows and holds 59" in treasury.failures()
+    assert all(treasury.frame(name).equals(frame) for name, frame in before.items())
+    assert treasury.run(), treasury.failures()
+    assert treasury.faults.count(PATH, query=september) == 2
+    august = {"filter": "record_date:gte:2021-08-01,record_date:lt:2021-09-01"}
+    assert treasury.faults.count(PATH, query=august) == 2  # once for each of the two publications
+
+
+@pytest.mark.shared
+def test_the_recording(shared_house: House) -> None:
+    shared_house.datasets = ("treasury_title_xii",)
+    assert shared_house.run(), shared_house.failures()
+    rows = recording(shared_house.data, "2021-08-31")["data"]
+    assert shared_house.value("SELECT count(*) FROM refined.state_unemployment_advances") == len(rows) == 6820
+    check_rows(shared_house, rows)
+    check_monthly(shared_house, rows)
+    lines = shared_house.value(
+        "SELECT count(*) FROM refined.state_unemployment_advances"
+        " WHERE record_date = '2020-04-03' AND state = 'Indiana'"
+    )
+    assert lines == 2
+    assert shared_house.value("SELECT count(*) FROM quarantine.state_unemployment_advances") == 0

@@ -37,7 +37,6 @@ landing_gho_countries = landing(
         path="api",
         sets={"DIMENSION/COUNTRY/DimensionValues": ""},
         order="Code",
-        stamp="Code",
     ),
 )
 

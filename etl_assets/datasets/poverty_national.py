@@ -72,15 +72,18 @@ def raw_poverty_national(path: Path) -> pl.DataFrame:
 
 
 @refined(DATASET, NationalPoverty, raw=raw_poverty_national)
-def refined_national_poverty(raw: pl.DataFrame) -> pl.DataFrame:
-    """Typed and labelled; nothing is merged, since two methods may give the same number."""
+def refined_national_poverty(raw: pl.DataFrame) -> Result:
+    """Typed and labelled; rows that are equal in all are merged, but where two methods may give the same number."""
     year, rate = pl.col("time").cast(pl.Int32, strict=False), pl.col("PCTPOV").cast(pl.Float64, strict=False)
     nth = pl.int_range(pl.len()).over("time", "RACE")
-    method = pl.lit("published")
+    has_methods = year.is_in(list(METHODS)).fill_null(False)
+    ordered = raw.sort("_source_row")
+    rows = ordered.filter(has_methods | pl.struct("_partition", "_row_hash").is_first_distinct())
+    method: pl.Expr = pl.when(~has_methods).then(pl.lit("published"))  # what is neither of the two methods has none
     for published, names in METHODS.items():
         for position, name in enumerate(names):
             method = pl.when((year == published) & (nth == position)).then(pl.lit(name)).otherwise(method)
-    return raw.sort("_source_row").select(
+    table = rows.select(
         year=year,
         group_code=pl.col("RACE").cast(pl.Int32, strict=False),
         group=pl.col("RACE").replace_strict(GROUPS, default=None, return_dtype=pl.String),
@@ -90,6 +93,7 @@ def refined_national_poverty(raw: pl.DataFrame) -> pl.DataFrame:
         _problems=unreadable({"poverty_rate": ("PCTPOV", rate), "year": ("time", year)}),
         **{c: pl.col(c) for c in raw.columns if c.startswith("_")},
     )
+    return Result(table, merged=raw.join(rows, on="_source_row", how="anti"))
 
 
 class PovertyTrends(Contract, stage="presentation", table="poverty_trends", key=["group_code", "method", "year"]):

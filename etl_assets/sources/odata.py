@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from etl_assets.sources.paging import Call, Page, PagedSource, Slice
 class ODataSource(PagedSource):
     """Entity sets of an OData service, each with an optional `$filter`.
 
-    `stamp` names a column that says when an entity set was published; `order` keeps the pages apart, since a service
+    `stamp` names a column that says when an entity set was published; where there is none, its first page tells, which
+    suits a small set. `order` keeps the pages apart, since a service
     need not answer in the same order twice.
     """
 
@@ -26,7 +28,7 @@ class ODataSource(PagedSource):
     path: str
     sets: Mapping[str, str]
     order: str
-    stamp: str
+    stamp: str | None = None
 
     def slices(self, known: Validators | None) -> Sequence[Slice]:
         """One slice per entity set; one whose stamp is the known one is taken from the last extract."""
@@ -55,7 +57,7 @@ class ODataSource(PagedSource):
         )
 
     def _stamps_now(self) -> dict[str, str]:
-        """When each entity set was published: the newest value of the stamp's column, its rows, its filter."""
+        """What tells the version of each entity set: the newest value of the stamp's column, its rows, its filter."""
         if not self.sets:
             raise SourceRefusedError(
                 f"{self.source}: nothing is switched on that could be extracted. Enable an entry in the dataset; the "
@@ -63,14 +65,20 @@ class ODataSource(PagedSource):
             )
         stamps = {}
         for name in self.sets:
-            call = self._call(name, {"$orderby": f"{self.stamp} desc", "$top": "1", "$count": "true"})
+            newest = {"$orderby": f"{self.stamp} desc", "$top": "1"} if self.stamp else {"$orderby": self.order}
+            call = self._call(name, {**newest, "$count": "true"})
             page = self.read(call, http.get(call.url, call.parameters) or b"")
             if not page.rows:
                 raise SourceRefusedError(
                     f"{name}: the filter {self.sets[name]!r} matches nothing. Correct it in the dataset, or switch the "
                     "entry off; the last good extract stays."
                 )
-            stamps[name] = f"{page.rows[0].get(self.stamp)} {page.total} {self.sets[name]}".strip()
+            stamp = (
+                page.rows[0].get(self.stamp)
+                if self.stamp
+                else hashlib.sha256(json.dumps(page.rows).encode()).hexdigest()
+            )
+            stamps[name] = f"{stamp} {page.total} {self.sets[name]}".strip()
         return stamps
 
     def _call(self, name: str, parameters: Mapping[str, str]) -> Call:

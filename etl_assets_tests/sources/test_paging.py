@@ -671,6 +671,17 @@ def test_another_filter_is_another_version(api: Api) -> None:
     assert {row["SpatialDim"] for row in gho_rows(second)} == {"LSO"}
 
 
+def test_a_set_without_a_stamp_is_told_by_its_content(api: Api) -> None:
+    """A country that is renamed is another version, though there are as many."""
+    path = "DIMENSION/COUNTRY/DimensionValues"
+    countries = replace(GHO, sets={path: ""}, order="Code", stamp=None)
+    first = api.extract(countries, stored={})
+    assert countries.probe(first.validators) is None
+    api.faults.always(f"/who_gho/api/{path}", changed(lambda page: page["value"][3].update(Title="Another")))
+    second = api.extract(countries, known=first.validators, previous=first.path, stored={})
+    assert "Another" in [row["Title"] for row in gho_rows(second)]
+
+
 def test_pages_in_a_lake(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path / "lake"))
     kept, other = LakePages(lake, "landing/a/pages/"), LakePages(lake, "landing/ab/pages/")

@@ -199,7 +199,9 @@ def _countries(tables: Iterable[_Table]) -> list[Row]:
     parents: dict[str, tuple[str | None, str | None]] = {}
     for row in itertools.chain.from_iterable(table.rows for table in tables):
         _, title = parents.get(row["SpatialDim"], (None, None))
-        if row["SpatialDimType"] == "COUNTRY" and row["SpatialDim"] and title is None:  # older answers have the code only
+        if (
+            row["SpatialDimType"] == "COUNTRY" and row["SpatialDim"] and title is None
+        ):  # older answers have the code only
             parents[row["SpatialDim"]] = row.get("ParentLocationCode"), row.get("ParentLocation")
     return [
         {

@@ -10,6 +10,7 @@ import time
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import dagster as dg
@@ -31,7 +32,7 @@ from etl_assets.storage.configured import publisher
 from etl_assets.storage.frames import from_geopandas, to_geopandas
 from etl_assets.storage.io_managers import published_metadata
 from etl_assets.storage.lake import Loaded
-from etl_assets.storage.table import PARTITION, SOURCE_ROW, WHOLE, Part, Publication, Table
+from etl_assets.storage.table import PARTITION, WHOLE, Part, Publication, Table
 
 Frame: TypeAlias = pl.DataFrame | gpd.GeoDataFrame
 _SHOWN = 20
@@ -414,14 +415,16 @@ class _Step:
             target_materialization_data=self._materialization(verdict.key) if passed else None,
         )
 
+    @cached_property
+    def _materializations(self) -> Mapping[str, int]:
+        """The newest materialization of each of the run's partitions; asked for once, when they have been published."""
+        kind = dg.DagsterEventType.ASSET_MATERIALIZATION
+        keys = set(self.context.partition_keys)
+        return self.context.instance.get_latest_storage_id_by_partition(self.spec.key, kind, partitions=keys)
+
     def _materialization(self, partition: str) -> AssetCheckEvaluationTargetMaterializationData | None:
-        """The materialization of this run that a passed check is of; asked for once for all partitions."""
-        if not hasattr(self, "_ids"):
-            kind = dg.DagsterEventType.ASSET_MATERIALIZATION
-            keys = set(self.context.partition_keys)
-            ids = self.context.instance.get_latest_storage_id_by_partition(self.spec.key, kind, partitions=keys)
-            object.__setattr__(self, "_ids", ids)
-        found = self._ids.get(partition)  # type: ignore[attr-defined]
+        """The materialization that a passed check is of: without it, the UI shows the check as missing."""
+        found = self._materializations.get(partition)
         if found is None:
             return None
         return AssetCheckEvaluationTargetMaterializationData(
@@ -470,6 +473,3 @@ def _counts(rows: pl.DataFrame | None, by: str | None) -> dict[str, int]:
     if by is None or by not in rows.columns:
         return {WHOLE: rows.height}
     return {str(key): n for key, n in rows.group_by(by).len().iter_rows()}
-
-
-__all__ = ["SOURCE_ROW", "Result", "presentation", "refined"]

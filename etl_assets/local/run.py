@@ -11,15 +11,17 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.utils import make_new_run_id
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -27,11 +29,12 @@ from etl_assets.quality.quarantine import quarantine_table
 from etl_assets.settings import NotConfiguredError, home, settings
 from etl_assets.sources import SourceError, Validators
 from etl_assets.stages.dataset import Spec
-from etl_assets.stages.staleness import State, in_order
+from etl_assets.stages.staleness import State, in_order, levels
 from etl_assets.storage.configured import lake, landing_store
 from etl_assets.storage.table import WHOLE
 
 _OWNER = "etl/process"
+_SOURCES_AT_ONCE = 8
 _RANGE = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
@@ -42,6 +45,41 @@ class Outcome:
     partitions: int = 0
     seconds: float = 0.0
     failures: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One run: assets none of which waits for another, or of the same partitions, each made of the one before."""
+
+    specs: Sequence[Spec]
+    partitions: Sequence[str] = ()
+
+
+@dataclass
+class _Steps:
+    """Follows the steps of a run while it is under way."""
+
+    work: _Work
+    outcomes: Mapping[str, Outcome]
+    progress: Progress
+    tasks: dict[str, TaskID] = field(default_factory=dict)
+    started: dict[str, float] = field(default_factory=dict)
+
+    def heard(self, event: dg.EventLogEntry) -> None:
+        """Take note of an event of the run."""
+        spec = next((s for s in self.work.specs if s.key.to_python_identifier() == event.step_key), None)
+        if spec is None or event.dagster_event is None:
+            return
+        name = spec.key.to_user_string()
+        if event.dagster_event.is_step_start:
+            self.started[name] = event.timestamp
+            self.tasks[name] = self.progress.add_task(name, total=1, note="")
+        elif (event.dagster_event.is_step_success or event.dagster_event.is_step_failure) and name in self.started:
+            outcome = self.outcomes[name]
+            outcome.seconds += event.timestamp - self.started[name]
+            outcome.partitions += max(len(self.work.partitions), 1)
+            done = f"{len(self.work.partitions)} partitions" if self.work.partitions else ""
+            self.progress.update(self.tasks[name], advance=1, note=done)
 
 
 @dataclass
@@ -58,23 +96,17 @@ class Driver:
     def run(self) -> bool:
         """Make all that is out of date; gives whether everything is up to date afterwards."""
         self._bury_the_dead()
-        job = self.definitions.resolve_implicit_global_asset_job_def()
+        waiting = in_order(self.datasets)
+        self.outcomes = {spec.key.to_user_string(): Outcome() for spec in waiting}
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"),
                    TimeElapsedColumn())  # fmt: skip
         with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as progress:
-            for spec in in_order(self.datasets):
-                name = spec.key.to_user_string()
-                outcome = self.outcomes[name] = Outcome()
-                batches = list(self._batches(spec, outcome))
-                if not batches:
-                    continue
-                task = progress.add_task(name, total=len(batches), note="")
-                for batch in batches:
-                    self._materialize(job, spec, batch, outcome)
-                    done = f"{outcome.partitions} partitions" if spec.partitions else ""
-                    progress.update(task, advance=1, note=done)
+            for level in levels(waiting):
+                for work in self._work(level, waiting):
+                    self._materialize(work, progress)
                 if not self.console.is_terminal:
-                    self.console.print(f"{name}: {outcome.partitions or 1} made in {outcome.seconds:.1f} s")
+                    self._tell(level)
+                waiting = [spec for spec in waiting if spec not in level]
         if any(outcome.failures for outcome in self.outcomes.values()):
             return False
         left = self._left()
@@ -84,49 +116,57 @@ class Driver:
             )
         return not left
 
-    def _batches(self, spec: Spec, outcome: Outcome) -> Iterator[Sequence[str]]:
-        """What is to be made of an asset, as runs: contiguous partitions, so many at a time."""
-        if spec.source is not None:
-            known = landing_store(spec.key.path[-1]).current()
-            try:
-                new = spec.source.probe(Validators(known.etag, known.last_modified) if known else None)
-            except (SourceError, NotConfiguredError) as error:
-                outcome.failures.append(str(error))
-                return
-            if new is not None or known is None or not State(self.instance).is_finished(spec):
-                yield [WHOLE]
-            return
-        keys = State(self.instance).out_of_date(spec)
-        if spec.partitions is None:
-            if keys:
-                yield [WHOLE]
-            return
-        wanted = [key for key in spec.partitions.get_partition_keys() if key in keys]
-        position = {key: n for n, key in enumerate(spec.partitions.get_partition_keys())}
-        batch: list[str] = wanted[:1]
-        for before, key in pairwise(wanted):
-            if position[key] != position[before] + 1 or len(batch) >= spec.dataset.batch:
-                yield batch
-                batch = []
-            batch.append(key)
-        if batch:
-            yield batch
+    def _tell(self, level: Sequence[Spec]) -> None:
+        for name in (spec.key.to_user_string() for spec in level):
+            if (outcome := self.outcomes[name]).partitions:
+                self.console.print(f"{name}: {outcome.partitions} made in {outcome.seconds:.1f} s")
 
-    def _materialize(self, job: dg.JobDefinition, spec: Spec, batch: Sequence[str], outcome: Outcome) -> None:
+    def _work(self, level: Sequence[Spec], waiting: Sequence[Spec]) -> Iterator[_Work]:
+        """What is to be made of a level, in as few runs as can be: starting one takes longer than most steps."""
+        state = State(self.instance)
+        sources = [spec for spec in level if spec.source is not None]
+        with ThreadPoolExecutor(_SOURCES_AT_ONCE, thread_name_prefix="probe") as pool:
+            news = list(pool.map(lambda spec: self._has_news(spec, state), sources))
+        whole = [spec for spec, is_new in zip(sources, news, strict=True) if is_new]
+        for spec in level:
+            keys = state.out_of_date(spec)
+            if spec.partitions is not None:
+                chain = _chain(spec, waiting)
+                yield from (_Work(chain, batch) for batch in _batches(spec, keys))
+            elif keys:
+                whole.append(spec)
+        if whole:
+            yield _Work(whole)
+
+    def _has_news(self, spec: Spec, state: State) -> bool:
+        """Whether a source has something else than what has landed; one that cannot be asked is noted as failed."""
+        assert spec.source is not None
+        known = landing_store(spec.key.path[-1]).current()
+        try:
+            new = spec.source.probe(Validators(known.etag, known.last_modified) if known else None)
+        except (SourceError, NotConfiguredError) as error:
+            self.outcomes[spec.key.to_user_string()].failures.append(str(error))
+            return False
+        return new is not None or known is None or not state.is_finished(spec)
+
+    def _materialize(self, work: _Work, progress: Progress) -> None:
         tags = {_OWNER: _process()}
-        if spec.partitions is not None:
-            tags |= dict(zip(_RANGE, (batch[0], batch[-1]), strict=True))
-        started = time.monotonic()
-        result = job.execute_in_process(
-            asset_selection=[spec.key],
+        if work.partitions:
+            tags |= dict(zip(_RANGE, (work.partitions[0], work.partitions[-1]), strict=True))
+        run_id, steps = make_new_run_id(), _Steps(work, self.outcomes, progress)
+        self.instance.add_event_listener(run_id, steps.heard)
+        result = self.definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+            asset_selection=[spec.key for spec in work.specs],
             instance=self.instance,
             tags=tags,
             raise_on_error=False,
+            run_id=run_id,
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         )
-        outcome.seconds += time.monotonic() - started
-        outcome.partitions += len(batch)
-        outcome.failures.extend(_reasons(result))
+        reasons = _reasons(result)
+        for spec in work.specs:
+            name = spec.key.to_user_string()
+            self.outcomes[name].failures.extend(reasons.get(spec.key.to_python_identifier(), reasons.get("", ())))
 
     def _left(self) -> list[str]:
         state = State(self.instance)
@@ -186,6 +226,36 @@ class Driver:
                 self.console.print(f"{spec.dataset.name}: {changed} partitions changed, {same} unchanged")
 
 
+def _batches(spec: Spec, keys: Collection[str]) -> Iterator[Sequence[str]]:
+    """Partitions as runs: contiguous ones, so many at a time as the dataset says."""
+    assert spec.partitions is not None
+    position = {key: n for n, key in enumerate(spec.partitions.get_partition_keys())}
+    wanted = sorted(keys, key=position.__getitem__)
+    batch: list[str] = wanted[:1]
+    for before, key in pairwise(wanted):
+        if position[key] != position[before] + 1 or len(batch) >= spec.dataset.batch:
+            yield batch
+            batch = []
+        batch.append(key)
+    if batch:
+        yield batch
+
+
+def _chain(spec: Spec, waiting: Collection[Spec]) -> Sequence[Spec]:
+    """An asset, and those of its dataset that are made of it partition by partition, and of nothing else that waits.
+
+    They go in one run: scattered partitions are a run each.
+    """
+    chain, missing = [spec], {other.key for other in waiting} - {spec.key}
+    for other in waiting:
+        sources = {source.key: source for source in other.inputs.values()}
+        follows = any(sources[done.key].by_partition for done in chain if done.key in sources)
+        if follows and other.dataset is spec.dataset and not other.whole and not missing & sources.keys():
+            chain.append(other)
+            missing.remove(other.key)
+    return chain
+
+
 def run(datasets: Collection[str] = ()) -> int:
     """Bring everything up to date and say what there is; 0 only if everything is up to date."""
     from etl_assets.definitions import defs
@@ -224,9 +294,12 @@ def _one_at_a_time(console: Console) -> Iterator[None]:
         yield
 
 
-def _reasons(result: dg.ExecuteInProcessResult) -> list[str]:
-    """Why steps failed, for a person: what the step's own code raised, not what Dagster wraps it in."""
-    reasons = []
+def _reasons(result: dg.ExecuteInProcessResult) -> dict[str, list[str]]:
+    """Why steps failed, by step, for a person: what the step's own code raised, not what Dagster wraps it in.
+
+    Why a run failed of which no step did has an empty name.
+    """
+    reasons: dict[str, list[str]] = {}
     for event in result.all_events:
         if event.is_step_failure:
             error = event.step_failure_data.error
@@ -236,9 +309,9 @@ def _reasons(result: dg.ExecuteInProcessResult) -> list[str]:
             text = error.message.strip() if error else "unknown"
             # Our own errors are sentences; of others, the class says more than the message.
             sentence = text.partition(": ")[2] if text.startswith("etl_assets.") else text
-            reasons.append((user.description if user else None) or sentence)
+            reasons.setdefault(event.step_key or "", []).append((user.description if user else None) or sentence)
         elif event.event_type == dg.DagsterEventType.RUN_FAILURE and not reasons:
-            reasons.append(event.message or "the run failed")
+            reasons[""] = [event.message or "the run failed"]
     return reasons
 
 

@@ -7,7 +7,7 @@ corrected source, a killed run, another declaration. Content decides, not time.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -114,3 +114,15 @@ def in_order(datasets: Collection[str] = ()) -> list[Spec]:
             chosen.append(spec)
             needed |= {source.key for source in spec.inputs.values()}
     return chosen[::-1]
+
+
+def levels(specs: Sequence[Spec]) -> list[list[Spec]]:
+    """Assets, given in order, by how many lie between them and their sources: those of one level do not wait for
+    each other."""
+    depth: dict[dg.AssetKey, int] = {}
+    found: list[list[Spec]] = []
+    for spec in specs:
+        depth[spec.key] = max((depth[source.key] + 1 for source in spec.inputs.values()), default=0)
+        found.extend([] for _ in range(depth[spec.key] + 1 - len(found)))
+        found[depth[spec.key]].append(spec)
+    return found

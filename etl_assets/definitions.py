@@ -14,6 +14,7 @@ warnings.filterwarnings("ignore", category=dg.BetaWarning)
 warnings.filterwarnings("ignore", category=dg.PreviewWarning)
 
 from etl_assets import datasets  # noqa: E402 the warnings above are about what the datasets declare
+from etl_assets.automation.alerts import alerts_sensor  # noqa: E402
 from etl_assets.automation.sensors import automation_sensor, source_sensors  # noqa: E402
 from etl_assets.stages.dataset import SPECS  # noqa: E402
 from etl_assets.storage.io_managers import LandingIOManager, TableIOManager  # noqa: E402
@@ -25,7 +26,7 @@ def definitions(modules: Sequence[ModuleType]) -> dg.Definitions:
     return dg.Definitions(
         assets=dg.load_assets_from_modules(modules),
         resources={"landing_io": LandingIOManager(), "table_io": TableIOManager(tables)},
-        sensors=[*source_sensors(), automation_sensor()],
+        sensors=[*source_sensors(), automation_sensor(), alerts_sensor()],
         # A step takes less time than starting a process for it; runs are what is done side by side.
         executor=dg.in_process_executor,
     )

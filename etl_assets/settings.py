@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import ClassVar, Literal
+from urllib.parse import unquote, urlsplit
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr
@@ -20,6 +21,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+#: A shorter one would be found in any text.
+_SHORTEST_SECRET = 4
 PROJECT = Path(__file__).resolve().parent.parent
 
 
@@ -40,6 +43,13 @@ def _addresses() -> dict[str, str]:
         if value and key.startswith("ETL_") and key.endswith("_URL") and name not in Settings.model_fields:
             found[name.removesuffix("_url")] = value
     return found
+
+
+def _password(url: str) -> str | None:
+    try:
+        return urlsplit(url).password
+    except ValueError:
+        return None
 
 
 class NotConfiguredError(RuntimeError):
@@ -94,6 +104,16 @@ class Settings(BaseSettings):
         description="GeoJSON or CSV with the rows that presentation.eventdata held before this project",
     )
 
+    alert_webhook_url: SecretStr | None = Field(
+        default=None, description="Alerts to a webhook that takes Slack's JSON; the address is a secret"
+    )
+    alert_smtp_url: SecretStr | None = Field(
+        default=None, description="Alerts by e-mail through smtp://user:password@host:port (or smtps://)"
+    )
+    alert_email_to: str | None = Field(default=None, description="Who gets them, separated by commas")
+    alert_email_from: str = Field(default="etl-assets@localhost", description="Whom they are from")
+    alert_sns_topic: str | None = Field(default=None, description="Alerts to a topic of AWS SNS, by its ARN")
+
     http_timeout: float = Field(default=60.0, gt=0, description="Seconds without a byte before a source hangs")
     http_attempts: int = Field(default=4, ge=1, description="Attempts at a source that answers with a passing error")
     http_retry_wait: float = Field(default=1.0, ge=0, description="Seconds before the second attempt; doubles")
@@ -121,6 +141,14 @@ class Settings(BaseSettings):
                 "Start it with `./dev up`, or set ETL_WAREHOUSE_URL=postgresql://user:password@host:port/database."
             )
         return self.warehouse_url.get_secret_value()
+
+    def secrets(self) -> set[str]:
+        """Every value that nobody may see: the secret settings, and the passwords in addresses."""
+        found = {value.get_secret_value() for _, value in self if isinstance(value, SecretStr)}
+        given = [*found, *self.addresses.values()]
+        found |= {password for url in given if "://" in url and (password := _password(url))}
+        found |= {unquote(password) for password in found}
+        return {secret for secret in found if len(secret) >= _SHORTEST_SECRET}
 
     def source_url(self, source: str, *, local: str, live: str) -> str:
         """The address of a source: `ETL_<SOURCE>_URL` if set, else the local server's path or the publisher's."""

@@ -1,6 +1,7 @@
 """Health indicators of the World Health Organization's Global Health Observatory (GHO)."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
@@ -40,6 +41,8 @@ DATASET = Dataset(
     licence="CC BY-NC-SA 3.0 IGO",
     citation="World Health Organization, Global Health Observatory",
     cadence="an indicator is published again as a whole, about yearly",
+    stale_after=timedelta(days=550),
+    data_stale_after=timedelta(days=1900),
     partitions=yearly("1900-01-01"),
 )
 SEXES = {"SEX_BTSX": "both", "SEX_MLE": "male", "SEX_FMLE": "female"}

@@ -1,5 +1,6 @@
 """Poverty of the United States by race and Hispanic origin since 1959 (histpov2), from the US Census Bureau's API."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
@@ -21,6 +22,8 @@ DATASET = Dataset(
     licence="Public domain",
     citation="US Census Bureau, Current Population Survey, Historical Poverty Tables",
     cadence="yearly, in September",
+    stale_after=timedelta(days=45),
+    data_stale_after=timedelta(days=700),
     partitions=yearly("1959-01-01"),
 )
 

@@ -1,5 +1,6 @@
 """Poverty and income of states and counties (SAIPE), from the US Census Bureau's API."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import geopandas as gpd
@@ -24,6 +25,8 @@ DATASET = Dataset(
     licence="Public domain",
     citation="US Census Bureau, Small Area Income and Poverty Estimates",
     cadence="yearly, in December",
+    stale_after=timedelta(days=45),
+    data_stale_after=timedelta(days=760),
     partitions=yearly("1989-01-01"),
 )
 

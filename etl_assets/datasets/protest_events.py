@@ -1,5 +1,6 @@
 """Protest events in the United States, from the Crowd Counting Consortium, located in their counties."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -29,6 +30,8 @@ DATASET = Dataset(
     licence="as the publisher states; cite",
     citation="Crowd Counting Consortium",
     cadence="about weekly; the file is replaced as a whole, with corrections that reach months back",
+    stale_after=timedelta(days=21),
+    data_stale_after=timedelta(days=30),
     partitions=daily(str(FIRST_DAY), ahead=366),
     batch=366,
 )

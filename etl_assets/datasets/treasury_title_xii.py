@@ -1,5 +1,6 @@
 """Advances to state unemployment funds (Title XII), from the US Treasury's Fiscal Data API."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import geopandas as gpd
@@ -24,6 +25,8 @@ DATASET = Dataset(
     licence="Public domain",
     citation="US Treasury, Advances to State Unemployment Funds (Social Security Act Title XII)",
     cadence="daily on working days",
+    stale_after=timedelta(days=45),
+    data_stale_after=timedelta(days=60),
     partitions=monthly("2000-01-01"),
 )
 

@@ -25,6 +25,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from etl_assets.automation.failures import why_step_failed
 from etl_assets.quality.quarantine import quarantine_table
 from etl_assets.settings import NotConfiguredError, home, settings
 from etl_assets.sources import SourceError, Validators
@@ -295,21 +296,11 @@ def _one_at_a_time(console: Console) -> Iterator[None]:
 
 
 def _reasons(result: dg.ExecuteInProcessResult) -> dict[str, list[str]]:
-    """Why steps failed, by step, for a person: what the step's own code raised, not what Dagster wraps it in.
-
-    Why a run failed of which no step did has an empty name.
-    """
+    """Why steps failed, by step; why a run failed of which no step did has an empty name."""
     reasons: dict[str, list[str]] = {}
     for event in result.all_events:
         if event.is_step_failure:
-            error = event.step_failure_data.error
-            user = event.step_failure_data.user_failure_data
-            while error is not None and error.cause is not None and (error.cls_name or "").startswith("Dagster"):
-                error = error.cause
-            text = error.message.strip() if error else "unknown"
-            # Our own errors are sentences; of others, the class says more than the message.
-            sentence = text.partition(": ")[2] if text.startswith("etl_assets.") else text
-            reasons.setdefault(event.step_key or "", []).append((user.description if user else None) or sentence)
+            reasons.setdefault(event.step_key or "", []).append(why_step_failed(event))
         elif event.event_type == dg.DagsterEventType.RUN_FAILURE and not reasons:
             reasons[""] = [event.message or "the run failed"]
     return reasons

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Literal
 
 import dagster as dg
@@ -37,6 +38,10 @@ class Dataset:
     schema: Literal["evolve", "freeze", "discard"] = "evolve"
     #: A file that is smaller than the last good one by more than this share is refused.
     max_shrink: float = 0.5
+    #: How long ago a new file may last have been landed before the dataset counts as stale; None: for ever.
+    stale_after: timedelta | None = None
+    #: How far the newest day of the data itself may lie back; the sources may answer and yet stand still.
+    data_stale_after: timedelta | None = None
 
     def metadata(self) -> dict[str, Any]:
         """The declaration as metadata of an asset."""

@@ -34,6 +34,7 @@ def landing(dataset: Dataset, source: Source, *, table: str | None = None) -> dg
         kinds={"file"},
         io_manager_key="landing_io",
         pool=f"source_{dataset.name}",
+        freshness_policy=dg.FreshnessPolicy.time_window(dataset.stale_after) if dataset.stale_after else None,
     )
     def land(context: dg.AssetExecutionContext) -> Iterator[dg.Output[object]]:
         store = landing_store(name)

@@ -1,0 +1,334 @@
+"""Alerts: what is wrong now, told once per cause to every receiver.
+
+An alert is a state, not an event: at each tick the sensor works out from Dagster's own records what is wrong, and
+compares it with what it has told. So nothing is missed that happened while it did not run, a cause is told once
+however many partitions, runs and retries it has, again when it comes back after it was gone, and a receiver that was
+down gets at the next tick what it has not got, without the others getting it twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.freshness import FreshnessState
+from dagster._core.scheduler.instigation import TickStatus
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._core.storage.tags import WILL_RETRY_TAG
+
+from etl_assets.automation.failures import sentence, why_step_failed
+from etl_assets.automation.receivers import DeliveryError, Message, Receiver, receivers
+from etl_assets.logs import plain
+from etl_assets.settings import NotConfiguredError, settings
+from etl_assets.stages.dataset import SPECS, Spec
+
+#: How far back a failed run is still news, in days, and how many of them are looked at.
+_DAYS, _RUNS = 7, 100
+_TEXT, _NAMED = 1500, 10
+_PARTITION = "dagster/partition"
+_RANGE = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is wrong now. Of one `kind` and `scope`, the same sentence (`what`) is the same cause."""
+
+    kind: str
+    about: str
+    what: str
+    advice: str
+    path: str
+    scope: str = ""
+    assets: Sequence[str] = ()
+    partitions: Sequence[str] = ()
+
+    @property
+    def cause(self) -> str:
+        """What tells causes apart: a sentence about another day, run or number of rows is still the same cause."""
+        pattern = re.sub(r"[0-9a-f-]{12,}|\d+", "#", f"{self.kind}\n{self.scope}\n{self.what}".lower())
+        return hashlib.sha256(pattern.encode()).hexdigest()[:12]
+
+    def message(self) -> Message:
+        """The message: dataset, partitions, what is wrong, what to do, and where to look."""
+        lines = [f"Assets: {_some(self.assets)}"] if self.assets else []
+        lines += [f"Partitions: {_some(self.partitions)}"] if self.partitions else []
+        lines += [f"What is wrong: {plain(self.what, _TEXT)}", f"What to do: {self.advice}"]
+        title = plain(f"{self.about}: {self.kind}", 200).replace("\n", " ")
+        return Message(title, lines, f"{settings().dagster_ui_url.rstrip('/')}{self.path}")
+
+
+def alerts_sensor() -> dg.SensorDefinition:
+    """The sensor that tells the receivers what is wrong."""
+
+    @dg.sensor(
+        name="alerts",
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Tells webhook, e-mail and SNS what is wrong: once per cause, until it is mended and comes back.",
+    )
+    def tell(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        try:
+            told_to = list(receivers())
+        except NotConfiguredError as error:
+            told_to, misconfigured = [], str(error)
+        else:
+            misconfigured = "Nobody is told: set ETL_ALERT_WEBHOOK_URL, ETL_ALERT_SMTP_URL or ETL_ALERT_SNS_TOPIC"
+        found = problems(context.instance)
+        if not told_to:
+            return dg.SkipReason(f"Problems: {len(found)}. {misconfigured}")
+        told, failures = deliver(found, told_to, json.loads(context.cursor or "{}"))
+        context.update_cursor(json.dumps(told))
+        for failure in failures:
+            context.log.error(failure)
+        return dg.SkipReason(
+            "; ".join([f"Problems: {len(found)}", *(f"{f}: it is tried again at the next tick" for f in failures)])
+        )
+
+    return tell
+
+
+def problems(instance: dg.DagsterInstance) -> list[Problem]:
+    """Everything that is wrong now, each cause once."""
+    found = [
+        *failed_runs(instance),
+        *failed_checks(instance),
+        *stale_data(instance),
+        *failing_ticks(instance),
+    ]
+    return list({problem.cause: problem for problem in reversed(found)}.values())
+
+
+def deliver(
+    found: Sequence[Problem], told_to: Iterable[Receiver], told: dict[str, list[str]]
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Tell each receiver what it has not been told; gives who knows of what now, and what went wrong.
+
+    `told` gives the receivers that know of a cause. A cause that is gone is forgotten. A receiver that fails is left
+    alone until the next call.
+    """
+    now = {problem.cause: list(told.get(problem.cause, [])) for problem in found}
+    failures = []
+    for receiver in told_to:
+        for problem in found:
+            if receiver.name in now[problem.cause]:
+                continue
+            try:
+                receiver.send(problem.message())
+            except DeliveryError as error:
+                failures.append(str(error))
+                break
+            now[problem.cause].append(receiver.name)
+    return now, failures
+
+
+# -- what may be wrong -----------------------------------------------------------------------------------------------
+
+
+def failed_runs(instance: dg.DagsterInstance) -> Iterator[Problem]:
+    """Failed runs whose work nobody has done since: one problem for each reason, whatever it has kept undone."""
+    made = _Made(instance)
+    since = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=_days_ago(_DAYS))
+    same: dict[str, Problem] = {}
+    for record in instance.get_run_records(since, limit=_RUNS):  # the newest first: it speaks for the others
+        if record.dagster_run.tags.get(WILL_RETRY_TAG, "").lower() == "true":
+            continue
+        for problem in _failures(instance, record, made):
+            newest = same.setdefault(problem.cause, problem)
+            assets = sorted({*newest.assets, *problem.assets})
+            datasets = sorted({SPECS[dg.AssetKey(asset.split("/"))].dataset.name for asset in assets})
+            same[problem.cause] = replace(
+                newest,
+                about=_some(datasets) or newest.about,
+                assets=assets,
+                partitions=sorted({*newest.partitions, *problem.partitions}),
+            )
+    yield from same.values()
+
+
+def failed_checks(instance: dg.DagsterInstance) -> Iterator[Problem]:
+    """Checks whose newest evaluation failed without failing its run; those that fail it are told with the run."""
+    log = instance.event_log_storage
+    for key, record in sorted(log.get_latest_asset_check_execution_by_key(_reported_checks()).items()):
+        evaluation = record.evaluation
+        if record.status != AssetCheckExecutionRecordStatus.FAILED or evaluation is None:
+            continue
+        spec = SPECS[key.asset_key]
+        yield Problem(
+            f"the check {key.name} fails",
+            spec.dataset.name,
+            evaluation.description or f"{key.name} of {key.asset_key.to_user_string()} has failed",
+            _CHECK_ADVICE[key.name],
+            f"{_page(spec)}?view=checks",
+            key.to_user_string(),
+            [key.asset_key.to_user_string()],
+        )
+
+
+def stale_data(instance: dg.DagsterInstance) -> Iterator[Problem]:
+    """Assets that Dagster's freshness daemon finds to be older than their policy allows."""
+    keys = [spec.key for spec in SPECS.values() if spec.source is not None and spec.dataset.stale_after]
+    for key, state in sorted(instance.get_freshness_state_records(keys).items()):
+        if state.freshness_state == FreshnessState.FAIL:
+            spec = SPECS[key]
+            yield Problem(
+                "stale",
+                spec.dataset.name,
+                f"Nothing new has been landed for more than {_days(spec)} days",
+                "Look at the source's sensor in the UI: whether it can ask, and what the source answers. If the "
+                "source is late, nothing is wrong here; if it is slower than that, raise stale_after of the dataset.",
+                _page(spec),
+                key.to_user_string(),
+                [key.to_user_string()],
+            )
+
+
+def failing_ticks(instance: dg.DagsterInstance) -> Iterator[Problem]:
+    """Sensors and schedules whose newest tick failed."""
+    ended = [TickStatus.SUCCESS, TickStatus.SKIPPED, TickStatus.FAILURE]
+    for state in instance.all_instigator_state():
+        # What is no longer in the code has no newer tick than its last.
+        ticks = instance.get_ticks(
+            state.instigator_origin_id, state.selector_id, after=_days_ago(1).timestamp(), limit=1, statuses=ended
+        )
+        if ticks and ticks[0].status == TickStatus.FAILURE:
+            kind = state.instigator_type.value.lower()
+            place = state.origin.repository_origin
+            where = f"{place.repository_name}@{place.code_location_origin.location_name}"
+            yield Problem(
+                "the tick fails",
+                f"{kind} {state.instigator_name}",
+                sentence(ticks[0].error),
+                f"The {kind} is evaluated again by itself. If it goes on failing, nothing that it starts is started: "
+                "its page in the UI has the whole error.",
+                f"/locations/{where}/{kind}s/{state.instigator_name}",
+                state.instigator_name,
+            )
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What has been made, asked for once an asset."""
+
+    instance: dg.DagsterInstance
+    _at: dict[dg.AssetKey, float] = field(default_factory=dict)
+    _unmade: dict[dg.AssetKey, set[str]] = field(default_factory=dict)
+
+    def left(self, spec: Spec, run: dg.DagsterRun, at: float) -> Sequence[str] | None:
+        """The partitions of an asset that a run was to make and nobody has made since; None if nothing is left to make.
+
+        That somebody is at work on them does not make them good: a retry that fails is no other cause.
+        """
+        if spec.partitions is None:
+            if spec.key not in self._at:
+                event = self.instance.get_latest_materialization_event(spec.key)
+                self._at[spec.key] = event.timestamp if event else 0.0
+            return () if self._at[spec.key] < at else None
+        if spec.key not in self._unmade:
+            log = self.instance.event_log_storage
+            attempts = log.get_latest_asset_partition_materialization_attempts_without_materializations(spec.key)
+            self._unmade[spec.key] = set(attempts)
+        first, last = (run.tags.get(tag) or run.tags.get(_PARTITION) for tag in _RANGE)
+        if first is None or last is None:
+            return None
+        # Keys are dates, which sort as they are written.
+        return [key for key in sorted(self._unmade[spec.key]) if first <= key <= last] or None
+
+
+def _failures(instance: dg.DagsterInstance, record: dg.RunRecord, made: _Made) -> Iterator[Problem]:
+    """What a run has failed to make that is not made yet, and why."""
+    run, at = record.dagster_run, record.end_time or record.update_timestamp.timestamp()
+    targets = {key: made.left(SPECS[key], run, at) for key in run.asset_selection or () if key in SPECS}
+    left = {key: partitions for key, partitions in targets.items() if partitions is not None}
+    if not left and (targets or _has_succeeded_since(instance, run.job_name, at)):
+        return
+    events = _events(instance, run, dg.DagsterEventType.STEP_FAILURE)
+    path, job = f"/runs/{run.run_id}", f"job {run.job_name}"
+    for event in events:
+        spec = _specs_by_step().get(event.step_key or "")
+        if spec is None:
+            yield Problem("a run failed", job, why_step_failed(event), _RUN_ADVICE, path)
+        elif spec.key in left:
+            kind, advice = _kind(instance, run, spec)
+            key = spec.key.to_user_string()
+            yield Problem(kind, key, why_step_failed(event), advice, path, "", [key], left[spec.key] or ())
+    if not events:
+        last = _events(instance, run, dg.DagsterEventType.RUN_FAILURE)
+        why = (last[-1].message if last else None) or "The run failed before any of its steps began"
+        yield Problem("a run failed", job, why, _RUN_ADVICE, path, "", [key.to_user_string() for key in left])
+
+
+def _kind(instance: dg.DagsterInstance, run: dg.DagsterRun, spec: Spec) -> tuple[str, str]:
+    """What to call the failure of an asset, and what to do: a check that has failed says more than that a run did."""
+    for event in _events(instance, run, dg.DagsterEventType.ASSET_CHECK_EVALUATION):
+        found: Any = event.event_specific_data
+        if not found.passed and found.asset_key == spec.key:
+            rows = found.metadata.get("quarantined")
+            if rows is not None and rows.value:
+                return "quarantine above its bound", _QUARANTINE_ADVICE
+            return f"the check {found.check_name} fails", _CONTRACT_ADVICE
+    return "a run failed", _RUN_ADVICE
+
+
+def _events(instance: dg.DagsterInstance, run: dg.DagsterRun, kind: dg.DagsterEventType) -> list[dg.DagsterEvent]:
+    records = instance.get_records_for_run(run.run_id, of_type=kind).records
+    return [event for record in records if (event := record.event_log_entry.dagster_event)]
+
+
+def _has_succeeded_since(instance: dg.DagsterInstance, job: str, at: float) -> bool:
+    done = dg.RunsFilter(job_name=job, statuses=[dg.DagsterRunStatus.SUCCESS])
+    last = instance.get_run_records(done, limit=1)
+    return bool(last and (last[0].end_time or 0) > at)
+
+
+_RUN_ADVICE = (
+    "The last good data is still there. Mend what the message names; what is out of date is made by itself as soon as "
+    "its input changes, or at once with `./dev run` or Materialize in the UI."
+)
+_QUARANTINE_ADVICE = (
+    "Nothing of these partitions was written, their last good state stays. The check lists the rows: if the source is "
+    "wrong, wait for its correction; if the world has changed, change the contract or the bound in the dataset's file."
+)
+_CONTRACT_ADVICE = (
+    "Nothing was written, the last good state stays. The check's metadata has what was found: teach the dataset the "
+    "source's new shape if it is there to stay."
+)
+_CHECK_ADVICE = {
+    "volume": "The data is published. See whether the source has really so many rows; `etl.changes` has what changed.",
+    "columns": "The file is published. Take a new column up in the dataset's contract, or ask why one is gone.",
+    "newest": "The runs may be well while the source stands still: ask its publisher, or see whether its sensor runs.",
+}
+
+
+@cache
+def _specs_by_step() -> dict[str, Spec]:
+    return {key.to_python_identifier(): spec for key, spec in SPECS.items()}
+
+
+def _reported_checks() -> list[dg.AssetCheckKey]:
+    """Every check that does not fail its run."""
+    names = ("volume", "columns", "newest")
+    return [dg.AssetCheckKey(key, name) for key in SPECS for name in names]
+
+
+def _page(spec: Spec) -> str:
+    return f"/assets/{'/'.join(spec.key.path)}"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return plain(", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else ""))
+
+
+def _days(spec: Spec) -> int:
+    return spec.dataset.stale_after.days if spec.dataset.stale_after else 0
+
+
+def _days_ago(days: int) -> datetime:
+    return datetime.now(UTC) - timedelta(days=days)

@@ -1,0 +1,20 @@
+"""Why something failed, for a person: what our own code said, not what Dagster wraps it in."""
+
+from __future__ import annotations
+
+import dagster as dg
+from dagster_shared.error import SerializableErrorInfo
+
+
+def why_step_failed(event: dg.DagsterEvent) -> str:
+    """The sentence of a failed step: its `Failure`'s description, else what its innermost error says."""
+    user = event.step_failure_data.user_failure_data
+    return (user.description if user else None) or sentence(event.step_failure_data.error)
+
+
+def sentence(error: SerializableErrorInfo | None) -> str:
+    """What an error says; of one that is not ours with its class, which then says more than the message."""
+    while error is not None and error.cause is not None and (error.cls_name or "").startswith("Dagster"):
+        error = error.cause
+    text = error.message.strip() if error else "unknown"
+    return text.partition(": ")[2] if text.startswith("etl_assets.") else text

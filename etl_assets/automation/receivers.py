@@ -1,0 +1,156 @@
+"""Who is told: a webhook, people by e-mail, and a topic of AWS SNS, each switched on by its own variable.
+
+A receiver either takes a message or raises DeliveryError; what is told to whom, and when again, is in `alerts`.
+"""
+
+from __future__ import annotations
+
+import smtplib
+import ssl
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from email.message import EmailMessage
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+
+import requests
+
+from etl_assets.settings import NotConfiguredError, settings
+
+_SECONDS = 10
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+#: What SNS takes as a subject.
+_SUBJECT = 100
+
+
+class DeliveryError(RuntimeError):
+    """A receiver did not take a message; says which and why, without its address, which may be a secret."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message in plain text; whatever a source wrote has been made harmless before."""
+
+    title: str
+    lines: Sequence[str]
+    link: str
+
+    def text(self) -> str:
+        """The message without its title."""
+        return "\n".join([*self.lines, self.link])
+
+
+class Receiver(Protocol):
+    """Takes messages."""
+
+    @property
+    def name(self) -> str:
+        """What the cursor and the log call it."""
+        ...
+
+    def send(self, message: Message) -> None:
+        """Hand a message over; raises DeliveryError."""
+        ...
+
+
+@dataclass(frozen=True)
+class Webhook:
+    """A Slack incoming webhook, or what takes the same JSON (Mattermost, Rocket.Chat, many a bridge)."""
+
+    url: str
+    name: str = "webhook"
+
+    def send(self, message: Message) -> None:
+        """POST the message; whatever is not a success is an error."""
+        lines = [f"*{_slack(message.title)}*", *map(_slack, message.lines), f"<{message.link}|Open in Dagster>"]
+        try:
+            response = requests.post(self.url, json={"text": "\n".join(lines)}, timeout=_SECONDS, allow_redirects=False)
+        except requests.RequestException as error:
+            raise DeliveryError(f"the webhook could not be reached ({type(error).__name__})") from None
+        if response.status_code // 100 != 2:
+            raise DeliveryError(f"the webhook answered HTTP {response.status_code}")
+
+
+@dataclass(frozen=True)
+class Mail:
+    """People, through a mail server: `smtp://user:password@host:port` (TLS if it is offered) or `smtps://…`."""
+
+    url: str
+    to: Sequence[str]
+    sender: str
+    name: str = "e-mail"
+
+    def send(self, message: Message) -> None:
+        """Send one mail to all; a password is only given away over TLS or to this very machine."""
+        mail = EmailMessage()
+        mail["Subject"], mail["From"], mail["To"] = message.title, self.sender, ", ".join(self.to)
+        mail.set_content(message.text())
+        try:
+            with self._connected() as server:
+                server.send_message(mail)
+        except (smtplib.SMTPException, OSError) as error:
+            raise DeliveryError(f"the mail server did not take the message ({type(error).__name__})") from None
+
+    def _connected(self) -> smtplib.SMTP:
+        parts = urlsplit(self.url)
+        host, tls = parts.hostname or "", ssl.create_default_context()
+        if parts.scheme == "smtps":
+            server: smtplib.SMTP = smtplib.SMTP_SSL(host, parts.port or 465, timeout=_SECONDS, context=tls)
+        else:
+            server = smtplib.SMTP(host, parts.port or 25, timeout=_SECONDS)
+            server.ehlo()
+            if server.has_extn("starttls"):
+                server.starttls(context=tls)
+                server.ehlo()
+            elif parts.password and host not in _LOOPBACK:
+                server.close()
+                raise DeliveryError("the mail server offers no TLS, and the password is not sent without: use smtps://")
+        if parts.username:
+            server.login(unquote(parts.username), unquote(parts.password or ""))
+        return server
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic of AWS SNS; region from its ARN, endpoint and credentials as AWS tools take them."""
+
+    arn: str
+    name: str = "SNS"
+
+    def send(self, message: Message) -> None:
+        """Publish the message."""
+        import boto3  # here, for it takes a fifth of a second that most installations need not spend
+        import botocore.config
+        import botocore.exceptions
+
+        config = botocore.config.Config(connect_timeout=_SECONDS, read_timeout=_SECONDS, retries={"max_attempts": 1})
+        subject = message.title.encode("ascii", "replace").decode()[:_SUBJECT]
+        try:
+            client = boto3.client("sns", region_name=self.arn.split(":")[3], config=config)
+            client.publish(TopicArn=self.arn, Subject=subject, Message=message.text())
+        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+            raise DeliveryError(f"SNS did not take the message ({type(error).__name__})") from None
+
+
+def receivers() -> Iterator[Receiver]:
+    """The receivers that are configured; raises NotConfiguredError for one that is so by half."""
+    configured = settings()
+    if configured.alert_webhook_url:
+        yield Webhook(configured.alert_webhook_url.get_secret_value())
+    if configured.alert_smtp_url or configured.alert_email_to:
+        to = [address.strip() for address in (configured.alert_email_to or "").split(",") if address.strip()]
+        if not configured.alert_smtp_url or not to:
+            raise NotConfiguredError(
+                "Alerts by e-mail need both: ETL_ALERT_SMTP_URL=smtp://user:password@host:port and "
+                "ETL_ALERT_EMAIL_TO=somebody@example.org,somebody-else@example.org."
+            )
+        yield Mail(configured.alert_smtp_url.get_secret_value(), to, configured.alert_email_from)
+    if configured.alert_sns_topic:
+        if configured.alert_sns_topic.count(":") != 5:
+            raise NotConfiguredError("ETL_ALERT_SNS_TOPIC is not an ARN: arn:aws:sns:<region>:<account>:<topic>.")
+        yield Topic(configured.alert_sns_topic)
+
+
+def _slack(text: str) -> str:
+    """Text that Slack shows as it is: neither a link nor a mention of everybody."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

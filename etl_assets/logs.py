@@ -1,0 +1,16 @@
+"""What is written for people to read, in logs and in messages: without secrets, and with nothing in it that acts."""
+
+from __future__ import annotations
+
+from etl_assets.settings import settings
+
+
+def plain(text: str, length: int | None = None) -> str:
+    """Text as text: signs that a terminal would act on are replaced, secrets are left out, and it is cut to a length.
+
+    A message may quote what a source sent, and an error of a library the address that it was given.
+    """
+    for secret in settings().secrets():
+        text = text.replace(secret, "***")
+    text = "".join(sign if sign.isprintable() or sign == "\n" else "\ufffd" for sign in text)
+    return text if length is None or len(text) <= length else f"{text[: length - 1]}…"

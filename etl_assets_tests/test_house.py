@@ -32,7 +32,7 @@ FLOOR = {
 
 
 def graph() -> dict[str, Any]:
-    """The graph of assets, checks, sensors and resources, as plain data."""
+    """The graph of assets, checks, sensors and schedules, as plain data."""
     assets = defs.resolve_asset_graph()
     nodes = {}
     for key in sorted(assets.materializable_asset_keys, key=lambda k: k.to_user_string()):
@@ -52,7 +52,8 @@ def graph() -> dict[str, Any]:
         }
     repository = defs.get_repository_def()
     sensors = {s.name: s.default_status.value for s in sorted(repository.sensor_defs, key=lambda s: s.name)}
-    return {"assets": nodes, "sensors": sensors}
+    schedules = {s.name: str(s.cron_schedule) for s in sorted(repository.schedule_defs, key=lambda s: s.name)}
+    return {"assets": nodes, "sensors": sensors, "schedules": schedules}
 
 
 def test_the_graph_is_the_one_that_was_agreed_on() -> None:

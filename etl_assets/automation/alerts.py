@@ -24,6 +24,7 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from dagster._core.storage.tags import WILL_RETRY_TAG
 
 from etl_assets.automation.failures import sentence, why_step_failed
+from etl_assets.automation.freshness import NEWEST
 from etl_assets.automation.receivers import DeliveryError, Message, Receiver, receivers
 from etl_assets.logs import plain
 from etl_assets.settings import NotConfiguredError, settings
@@ -302,7 +303,7 @@ _CONTRACT_ADVICE = (
 _CHECK_ADVICE = {
     "volume": "The data is published. See whether the source has really so many rows; `etl.changes` has what changed.",
     "columns": "The file is published. Take a new column up in the dataset's contract, or ask why one is gone.",
-    "newest": "The runs may be well while the source stands still: ask its publisher, or see whether its sensor runs.",
+    NEWEST: "The runs may be well while the source stands still: ask its publisher, or see whether its sensor runs.",
 }
 
 
@@ -313,8 +314,7 @@ def _specs_by_step() -> dict[str, Spec]:
 
 def _reported_checks() -> list[dg.AssetCheckKey]:
     """Every check that does not fail its run."""
-    names = ("volume", "columns", "newest")
-    return [dg.AssetCheckKey(key, name) for key in SPECS for name in names]
+    return [dg.AssetCheckKey(key, name) for key in SPECS for name in _CHECK_ADVICE]
 
 
 def _page(spec: Spec) -> str:

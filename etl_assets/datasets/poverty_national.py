@@ -24,6 +24,7 @@ DATASET = Dataset(
     cadence="yearly, in September",
     stale_after=timedelta(days=45),
     data_stale_after=timedelta(days=700),
+    anew="0 4 1 1,7 *",
     partitions=yearly("1959-01-01"),
 )
 

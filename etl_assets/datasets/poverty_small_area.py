@@ -27,6 +27,7 @@ DATASET = Dataset(
     cadence="yearly, in December",
     stale_after=timedelta(days=45),
     data_stale_after=timedelta(days=760),
+    anew="0 4 1 1,7 *",
     partitions=yearly("1989-01-01"),
 )
 

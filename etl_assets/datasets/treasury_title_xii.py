@@ -27,6 +27,7 @@ DATASET = Dataset(
     cadence="daily on working days",
     stale_after=timedelta(days=45),
     data_stale_after=timedelta(days=60),
+    anew="0 4 * * 0",
     partitions=monthly("2000-01-01"),
 )
 

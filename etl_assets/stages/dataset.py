@@ -42,6 +42,9 @@ class Dataset:
     stale_after: timedelta | None = None
     #: How far the newest day of the data itself may lie back; the sources may answer and yet stand still.
     data_stale_after: timedelta | None = None
+    #: When to land the whole file without asking whether it is another one (cron, UTC): for sources whose corrections
+    #: cannot be seen without reading them.
+    anew: str | None = None
 
     def metadata(self) -> dict[str, Any]:
         """The declaration as metadata of an asset."""

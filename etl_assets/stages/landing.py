@@ -15,6 +15,9 @@ from etl_assets.stages.dataset import SPECS, Dataset, Spec, remember
 from etl_assets.storage.configured import landing_store
 from etl_assets.storage.landing import Landing, Manifest, sha256
 
+#: Tag of runs that land the source's file whole, whatever the source says of its version.
+ANEW = "etl/anew"
+
 
 def landing(dataset: Dataset, source: Source, *, table: str | None = None) -> dg.AssetsDefinition:
     """The asset `landing/<table>`: asks the source, and lands its file if it is another than the last one.
@@ -41,7 +44,8 @@ def landing(dataset: Dataset, source: Source, *, table: str | None = None) -> dg
         known = store.current()
         try:
             with tempfile.TemporaryDirectory(prefix="etl-fetch-") as folder:
-                validators = Validators(known.etag, known.last_modified) if known else None
+                asks = known is not None and context.run.tags.get(ANEW) != "true"
+                validators = Validators(known.etag, known.last_modified) if known and asks else None
                 work = Workspace(Path(folder), store.pages(), lambda: _opened(store, known))
                 fetched = source.fetch(work, validators)
                 manifest = known if fetched is None else _manifest(dataset, source, fetched, context.run.run_id)

@@ -16,12 +16,14 @@ from psycopg.conninfo import conninfo_to_dict
 
 from etl_assets.local import embedded
 from etl_assets.settings import PROJECT, NotConfiguredError, explicit_settings, settings
+from etl_assets.storage import roles
+from etl_assets.storage.configured import warehouse
 
 _PSQL = {"dbname": "PGDATABASE"}
 COMMANDS = {
     "run": "bring every table up to date, and print what there is",
     "ui": "open the Dagster UI",
-    "sql": "ask the warehouse: a statement, or options of psql",
+    "sql": "ask the warehouse: a statement, or options of psql; changes nothing unless --write comes first",
     "publish": "let the local sources show their state of a date",
     "rebuild-warehouse": "drop the warehouse's tables and build them again from the lake",
     "dictionary": "write docs/data_dictionary.md from the contracts",
@@ -109,12 +111,21 @@ def _is_served(path: str) -> bool:
 
 
 def _sql(arguments: Sequence[str]) -> int:
-    """Take this process over with psql: a statement is run, anything else is psql's own."""
+    """Take this process over with psql: a statement is run, anything else is psql's own.
+
+    It reads everything and changes nothing, unless `--write` comes first: then it is the pipeline's own role.
+    """
+    writes = arguments[:1] == ["--write"]
+    role, arguments = (roles.WRITER, arguments[1:]) if writes else (roles.INSPECTOR, arguments)
     command, environment = embedded.cluster().psql()
     # By the environment: what stands on a command line, every user of the machine can read.
     for name, value in conninfo_to_dict(settings().warehouse()).items():
         environment[_PSQL.get(name, f"PG{name.upper()}")] = str(value)
-    environment["PGOPTIONS"] = "-c search_path=presentation,refined,raw,public"
+    options = ["search_path=presentation,refined,raw,public"]
+    options += [] if writes else ["default_transaction_read_only=on"]
+    with warehouse().connect(role=None) as connection:
+        options += [f"role={role}"] if roles.take(connection, role) else []
+    environment["PGOPTIONS"] = " ".join(f"-c {option}" for option in options)
     given = list(arguments)
     if given and not given[0].startswith("-"):
         given = ["-v", "ON_ERROR_STOP=1", "-c", given[0], *given[1:]]

@@ -20,14 +20,15 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.json import Jsonb
 
+from etl_assets.storage import roles
 from etl_assets.storage.changes import Changes
 from etl_assets.storage.copy import copy_table
 from etl_assets.storage.lake import Facts
+from etl_assets.storage.roles import SCHEMAS
 from etl_assets.storage.table import Column, Part, Table
 
 log = logging.getLogger(__name__)
 
-SCHEMAS = ("raw", "refined", "presentation", "quarantine", "etl")
 #: From this many rows on, an empty table is loaded first and indexed afterwards (about twice as fast).
 BULK_ROWS = 50_000
 
@@ -64,10 +65,11 @@ class Warehouse:
     # -- connecting ----------------------------------------------------------------------------------------------
 
     @contextmanager
-    def connect(self) -> Iterator[psycopg.Connection]:
+    def connect(self, *, role: str | None = roles.WRITER) -> Iterator[psycopg.Connection]:
         """A connection whose block is one transaction: committed at its end, rolled back by an error.
 
-        Raises WarehouseError if the server cannot be reached, or goes away; DatabaseMissingError is one.
+        It runs as `role` where that may be taken, else (and for None) as the role that the URL names. Raises
+        WarehouseError if the server cannot be reached, goes away or refuses; DatabaseMissingError is one.
         """
         where = self._where()
         try:
@@ -82,7 +84,15 @@ class Warehouse:
             ) from error
         try:
             with connection:
+                if role:
+                    roles.take(connection, role)
                 yield connection
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise WarehouseError(
+                f"In the warehouse at {where} the role of ETL_WAREHOUSE_URL may not do that: {str(error).strip()}. "
+                f'Have an administrator run in it: GRANT {roles.WRITER} TO "{self._parts().get("user")}"; '
+                "`./dev doctor` says more. What was under way is rolled back."
+            ) from error
         except psycopg.OperationalError as error:
             raise WarehouseError(
                 f"The warehouse at {where} gave up: {str(error).strip()}. What was under way is rolled back, what "
@@ -90,16 +100,16 @@ class Warehouse:
             ) from error
 
     def prepare(self) -> None:
-        """Make the database, the PostGIS extension, the schemas and the bookkeeping table, where missing.
+        """Make the database, the PostGIS extension, the schemas, roles and bookkeeping tables, where missing.
 
         Raises WarehouseError with the statement to run where the role may not.
         """
         try:
-            with self.connect() as connection:
+            with self.connect(role=None) as connection:
                 _prepare(connection)
         except DatabaseMissingError:
             self._create_database()
-            with self.connect() as connection:
+            with self.connect(role=None) as connection:
                 _prepare(connection)
 
     def _create_database(self) -> None:
@@ -369,6 +379,8 @@ def _prepare(connection: psycopg.Connection) -> None:
             # IF NOT EXISTS wants the right to create even where there is nothing to create.
             if not connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (schema,)).fetchone():
                 connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+        roles.prepare(connection)
+        roles.take(connection, roles.WRITER)  # whose the tables are to be
         if not connection.execute("SELECT to_regclass('etl.publications')").fetchone()[0]:  # type: ignore[index]
             connection.execute(
                 "CREATE TABLE etl.publications ("
@@ -391,7 +403,8 @@ def _prepare(connection: psycopg.Connection) -> None:
         raise WarehouseError(
             f"In the database {database!r} the role {role!r} may not make its schemas and tables ({error}). "
             f'Have an administrator run in it: GRANT CREATE ON DATABASE "{database}" TO "{role}"; and, for each of '
-            f'the schemas {", ".join(SCHEMAS)} that is there already: ALTER SCHEMA … OWNER TO "{role}";'
+            f'the schemas {", ".join(SCHEMAS)} that is there already: ALTER SCHEMA … OWNER TO "{role}"; '
+            f'or, where those belong to {roles.OWNER}: GRANT {roles.WRITER} TO "{role}";'
         ) from error
 
 

@@ -81,6 +81,9 @@ def sql_answers_a_statement(dev: Dev) -> None:
     code, printed = dev.do("sql", "SELECT nonsense")
     assert code != 0
     assert 'column "nonsense" does not exist' in printed
+    code, printed = dev.do("sql", "DELETE FROM refined.protest_events")
+    assert code != 0
+    assert "cannot execute DELETE in a read-only transaction" in printed
     assert dev.do("sql", "-At", "-c", "SELECT 1")[1].strip().endswith("1")
 
 

@@ -17,6 +17,7 @@ import shapely
 from psycopg import sql
 
 from etl_assets.local.postgres import Cluster
+from etl_assets.storage import roles
 from etl_assets.storage import warehouse as module
 from etl_assets.storage.frames import stored
 from etl_assets.storage.lake import Facts
@@ -322,7 +323,7 @@ def test_what_an_administrator_has_made_is_enough(role: Callable[[str], str], cl
     url = role(missing)
     user = sql.Identifier(str(psycopg.conninfo.conninfo_to_dict(url)["user"]))
     with psycopg.connect(cluster.create_database(missing), autocommit=True) as connection:
-        for schema in module.SCHEMAS:
+        for schema in roles.SCHEMAS:
             connection.execute(sql.SQL("CREATE SCHEMA {} AUTHORIZATION {}").format(sql.Identifier(schema), user))
     try:
         database = Database(Warehouse(url))
@@ -330,6 +331,65 @@ def test_what_an_administrator_has_made_is_enough(role: Callable[[str], str], cl
         assert database.values("SELECT id FROM refined.events") == [1]
     finally:
         cluster.drop_database(missing)  # before the role, which owns what is in it
+
+
+def test_the_pipeline_writes_as_the_writer_and_readers_see_what_is_for_them(
+    role: Callable[[str], str], cluster: Cluster, warehouse_url: str
+) -> None:
+    before_there_were_roles(warehouse_url)
+    database = Database(Warehouse(warehouse_url))
+    database.replace(EVENTS, **{"2025-01-15": events((1, "2025-01-15"))})
+    owners = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = ANY(%s)"
+    with psycopg.connect(warehouse_url) as connection:
+        assert connection.execute(owners, [list(roles.SCHEMAS)]).fetchall() == [(roles.WRITER,)]
+        assert roles.what_to_run(connection) is None
+    url = role(warehouse_url.rpartition("/")[2])
+    name = str(psycopg.conninfo.conninfo_to_dict(url)["user"])
+
+    def become(role: str | None) -> None:
+        with psycopg.connect(warehouse_url) as connection:
+            for other in (roles.READER, roles.INSPECTOR, roles.WRITER):
+                connection.execute(sql.SQL("REVOKE {} FROM {}").format(sql.Identifier(other), sql.Identifier(name)))
+            if role:
+                connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(role), sql.Identifier(name)))
+
+    become(roles.READER)
+    with psycopg.connect(url, autocommit=True) as connection:
+        assert connection.execute("SELECT id FROM refined.events").fetchall() == [(1,)]
+        for refused in (
+            "SELECT * FROM raw.old",
+            "SELECT * FROM etl.publications",
+            "DELETE FROM refined.events",
+            "CREATE TABLE refined.mine (id int)",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(refused)
+    become(roles.INSPECTOR)
+    with psycopg.connect(url, autocommit=True) as connection:
+        assert connection.execute("SELECT id FROM raw.old").fetchall() == [(7,)]
+        assert connection.execute("SELECT asset FROM etl.publications").fetchall() == [("refined.events",)]
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("DELETE FROM raw.old")
+    become(roles.WRITER)
+    Database(Warehouse(url)).replace(replace(EVENTS, name="more"), **{"2025-01-15": events((2, "2025-01-15"))})
+    with Warehouse(url).connect() as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connection.execute("DROP SCHEMA refined CASCADE")
+    become(roles.READER)
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT id FROM refined.more").fetchall() == [(2,)], "made after the grants"
+    become(None)
+    with psycopg.connect(url) as connection:
+        assert roles.what_to_run(connection) == f'GRANT {roles.WRITER} TO "{name}";'
+    for ask in (Warehouse(url).prepare, lambda: Warehouse(url).facts("refined.events")):
+        with pytest.raises(WarehouseError, match=f'GRANT {roles.WRITER} TO "{name}"'):
+            ask()
+
+
+def before_there_were_roles(warehouse_url: str) -> None:
+    """A warehouse as its tables' owner alone had made it."""
+    with psycopg.connect(warehouse_url) as connection:
+        connection.execute("CREATE SCHEMA raw")
+        connection.execute("CREATE TABLE raw.old AS SELECT 7 AS id")
 
 
 def test_an_unreachable_server_is_named_without_the_password() -> None:

@@ -1,0 +1,125 @@
+"""Who may do what in the warehouse: four roles that nobody logs in as, and what each is given.
+
+    etl_owner       owns the schemas; nothing runs as it
+    etl_writer      what the pipeline runs as: makes, fills and changes the project's tables, and nothing else
+    etl_reader      reads `refined` and `presentation`: for whoever serves readers
+    etl_inspector   reads everything, the raw records, the quarantine and the bookkeeping too: what `./dev sql` runs as
+
+A login is made one of them by `GRANT etl_reader TO somebody`. They are made where the role of ETL_WAREHOUSE_URL may
+make roles (the embedded default's may); elsewhere that role works as itself, and `what_to_run` says how to have them.
+"""
+
+from __future__ import annotations
+
+from typing import LiteralString
+
+import psycopg
+from psycopg import sql
+
+OWNER, WRITER, READER, INSPECTOR = "etl_owner", "etl_writer", "etl_reader", "etl_inspector"
+#: Schemas by who reads them.
+READ_BY = {READER: ("refined", "presentation"), INSPECTOR: ("raw", "refined", "presentation", "quarantine", "etl")}
+SCHEMAS = READ_BY[INSPECTOR]
+
+
+def take(connection: psycopg.Connection, role: str) -> bool:
+    """Go on as a role, until the connection ends; false, and nothing changed, where it may not or has nothing here."""
+    # One statement, for every connection pays for it.
+    taken = connection.execute(
+        "SELECT set_config('role', rolname, false) FROM pg_roles r WHERE rolname = %s AND pg_has_role(oid, 'MEMBER')"
+        " AND EXISTS (SELECT FROM pg_namespace n WHERE nspname = 'refined'"
+        " AND has_schema_privilege(r.oid, n.oid, 'USAGE'))",
+        (role,),
+    )
+    return taken.fetchone() is not None
+
+
+def prepare(connection: psycopg.Connection) -> None:
+    """Make the roles where this connection's may, and give them the schemas, with all that is in them already.
+
+    The schemas are there. Does nothing where it was done before, or may not be done.
+    """
+    if _is_done(connection) or not _make_roles(connection):
+        return
+    for schema in SCHEMAS:
+        name = sql.Identifier(schema)
+        _run(connection, "ALTER SCHEMA {} OWNER TO {}", name, sql.Identifier(OWNER))
+        _run(connection, "GRANT USAGE, CREATE ON SCHEMA {} TO {}", name, sql.Identifier(WRITER))
+        for (table,) in connection.execute(
+            "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace(%s) AND relkind = 'r'", (schema,)
+        ).fetchall():
+            _run(connection, "ALTER TABLE {} OWNER TO {}", sql.Identifier(schema, table), sql.Identifier(WRITER))
+    for role, schemas in READ_BY.items():
+        for schema in schemas:
+            _run(connection, "GRANT USAGE ON SCHEMA {} TO {}", sql.Identifier(schema), sql.Identifier(role))
+            _run(
+                connection,
+                "GRANT SELECT ON ALL TABLES IN SCHEMA {} TO {}",
+                sql.Identifier(schema),
+                sql.Identifier(role),
+            )
+            # Tables that the writer makes from now on.
+            _run(
+                connection,
+                "ALTER DEFAULT PRIVILEGES FOR ROLE {} IN SCHEMA {} GRANT SELECT ON TABLES TO {}",
+                *map(sql.Identifier, (WRITER, schema, role)),
+            )
+
+
+def what_to_run(connection: psycopg.Connection) -> str | None:
+    """What an administrator has to run for the pipeline to run as the writer; None where it does."""
+    login = sql.Identifier(connection.info.user).as_string(connection)
+    made = {name for (name,) in connection.execute("SELECT rolname FROM pg_roles WHERE rolname LIKE 'etl\\_%'")}
+    if lacking := [role for role in (OWNER, WRITER, READER, INSPECTOR) if role not in made]:
+        return " ".join(f"CREATE ROLE {role};" for role in lacking) + f" GRANT {OWNER}, {WRITER} TO {login};"
+    if not _is_member(connection, WRITER):
+        return f"GRANT {WRITER} TO {login};"
+    return None if _is_done(connection) else f"GRANT {OWNER} TO {login}; then ./dev run once more"
+
+
+def _is_done(connection: psycopg.Connection) -> bool:
+    found = connection.execute(
+        "SELECT count(*) FROM pg_namespace n JOIN pg_roles r ON r.oid = nspowner"
+        " WHERE nspname = ANY(%s) AND rolname = %s",
+        (list(SCHEMAS), OWNER),
+    ).fetchone()
+    return found is not None and found[0] == len(SCHEMAS)
+
+
+def _make_roles(connection: psycopg.Connection) -> bool:
+    """Make the roles that are missing; gives whether they are there and this connection's role may act for them."""
+    row = connection.execute(
+        "SELECT rolsuper, rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user"
+    ).fetchone()
+    is_super, may_make = row or (False, False)
+    for role in (OWNER, WRITER, READER, INSPECTOR):
+        if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone():
+            continue
+        if not may_make:
+            return False
+        try:
+            with connection.transaction():
+                _run(connection, "CREATE ROLE {} NOLOGIN", sql.Identifier(role))
+                if not is_super:
+                    _run(connection, "GRANT {} TO CURRENT_USER", sql.Identifier(role))
+        except (psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
+            pass  # roles are the whole server's: another database's run was faster
+    return is_super or (_is_member(connection, OWNER) and _is_member(connection, WRITER) and _owns(connection))
+
+
+def _owns(connection: psycopg.Connection) -> bool:
+    """Whether what is there already may be given away by this connection's role."""
+    found = connection.execute(
+        "SELECT bool_and(pg_has_role(nspowner, 'MEMBER')) FROM pg_namespace WHERE nspname = ANY(%s)", (list(SCHEMAS),)
+    ).fetchone()
+    return bool(found and found[0])
+
+
+def _is_member(connection: psycopg.Connection, role: str) -> bool:
+    query = "SELECT pg_has_role(oid, 'MEMBER') FROM pg_roles WHERE rolname = %s"
+    found = connection.execute(query, (role,)).fetchone()
+    return bool(found and found[0])
+
+
+def _run(connection: psycopg.Connection, statement: LiteralString, *names: sql.Identifier) -> None:
+    connection.execute(sql.SQL(statement).format(*names))

@@ -12,5 +12,5 @@ def plain(text: str, length: int | None = None) -> str:
     """
     for secret in settings().secrets():
         text = text.replace(secret, "***")
-    text = "".join(sign if sign.isprintable() or sign == "\n" else "\ufffd" for sign in text)
+    text = "".join(" " if sign == "\t" else sign if sign.isprintable() or sign == "\n" else "\ufffd" for sign in text)
     return text if length is None or len(text) <= length else f"{text[: length - 1]}…"

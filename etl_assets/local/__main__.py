@@ -25,6 +25,7 @@ COMMANDS = {
     "ui": "open the Dagster UI",
     "sql": "ask the warehouse: a statement, or options of psql; changes nothing unless --write comes first",
     "publish": "let the local sources show their state of a date",
+    "doctor": "look at everything, and say what is wrong and how to mend it",
     "rebuild-warehouse": "drop the warehouse's tables and build them again from the lake",
     "dictionary": "write docs/data_dictionary.md from the contracts",
     "up": "start the embedded default",
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(own)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    if given.command not in ("down", "dictionary"):
+    if given.command not in ("down", "dictionary", "doctor"):
         embedded.up()
     match given.command:
         case "run":
@@ -59,6 +60,10 @@ def main(arguments: Sequence[str]) -> int:
         case "publish":
             for source, date in embedded.publish(given.date).items():
                 print(f"{source}: {date}")
+        case "doctor":
+            from etl_assets.local.doctor import doctor
+
+            return doctor()
         case "rebuild-warehouse":
             from etl_assets.local.rebuild import rebuild_warehouse
 

@@ -1,0 +1,251 @@
+"""`./dev doctor`: look at everything that the project stands on, and say what is wrong and how to mend it.
+
+It changes nothing: what it writes to the lake it deletes again.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import importlib.metadata
+import os
+import re
+import shutil
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import dagster as dg
+import psycopg
+import requests
+from packaging.requirements import Requirement
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from etl_assets.automation.receivers import receivers
+from etl_assets.local import embedded
+from etl_assets.logs import plain
+from etl_assets.settings import PROJECT, NotConfiguredError, home, settings
+from etl_assets.sources import SourceError
+from etl_assets.stages.dataset import SPECS, Spec
+from etl_assets.storage import roles
+from etl_assets.storage.configured import lake, landing_store, warehouse
+
+_FREE_BYTES = 2 << 30
+_SKEW_SECONDS = 60
+_OLDEST, _NEWEST = (3, 11), (3, 14)
+_COLOURS = {"ok": "green", "note": "yellow", "wrong": "red"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of one thing; `mend` says what to do where it is wrong, or what could be better (a note)."""
+
+    about: str
+    said: str
+    mend: str = ""
+    is_wrong: bool = False
+
+    @property
+    def state(self) -> str:
+        """`ok`, `note` or `wrong`."""
+        if self.is_wrong:
+            return "wrong"
+        return "note" if self.mend else "ok"
+
+
+def doctor() -> int:
+    """Print what is found; 0 if nothing is wrong."""
+    import etl_assets.definitions  # noqa: F401 the datasets register themselves
+
+    found = [finding for examine in EXAMINATIONS for finding in _examined(examine)]
+    console = Console(soft_wrap=not sys.stdout.isatty())
+    table = RichTable(box=None, header_style="bold", pad_edge=False)
+    for name in ("", "what", "found", "what to do"):
+        table.add_column(name, overflow="fold")
+    for item in found:
+        # Plain text: a source's answer, a path or a server's message is shown, never obeyed.
+        cells = (Text(plain(text)) for text in (item.about, item.said, item.mend))
+        table.add_row(Text(item.state, _COLOURS[item.state]), *cells)
+    if console.is_terminal:
+        console.print(table)
+    else:
+        for item in found:
+            words = " ".join(f"{item.state:5} {item.about}: {item.said} {item.mend}".split("\n")).rstrip()
+            console.print(Text(plain(words)))
+    wrong = sum(item.is_wrong for item in found)
+    console.print(f"{wrong} things are wrong." if wrong else "Nothing is wrong.")
+    return 1 if wrong else 0
+
+
+def _examined(examine: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """What an examination finds; one that cannot be made is a finding too, and does not keep from the others."""
+    try:
+        yield from examine()
+    except (RuntimeError, OSError, ValueError, psycopg.Error, dg.DagsterError) as error:
+        yield Finding((examine.__doc__ or "").rstrip("."), str(error), is_wrong=True)
+
+
+def _python() -> Iterator[Finding]:
+    """Python and its packages."""
+    version = "{}.{}.{}".format(*sys.version_info)
+    wanted = "Python {}.{} to {}.{}".format(*_OLDEST, *_NEWEST)
+    if _OLDEST <= sys.version_info[:2] <= _NEWEST:
+        yield Finding("Python", version)
+    else:
+        yield Finding("Python", version, f"Install {wanted}, delete .venv and call ./dev again.", is_wrong=True)
+    lock = (PROJECT / "requirements.txt").read_text()
+    others = []
+    for line in re.findall(r"^(\S+==[^\\\n]*)", lock, re.MULTILINE):
+        pinned = Requirement(line.strip())
+        if pinned.marker and not pinned.marker.evaluate():
+            continue
+        try:
+            installed = importlib.metadata.version(pinned.name)
+        except importlib.metadata.PackageNotFoundError:
+            installed = "missing"
+        if not pinned.specifier.contains(installed if installed != "missing" else "0", prereleases=True):
+            others.append(f"{pinned.name} is {installed}, the lock says {pinned.specifier}")
+    mend = "Delete .venv and call ./dev again: it installs what requirements.txt names." if others else ""
+    yield Finding("packages", "; ".join(others) or "as the lock file has them", mend, is_wrong=bool(others))
+
+
+def _folders() -> Iterator[Finding]:
+    """Folders and disk."""
+    folders = {"ETL_HOME": home(), "DAGSTER_HOME": Path(os.environ.get("DAGSTER_HOME") or home() / "dagster")}
+    if lake().folder is not None:
+        folders["lake"] = Path(str(lake().folder))
+    for name, folder in folders.items():
+        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        if not os.access(there, os.W_OK | os.X_OK):
+            mend = f"Give it to the user who runs this, or set {name if name != 'lake' else 'ETL_LAKE_URL'}."
+            yield Finding(name, f"{there} may not be written to", mend, is_wrong=True)
+            continue
+        free = shutil.disk_usage(there).free
+        said = f"{folder}, {free / (1 << 30):.1f} GB free"
+        if free < _FREE_BYTES:
+            yield Finding(name, said, "Make room, such as with ./dev clean: a run needs 2 GB.", is_wrong=True)
+        else:
+            yield Finding(name, said)
+    for secret in (home() / "local.json", Path(".env")):
+        if secret.exists() and secret.stat().st_mode & 0o077:
+            said = f"{secret} may be read by others, and may hold passwords"
+            yield Finding("permissions", said, f"chmod 600 {secret}", is_wrong=True)
+
+
+def _embedded() -> Iterator[Finding]:
+    """The embedded default."""
+    embedded.up()
+    yield Finding("embedded default", "runs what is not configured to be elsewhere")
+
+
+def _warehouse() -> Iterator[Finding]:
+    """The warehouse."""
+    with warehouse().connect(role=None) as connection:
+        server, login, clock = connection.execute(
+            "SELECT current_setting('server_version'), current_user, clock_timestamp()"
+        ).fetchone() or ("", "", datetime.now(UTC))
+        yield Finding("warehouse", f"PostgreSQL {server}, as {login}")
+        yield _clock("the warehouse", clock)
+        postgis = connection.execute(
+            "SELECT installed_version, default_version FROM pg_available_extensions WHERE name = 'postgis'"
+        ).fetchone()
+        if postgis is None:
+            yield Finding("PostGIS", "not installed", "Install postgresql-*-postgis-3 on the server.", is_wrong=True)
+        elif postgis[0] is None:
+            yield Finding(
+                "PostGIS", f"{postgis[1]} is there to be added", "The first run does: CREATE EXTENSION postgis;"
+            )
+        else:
+            yield Finding("PostGIS", postgis[0])
+        may, there = connection.execute(
+            "SELECT has_database_privilege(current_database(), 'CREATE'),"
+            " (SELECT count(*) FROM pg_namespace WHERE nspname = ANY(%s))",
+            (list(roles.SCHEMAS),),
+        ).fetchone() or (False, 0)
+        mend = roles.what_to_run(connection)
+        if there < len(roles.SCHEMAS) and not may:
+            database = connection.info.dbname
+            needed = f'GRANT CREATE ON DATABASE "{database}" TO "{login}";'
+            yield Finding("schemas", "are not all there, and may not be made", needed, is_wrong=True)
+        elif there < len(roles.SCHEMAS):
+            yield Finding("schemas", "the first run makes them")
+        elif mend:
+            yield Finding("roles", f"the pipeline runs as {login}", f"To have it run as {roles.WRITER}: {mend}")
+        else:
+            yield Finding("roles", f"the pipeline runs as {roles.WRITER}")
+
+
+def _dagster() -> Iterator[Finding]:
+    """Dagster's own storage."""
+    with dg.DagsterInstance.get() as instance:
+        where = "PostgreSQL" if settings().dagster_storage_url else "SQLite"
+        yield Finding("Dagster's storage", f"{where}, {instance.get_runs_count()} runs")
+
+
+def _lake() -> Iterator[Finding]:
+    """The lake."""
+    store, path, body = lake(), f"doctor/{uuid.uuid4().hex}", b"written to see whether it may be, and deleted"
+    store.put(path, body)
+    try:
+        read, listed = store.get(path), path in store.list("doctor")
+    finally:
+        store.delete(path)
+    if read != body or not listed or store.get(path) is not None:
+        said = f"{store.url}: an object is not read, listed or deleted as it was written"
+        yield Finding("lake", said, "The project needs a store that is consistent at once.", is_wrong=True)
+    else:
+        yield Finding("lake", f"{store.url}: written, read, listed, deleted")
+
+
+def _sources() -> Iterator[Finding]:
+    """The sources."""
+    asked = [spec for spec in SPECS.values() if spec.source is not None]
+
+    def ask(spec: Spec) -> Finding:
+        assert spec.source is not None
+        try:
+            spec.source.probe(None)
+        except (SourceError, NotConfiguredError) as error:
+            return Finding(f"source of {spec.key.path[-1]}", str(error), is_wrong=True)
+        return Finding(f"source of {spec.key.path[-1]}", "answers")
+
+    with ThreadPoolExecutor(8, thread_name_prefix="doctor") as pool:
+        yield from pool.map(ask, asked)
+    manifests = (landing_store(spec.key.path[-1]).current() for spec in asked)
+    known = [settings().local_sources_url, os.environ.get("AWS_ENDPOINT_URL"), *(m.url for m in manifests if m)]
+    for host in sorted(
+        {f"{p.scheme}://{p.netloc}" for url in known if url and (p := urlsplit(url)).scheme[:4] == "http"}
+    ):
+        try:
+            date = requests.head(host, timeout=10, allow_redirects=False).headers.get("Date")
+        except requests.RequestException:
+            continue  # which is said above
+        if date:
+            yield _clock(urlsplit(host).hostname or host, email.utils.parsedate_to_datetime(date))
+
+
+def _alerts() -> Iterator[Finding]:
+    """Alerts."""
+    names = [receiver.name for receiver in receivers()]
+    if names:
+        yield Finding("alerts", f"go to {', '.join(names)}")
+    else:
+        yield Finding("alerts", "go to nobody", "Set ETL_ALERT_WEBHOOK_URL, ETL_ALERT_SMTP_URL or ETL_ALERT_SNS_TOPIC.")
+
+
+def _clock(whose: str, clock: datetime) -> Finding:
+    """This machine's clock beside another's: signed requests and "newest" depend on it."""
+    skew = abs((datetime.now(UTC) - clock).total_seconds())
+    said = f"{skew:.0f} s from that of {whose}"
+    if skew > _SKEW_SECONDS:
+        return Finding("clock", said, "Set one of the two clocks right (timedatectl, chronyc).", is_wrong=True)
+    return Finding("clock", said)
+
+
+EXAMINATIONS = (_python, _folders, _embedded, _warehouse, _dagster, _lake, _sources, _alerts)

@@ -1,0 +1,65 @@
+"""`./dev doctor`: says that nothing is wrong where nothing is, and of what is wrong where it is and how to mend it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import pytest
+
+from etl_assets.local import doctor as module
+from etl_assets.local.doctor import doctor
+from etl_assets.local.postgres import Cluster
+from etl_assets.local.sources import Fault
+from etl_assets_tests.house import House
+
+
+def test_what_is_wrong_is_said_with_what_to_do(
+    house: House,
+    cluster: Cluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name = house.warehouse_url.rpartition("/")[2] + "_dagster"
+    monkeypatch.setenv("ETL_DAGSTER_STORAGE_URL", cluster.create_database(name))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home" / "dagster"))
+    monkeypatch.setenv("ETL_HTTP_ATTEMPTS", "1")
+    assert doctor() == 0
+    said = capsys.readouterr().out
+    assert "Nothing is wrong." in said
+    assert "ok    packages: as the lock file has them" in said
+    assert "ok    schemas: the first run makes them" in said
+    assert "note  alerts: go to nobody" in said
+    assert house.objects() == {}, "what it wrote is gone"
+
+    folder = tmp_path / "no-folder"
+    folder.write_text("a file where the lake should be")
+    (tmp_path / "home" / "local.json").chmod(0o644)
+    house.faults.always("/protest_events/ccc.csv", Fault.status(404, b"\x1b[31m[bold]gone[/bold]"))
+    monkeypatch.setenv("ETL_LAKE_URL", str(folder))
+    monkeypatch.setenv("ETL_WAREHOUSE_URL", "postgresql://etl:hunter22@127.0.0.1:9/warehouse")
+    monkeypatch.setenv("ETL_ALERT_EMAIL_TO", "anna@example.org")
+    monkeypatch.setattr(module, "_FREE_BYTES", 1 << 60)
+    assert doctor() == 1
+    said = capsys.readouterr().out
+    for wrong in (
+        f"wrong permissions: {tmp_path}/home/local.json may be read by others, and may hold passwords chmod 600",
+        "GB free Make room, such as with ./dev clean",
+        "wrong The warehouse: The warehouse at 127.0.0.1:9/warehouse cannot be reached",
+        "wrong The lake:",
+        "wrong source of protest_events: ",
+        "wrong Alerts: Alerts by e-mail need both: ETL_ALERT_SMTP_URL",
+    ):
+        assert wrong in said, said
+    assert "\x1b" not in said
+    assert "hunter22" not in said
+    cluster.drop_database(name)
+
+
+def test_a_clock_that_is_wrong_is_said() -> None:
+    now = dt.datetime.now(dt.UTC)
+    assert not module._clock("the warehouse", now).is_wrong
+    found = module._clock("the warehouse", now - dt.timedelta(hours=1))
+    assert found.is_wrong
+    assert found.said in ("3600 s from that of the warehouse", "3601 s from that of the warehouse")

@@ -16,6 +16,7 @@ warnings.filterwarnings("ignore", category=dg.PreviewWarning)
 from etl_assets import datasets  # noqa: E402 the warnings above are about what the datasets declare
 from etl_assets.automation.alerts import alerts_sensor  # noqa: E402
 from etl_assets.automation.freshness import newest_checks, schedules  # noqa: E402
+from etl_assets.automation.housekeeping import housekeeping  # noqa: E402
 from etl_assets.automation.sensors import automation_sensor, source_sensors  # noqa: E402
 from etl_assets.stages.dataset import SPECS  # noqa: E402
 from etl_assets.storage.io_managers import LandingIOManager, TableIOManager  # noqa: E402
@@ -23,13 +24,15 @@ from etl_assets.storage.io_managers import LandingIOManager, TableIOManager  # n
 
 def definitions(modules: Sequence[ModuleType]) -> dg.Definitions:
     """The definitions of the datasets in some modules; they have registered themselves when they were imported."""
+    cleaning, nightly = housekeeping()
     tables = {spec.key: spec.table for spec in SPECS.values() if spec.table}
     return dg.Definitions(
         assets=dg.load_assets_from_modules(modules),
         asset_checks=list(newest_checks()),
         resources={"landing_io": LandingIOManager(), "table_io": TableIOManager(tables)},
         sensors=[*source_sensors(), automation_sensor(), alerts_sensor()],
-        schedules=list(schedules()),
+        schedules=[*schedules(), nightly],
+        jobs=[cleaning],
         # A step takes less time than starting a process for it; runs are what is done side by side.
         executor=dg.in_process_executor,
     )

@@ -114,6 +114,12 @@ class Settings(BaseSettings):
     alert_email_from: str = Field(default="etl-assets@localhost", description="Whom they are from")
     alert_sns_topic: str | None = Field(default=None, description="Alerts to a topic of AWS SNS, by its ARN")
 
+    # Alerts look back seven days, and find there what they are about.
+    keep_logs_days: int = Field(default=90, ge=8, description="Days for which messages and output of steps are kept")
+    keep_landed_days: int = Field(
+        default=365, ge=8, description="Days for which a landed file is kept after another one took its place"
+    )
+
     http_timeout: float = Field(default=60.0, gt=0, description="Seconds without a byte before a source hangs")
     http_attempts: int = Field(default=4, ge=1, description="Attempts at a source that answers with a passing error")
     http_retry_wait: float = Field(default=1.0, ge=0, description="Seconds before the second attempt; doubles")

@@ -25,6 +25,7 @@ COMMANDS = {
     "ui": "open the Dagster UI",
     "sql": "ask the warehouse: a statement, or options of psql; changes nothing unless --write comes first",
     "publish": "let the local sources show their state of a date",
+    "clean": "delete logs and superseded landed files that are older than they are kept",
     "doctor": "look at everything, and say what is wrong and how to mend it",
     "rebuild-warehouse": "drop the warehouse's tables and build them again from the lake",
     "dictionary": "write docs/data_dictionary.md from the contracts",
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     parsers["ui"].add_argument("--port", type=int, default=urlsplit(settings().dagster_ui_url).port or 3000)
     parsers["run"].add_argument("datasets", nargs="*", help="only these, and what they are made from (default: all)")
     parsers["publish"].add_argument("date")
+    parsers["clean"].add_argument("--dry-run", action="store_true", help="only say what would be deleted")
     # What follows `sql` is psql's, and argparse would take its options for ours.
     own, others = (arguments[:1], arguments[1:]) if arguments[:1] == ["sql"] else (arguments, [])
     given = parser.parse_args(own)
@@ -60,6 +62,8 @@ def main(arguments: Sequence[str]) -> int:
         case "publish":
             for source, date in embedded.publish(given.date).items():
                 print(f"{source}: {date}")
+        case "clean":
+            _clean(dry_run=given.dry_run)
         case "doctor":
             from etl_assets.local.doctor import doctor
 
@@ -113,6 +117,18 @@ def _bury_the_dead() -> None:
 def _is_served(path: str) -> bool:
     with socket.socket(socket.AF_UNIX) as client:
         return client.connect_ex(path) == 0
+
+
+def _clean(*, dry_run: bool) -> None:
+    """Delete what is older than it is kept, or say what that is."""
+    import dagster as dg
+
+    import etl_assets.definitions  # noqa: F401 the datasets register themselves
+    from etl_assets.automation.housekeeping import clean
+
+    with dg.DagsterInstance.get() as instance:
+        for found in clean(instance, dry_run=dry_run):
+            print(f"{found.count:,} {found.what} {'would be' if dry_run else 'were'} deleted")
 
 
 def _sql(arguments: Sequence[str]) -> int:

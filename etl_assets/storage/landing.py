@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tempfile
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from etl_assets.storage.lake import Lake, LakeError
+
+#: The name of a manifest.
+_MANIFEST = re.compile(r"([0-9a-f]{64})\.json")
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,19 @@ class Landing:
         data = self.lake.get(f"landing/{self.table}/{sha256}.json")
         return Manifest(**json.loads(data)) if data else None
 
+    def manifests(self) -> Iterator[Manifest]:
+        """The manifest of every file that was landed and is still there."""
+        prefix = f"landing/{self.table}/"
+        for path in self.lake.list(prefix):
+            found = _MANIFEST.fullmatch(path.removeprefix(prefix))
+            if found and (manifest := self.manifest(found[1])):
+                yield manifest
+
+    def forget(self, manifest: Manifest) -> None:
+        """Delete a landed file and its manifest; the manifest last, so that what was cut off is found again."""
+        self.lake.delete(self._object(manifest))
+        self.lake.delete(f"landing/{self.table}/{manifest.sha256}.json")
+
     def land(self, path: Path, manifest: Manifest) -> None:
         """Store a file and its manifest, and make it the current one."""
         if not self.lake.size(self._object(manifest)):
@@ -92,7 +109,9 @@ class Landing:
         return LakePages(self.lake, f"landing/{self.table}/pages/")
 
     def _object(self, manifest: Manifest) -> str:
-        return f"landing/{self.table}/{manifest.sha256}{manifest.suffix}"
+        # A file that is JSON itself must not take its manifest's name.
+        suffix = manifest.suffix if manifest.suffix != ".json" else ".data.json"
+        return f"landing/{self.table}/{manifest.sha256}{suffix}"
 
 
 @dataclass(frozen=True)

@@ -215,3 +215,15 @@ def test_landed_bytes_that_changed_are_refused(lake: Lake, tmp_path: Path) -> No
     lake.put(f"landing/events/{manifest.sha256}.csv", b"bad!\n")
     with pytest.raises(LakeError, match="is missing or not the file that was landed"), store.open(manifest):
         pass
+
+
+def test_a_landed_file_that_is_json_does_not_take_its_manifests_place(tmp_path: Path) -> None:
+    store, file = Landing(Lake(str(tmp_path / "lake")), "customers"), tmp_path / "customers.json"
+    file.write_text("[]")
+    manifest = Manifest(sha256(file), 2, ".json", "http://a", "2025-01-01", "2025-01-01", None, None)
+    store.land(file, manifest)
+    assert list(store.manifests()) == [manifest]
+    with store.open(manifest) as path:
+        assert path.read_text() == "[]"
+    store.forget(manifest)
+    assert list(store.manifests()) == []

@@ -1,0 +1,148 @@
+"""Housekeeping: what grows for ever is kept within an age, and what the newest state needs is never touched.
+
+Deleted are the steps' messages in Dagster's event log and their output (`ETL_KEEP_LOGS_DAYS`), landed files that
+another one took the place of (`ETL_KEEP_LANDED_DAYS`), and what a killed write has left in a lake that is a folder.
+Runs are not deleted, and neither are their asset events: a partition whose run is deleted counts as never made.
+Ticks are the daemon's own affair (`retention` in dagster.yaml).
+"""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import dagster as dg
+import sqlalchemy
+from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
+from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+
+from etl_assets.settings import settings
+from etl_assets.stages.dataset import SPECS
+from etl_assets.storage.configured import lake, landing_store
+
+#: A write takes less: what is older and unfinished, nobody finishes.
+_UNFINISHED = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Superfluous:
+    """Things of one kind that are older than they are kept."""
+
+    what: str
+    count: int
+
+
+def housekeeping() -> tuple[dg.JobDefinition, dg.ScheduleDefinition]:
+    """The job, and its schedule: every night, at an hour at which no source is landed anew."""
+
+    @dg.op
+    def clean_up(context: dg.OpExecutionContext) -> None:
+        for found in clean(context.instance, dry_run=False):
+            context.log.info(f"deleted {found.count} {found.what}")
+
+    @dg.job(name="housekeeping", description="Deletes what is older than it is kept; ./dev clean --dry-run shows it.")
+    def job() -> None:
+        clean_up()
+
+    schedule = dg.ScheduleDefinition(
+        job=job,
+        cron_schedule="0 3 * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    )
+    return job, schedule
+
+
+def clean(instance: dg.DagsterInstance, *, dry_run: bool, now: datetime | None = None) -> list[Superfluous]:
+    """Delete what is older than it is kept; gives what that was, or with `dry_run` what it would be."""
+    now = now or datetime.now(UTC)
+    logs_since = now - timedelta(days=settings().keep_logs_days)
+    landed_since = now - timedelta(days=settings().keep_landed_days)
+    return [
+        Superfluous("messages of steps in the event log", _events(instance, logs_since, dry_run=dry_run)),
+        Superfluous("folders of steps' output", _compute_logs(instance, logs_since, dry_run=dry_run)),
+        Superfluous("objects of superseded landed files", _landed(instance, landed_since, dry_run=dry_run)),
+        Superfluous("unfinished files in the lake", _unfinished(now - _UNFINISHED, dry_run=dry_run)),
+    ]
+
+
+def _events(instance: dg.DagsterInstance, since: datetime, *, dry_run: bool) -> int:
+    """Events that neither an asset, nor a run's outcome, nor the reason of a failure depends on."""
+    log = instance.event_log_storage
+    if not isinstance(log, SqlEventLogStorage) or isinstance(log, SqliteEventLogStorage):
+        return 0  # SQLite has a file for each run
+    kind = SqlEventLogStorageTable.c.dagster_event_type
+    kept = sqlalchemy.or_(
+        kind.like("ASSET\\_%", escape="\\"), kind.like("PIPELINE\\_%", escape="\\"), kind == "STEP_FAILURE"
+    )
+    old = sqlalchemy.and_(
+        SqlEventLogStorageTable.c.timestamp < since.replace(tzinfo=None),  # which Dagster keeps in UTC
+        sqlalchemy.or_(kind.is_(None), sqlalchemy.not_(kept)),
+    )
+    with log.index_transaction() as connection:
+        if dry_run:
+            count = sqlalchemy.select(sqlalchemy.func.count()).select_from(SqlEventLogStorageTable).where(old)
+            return connection.execute(count).scalar_one()
+        return connection.execute(sqlalchemy.delete(SqlEventLogStorageTable).where(old)).rowcount
+
+
+def _compute_logs(instance: dg.DagsterInstance, since: datetime, *, dry_run: bool) -> int:
+    """What steps wrote to their terminal; in S3, a lifecycle rule of the bucket does this."""
+    manager = instance.compute_log_manager
+    if not isinstance(manager, LocalComputeLogManager):
+        return 0
+    base = Path(manager.get_captured_local_path(["run"], "out")).parent
+    old = [folder for folder in base.glob("*/compute_logs") if folder.stat().st_mtime < since.timestamp()]
+    for folder in old if not dry_run else ():
+        shutil.rmtree(folder.parent if len(list(folder.parent.iterdir())) == 1 else folder)
+    return len(old)
+
+
+def _landed(instance: dg.DagsterInstance, since: datetime, *, dry_run: bool) -> int:
+    """Landed files, with their manifests, in whose place another one came before `since`.
+
+    Never the current one, nor the one that the raw table was made from.
+    """
+    needed = {file for spec in SPECS.values() if (file := _read_by(instance, spec.key))}
+    count = 0
+    for spec in SPECS.values():
+        if spec.source is None:
+            continue
+        store = landing_store(spec.key.path[-1])
+        current = store.current()
+        landed = sorted(store.manifests(), key=lambda manifest: manifest.fetched_at)
+        for manifest, successor in pairwise(landed):
+            if datetime.fromisoformat(successor.fetched_at) >= since:
+                continue
+            if manifest.sha256 not in needed and current is not None and manifest.sha256 != current.sha256:
+                count += 2
+                if not dry_run:
+                    store.forget(manifest)
+    return count
+
+
+def _read_by(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
+    """The landed file that a raw table was made from."""
+    event = instance.get_latest_materialization_event(key) if key.path[0] == "raw" else None
+    found = event.asset_materialization.metadata.get("landed_file") if event and event.asset_materialization else None
+    return str(found.value) if found else None
+
+
+def _unfinished(since: datetime, *, dry_run: bool) -> int:
+    """Files that obstore writes beside an object before it gives them its name; S3 has no such thing."""
+    folder = lake().folder
+    if folder is None:
+        return 0
+    old = list(_staged(folder, since))
+    for path in old if not dry_run else ():
+        path.unlink(missing_ok=True)
+    return len(old)
+
+
+def _staged(folder: Path, since: datetime) -> Iterator[Path]:
+    for path in folder.rglob("*#*"):
+        if path.name.rpartition("#")[2].isdigit() and path.stat().st_mtime < since.timestamp():
+            yield path

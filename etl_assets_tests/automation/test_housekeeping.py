@@ -1,0 +1,55 @@
+"""Housekeeping: what is old and superseded goes, and nothing that anybody needs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from etl_assets.automation.housekeeping import clean
+from etl_assets.stages.staleness import State, in_order
+from etl_assets_tests.automation.test_conditions import publish_with
+from etl_assets_tests.house import House
+
+NOW = datetime.now(UTC)
+
+
+def found(house: House, after: timedelta, *, dry_run: bool = False) -> list[int]:
+    """How much is deleted so long after now: events, folders of output, objects of landed files, unfinished files."""
+    return [item.count for item in clean(house.instance, dry_run=dry_run, now=NOW + after)]
+
+
+def test_what_is_old_goes_and_everything_that_is_needed_stays(house: House) -> None:
+    assert house.run(), house.failures()
+    publish_with(house, "2025-03-10", ["2025-02-12,Albany,NY"])
+    assert house.run(), house.failures()
+    publish_with(house, "2025-03-11", ["2025-02-12,Albany,NY", "2025-02-13,Albany,NY"])  # landed, and not read yet
+    staged = Path(str(house.lake.folder)) / "refined" / "protest_events" / "2025-02-12.parquet#1"
+    staged.write_bytes(b"half a part")
+    before, events = house.objects(), rows(house)
+
+    assert found(house, timedelta(0)) == [0, 0, 0, 0], "all of it is new"
+    would = found(house, timedelta(days=400), dry_run=True)
+    assert house.objects() == before
+    assert staged.exists()
+    assert rows(house) == events
+    assert found(house, timedelta(days=400)) == would
+    assert would[0] > 0
+    assert would[2:] == [2, 1], "the first file: the second was read last, the third is current"
+    assert found(house, timedelta(days=400)) == [0, 0, 0, 0]
+    assert not staged.exists()
+    gone = before.keys() - house.objects().keys()
+    assert {Path(path).suffix for path in gone} == {".csv", ".json"}
+    assert {path.rpartition("/")[0] for path in gone} == {"landing/protest_events"}
+
+    state = State(house.instance)
+    out_of_date = {spec.key.to_user_string() for spec in in_order(["protest_events"]) if state.out_of_date(spec)}
+    assert out_of_date == {"raw/protest_events"}, "what was landed last, and nothing that had been made"
+    assert house.run(), house.failures()
+    assert house.made()["refined/protest_events"] == 1
+    assert house.run(), house.failures()
+    assert house.made() == {}
+
+
+def rows(house: House) -> int:
+    """How many events Dagster has of all runs."""
+    return sum(len(house.instance.all_logs(run.run_id)) for run in house.instance.get_runs())

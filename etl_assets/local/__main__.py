@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import json
 import logging
 import os
@@ -26,6 +27,7 @@ COMMANDS = {
     "sql": "ask the warehouse: a statement, or options of psql; changes nothing unless --write comes first",
     "publish": "let the local sources show their state of a date",
     "clean": "delete logs and superseded landed files that are older than they are kept",
+    "diff": "what a table's publications changed, or how it differs from another lake's",
     "doctor": "look at everything, and say what is wrong and how to mend it",
     "rebuild-warehouse": "drop the warehouse's tables and build them again from the lake",
     "dictionary": "write docs/data_dictionary.md from the contracts",
@@ -43,6 +45,9 @@ def main(arguments: Sequence[str]) -> int:
     parsers["run"].add_argument("datasets", nargs="*", help="only these, and what they are made from (default: all)")
     parsers["publish"].add_argument("date")
     parsers["clean"].add_argument("--dry-run", action="store_true", help="only say what would be deleted")
+    parsers["diff"].add_argument("table", help="such as refined.us_counties")
+    parsers["diff"].add_argument("--since", type=dt.date.fromisoformat, help="only publications since this day")
+    parsers["diff"].add_argument("--with", dest="other", metavar="LAKE", help="compare with the table of another lake")
     # What follows `sql` is psql's, and argparse would take its options for ours.
     own, others = (arguments[:1], arguments[1:]) if arguments[:1] == ["sql"] else (arguments, [])
     given = parser.parse_args(own)
@@ -64,6 +69,10 @@ def main(arguments: Sequence[str]) -> int:
                 print(f"{source}: {date}")
         case "clean":
             _clean(dry_run=given.dry_run)
+        case "diff":
+            from etl_assets.local.diff import diff
+
+            return diff(given.table, given.since, given.other)
         case "doctor":
             from etl_assets.local.doctor import doctor
 

@@ -40,3 +40,30 @@ def compare(before: pl.DataFrame, after: pl.DataFrame, key: Sequence[str]) -> Ch
         columns={c: n for c, n in counts.items() if n},
         largest={c: v for c, v in (largest.row(0, named=True) if numeric else {}).items() if v is not None},
     )
+
+
+def differences(before: pl.DataFrame, after: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+    """The changed values themselves, as text: `key`, `column`, `before` and `after`, in the order of the key."""
+    values = [c for c in after.columns if c in before.columns and c not in key and not c.startswith("_")]
+    texts = [pl.col(c).map_batches(_texts, return_dtype=pl.String) for c in values]
+    old, new = before.select(*key, *texts), after.select(*key, *texts)
+    both = new.join(old, on=list(key), how="inner", nulls_equal=True, suffix=" before").sort(list(key))
+    name = pl.concat_str([pl.format(f"{c} {{}}", pl.col(c).cast(pl.String)) for c in key], separator=", ")
+    return pl.concat(
+        [
+            both.filter(pl.col(c).ne_missing(pl.col(f"{c} before"))).select(
+                name.alias("key"), pl.lit(c).alias("column"), before=f"{c} before", after=c
+            )
+            for c in values
+        ]
+        or [pl.DataFrame(schema=dict.fromkeys(("key", "column", "before", "after"), pl.String))]
+    )
+
+
+def _texts(values: pl.Series) -> pl.Series:
+    """Values as text; bytes (geometry) and lists, which do not cast to it, by what tells them apart."""
+    if values.dtype == pl.Binary:
+        return values.bin.encode("hex")
+    if isinstance(values.dtype, pl.List):
+        return values.cast(pl.List(pl.String)).list.join("; ")
+    return values.cast(pl.String)

@@ -51,7 +51,7 @@ def test_the_readme_names_commands_that_exist() -> None:
     from etl_assets.local.__main__ import COMMANDS
 
     pages = README.read_text() + OPERATIONS.read_text()
-    named = set(re.findall(r"`\./dev ([a-z][a-z-]*)", pages))
+    named = set(re.findall(r"\./dev ([a-z][a-z-]*)", pages))
     assert named <= {*COMMANDS, "test", "audit", "bench", "lock"}
 
 

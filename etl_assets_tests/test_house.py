@@ -20,14 +20,14 @@ PACKAGE = Path(__file__).parent.parent / "etl_assets"
 FLOOR = {
     "settings": 0,
     "logs": 1,
-    "storage": 1,
-    "sources": 1,
-    "quality": 2,
-    "stages": 3,
-    "datasets": 4,
-    "automation": 4,
-    "definitions": 5,
-    "local": 6,
+    "storage": 2,
+    "sources": 2,
+    "quality": 3,
+    "stages": 4,
+    "datasets": 5,
+    "automation": 5,
+    "definitions": 6,
+    "local": 7,
 }
 
 

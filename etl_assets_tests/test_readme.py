@@ -15,6 +15,7 @@ from etl_assets.stages.dataset import SPECS
 from etl_assets_tests.house import House
 
 README = Path(__file__).parents[1] / "README.md"
+OPERATIONS = README.parent / "docs" / "operations.md"
 
 
 @pytest.fixture
@@ -49,8 +50,17 @@ def test_the_dataset_of_the_readme_works(house: House, example: types.ModuleType
 def test_the_readme_names_commands_that_exist() -> None:
     from etl_assets.local.__main__ import COMMANDS
 
-    named = set(re.findall(r"\./dev ([a-z][a-z-]*)", README.read_text()))
-    assert named <= {*COMMANDS, "test", "bench", "lock"}
+    pages = README.read_text() + OPERATIONS.read_text()
+    named = set(re.findall(r"\./dev ([a-z][a-z-]*)", pages))
+    assert named <= {*COMMANDS, "test", "audit", "bench", "lock"}
+
+
+def test_every_alert_has_its_paragraph() -> None:
+    from etl_assets.automation.alerts import _CHECK_ADVICE
+
+    kinds = ["quarantine above its bound", "stale", "a run failed", "the tick fails"]
+    for kind in (*kinds, *(f"the check {name} fails" for name in _CHECK_ADVICE)):
+        assert f"**{kind}.**" in OPERATIONS.read_text(), kind
 
 
 LIBRARIES = b"""ID,STATE,VISITS

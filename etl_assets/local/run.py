@@ -25,11 +25,11 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from etl_assets.automation.failures import why_step_failed
 from etl_assets.quality.quarantine import quarantine_table
 from etl_assets.settings import NotConfiguredError, home, settings
 from etl_assets.sources import SourceError, Validators
 from etl_assets.stages.dataset import Spec
+from etl_assets.stages.failures import why_step_failed
 from etl_assets.stages.staleness import State, in_order, levels
 from etl_assets.storage.configured import lake, landing_store
 from etl_assets.storage.table import WHOLE
@@ -262,7 +262,10 @@ def run(datasets: Collection[str] = ()) -> int:
     from etl_assets.definitions import defs
 
     started = time.monotonic()
-    console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 120)
+    # With logs for machines, stdout is theirs.
+    console = Console(
+        stderr=settings().log_format == "json", soft_wrap=True, width=None if sys.stdout.isatty() else 120
+    )
     with _one_at_a_time(console), dg.DagsterInstance.get() as instance:
         driver = Driver(defs, instance, console, datasets)
         done = driver.run()

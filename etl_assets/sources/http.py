@@ -17,6 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import requests
 
+from etl_assets.logs import plain
 from etl_assets.settings import settings
 from etl_assets.sources import Fetched, SourceRefusedError, SourceUnavailableError, Validators
 
@@ -161,7 +162,7 @@ def _said(response: requests.Response) -> str:
     if not response.headers.get("Content-Type", "").startswith(("text/plain", "application/json")):
         return ""
     try:
-        text = " ".join(response.text.split())[:200]
+        text = plain(" ".join(response.text.split()), 200)  # some repeat the key that they were given
     except (requests.RequestException, RuntimeError):  # the body was streamed, or did not come
         return ""
     return f" ({text})" if text.isprintable() and text else ""

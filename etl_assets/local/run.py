@@ -92,6 +92,8 @@ class Driver:
     console: Console
     #: Only these datasets, and what they are made from; none means all.
     datasets: Collection[str] = ()
+    #: Whether those (or all) are fetched anew as a whole, though their sources show nothing new.
+    refetch: bool = False
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
     def run(self) -> bool:
@@ -142,6 +144,8 @@ class Driver:
     def _has_news(self, spec: Spec, state: State) -> bool:
         """Whether a source has something else than what has landed; one that cannot be asked is noted as failed."""
         assert spec.source is not None
+        if self._is_refetched(spec):
+            return True
         known = landing_store(spec.key.path[-1]).current()
         try:
             new = spec.source.probe(Validators(known.etag, known.last_modified) if known else None)
@@ -150,10 +154,15 @@ class Driver:
             return False
         return new is not None or known is None or not state.is_finished(spec)
 
+    def _is_refetched(self, spec: Spec) -> bool:
+        """Of what is named, not of what that is made from."""
+        return self.refetch and spec.source is not None and (not self.datasets or spec.dataset.name in self.datasets)
+
     def _materialize(self, work: _Work, progress: Progress) -> None:
         tags = {_OWNER: _process()}
         if work.partitions:
             tags |= dict(zip(_RANGE, (work.partitions[0], work.partitions[-1]), strict=True))
+        refetched = [spec.key.to_python_identifier() for spec in work.specs if self._is_refetched(spec)]
         run_id, steps = make_new_run_id(), _Steps(work, self.outcomes, progress)
         self.instance.add_event_listener(run_id, steps.heard)
         result = self.definitions.resolve_implicit_global_asset_job_def().execute_in_process(
@@ -162,7 +171,10 @@ class Driver:
             tags=tags,
             raise_on_error=False,
             run_id=run_id,
-            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            run_config={
+                "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+                "ops": {step: {"config": {"refetch": True}} for step in refetched},
+            },
         )
         reasons = _reasons(result)
         for spec in work.specs:
@@ -257,14 +269,14 @@ def _chain(spec: Spec, waiting: Collection[Spec]) -> Sequence[Spec]:
     return chain
 
 
-def run(datasets: Collection[str] = ()) -> int:
+def run(datasets: Collection[str] = (), *, refetch: bool = False) -> int:
     """Bring everything up to date and say what there is; 0 only if everything is up to date."""
     from etl_assets.definitions import defs
 
     started = time.monotonic()
     console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 120)
     with _one_at_a_time(console), dg.DagsterInstance.get() as instance:
-        driver = Driver(defs, instance, console, datasets)
+        driver = Driver(defs, instance, console, datasets, refetch)
         done = driver.run()
         made = sum(outcome.partitions for outcome in driver.outcomes.values())
         driver.note_changes()

@@ -5,21 +5,27 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import types
 from collections import Counter, defaultdict
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
+from etl_assets.datasets import gho, gho_countries
 from etl_assets.datasets.gho import SEXES
 from etl_assets.datasets.life_expectancy import FIRST_COUNTRIES
+from etl_assets.definitions import definitions
 from etl_assets.local.sources import Fault
+from etl_assets.stages.dataset import SPECS
 from etl_assets.storage.configured import landing_store
 from etl_assets_tests.house import House
 
 PATH = "/who_gho/api/WHOSIS_000001"
 FIRST, SECOND = "2024-10-01", "2025-11-09"
+LANDING = dg.AssetKey(["landing", "gho"])
 Row = dict[str, Any]
 Key = tuple[str, str, int, str]
 TABLES = (
@@ -291,6 +297,35 @@ def test_the_second_run_makes_nothing(who: House) -> None:
     assert who.made() == {"landing/gho": 1}
     assert who.faults.count(PATH, query={"$top": None}) == 2 * pages
     assert {name: who.lake.get(name) for name in who.objects() if not name.startswith("landing/")} == objects
+
+
+def test_another_indicator_is_an_entry_and_no_code(house: House) -> None:
+    """With a filter of its own; one that is switched off is not asked for, and all are shown with the landing asset."""
+    own = (
+        'Indicator("WHOSIS_000002", "Healthy life expectancy", "SpatialDimType eq \'COUNTRY\'", freshness_days=30),'
+        ' Indicator("WHOSIS_000007", "Not yet", enabled=False), Indicator('
+    )
+    code = Path(gho.__file__ or "").read_text().replace("GHO_INDICATORS = [Indicator(", f"GHO_INDICATORS = [{own}")
+    before, module = dict(SPECS), types.ModuleType("gho")
+    try:
+        for key_, spec in before.items():
+            if spec.dataset is not gho_countries.DATASET:
+                del SPECS[key_]
+        exec(compile(code, "gho.py", "exec", dont_inherit=True), module.__dict__)
+        house.definitions, house.datasets = definitions([gho_countries, module]), ()
+        assert house.run(), house.failures()
+        [shown] = [node for node in house.definitions.resolve_asset_graph().asset_nodes if node.key == LANDING]
+        found = dict(house.sql("SELECT indicator, count(*) FROM refined.health_indicators GROUP BY 1"))
+        kinds = house.sql("SELECT DISTINCT spatial_type FROM refined.health_indicators WHERE indicator LIKE '%2'")
+        days = [(row.data["code"], row.data["freshness_days"]) for row in shown.metadata["indicators"].records]
+    finally:
+        SPECS.clear()
+        SPECS.update(before)
+    text = gzip.decompress((house.data / "who_gho" / FIRST / "WHOSIS_000002.json.gz").read_bytes())
+    countries = [row for row in json.loads(text)["value"] if row["SpatialDimType"] == "COUNTRY"]
+    assert found == {"WHOSIS_000001": 1782, "WHOSIS_000002": len(countries)}
+    assert kinds == [("COUNTRY",)]
+    assert days == [("WHOSIS_000002", 30), ("WHOSIS_000007", 0), ("WHOSIS_000001", 0)]
 
 
 @pytest.mark.shared

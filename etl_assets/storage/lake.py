@@ -82,7 +82,7 @@ class Lake:
     def store(self) -> ObjectStore:
         """The object store at the lake's root."""
         if self.folder is not None:
-            return LocalStore(self.folder, mkdir=True)
+            return LocalStore(self.folder, mkdir=True, automatic_cleanup=True)  # of folders without an object
         options: dict[str, Any] = {}
         if self.url.startswith("s3://"):
             import os

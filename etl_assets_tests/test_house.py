@@ -87,9 +87,9 @@ def test_assets_are_declared_in_the_order_in_which_data_flows() -> None:
 LINES = 80
 MORE_LINES = {
     # Fifteen fields that the source gives as text of three kinds, a chart and a map.
-    "treasury_title_xii.py": 97,
+    "treasury_title_xii.py": 100,
     # Four tables of a file without ids whose form has drifted for years: ids, sources, issues, counties and crowds.
-    "protest_events.py": 226,
+    "protest_events.py": 230,
 }
 
 

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     parsers["ui"].add_argument("--port", type=int, default=urlsplit(settings().dagster_ui_url).port or 3000)
     parsers["run"].add_argument("datasets", nargs="*", help="only these, and what they are made from (default: all)")
     parsers["run"].add_argument(
-        "--refetch", action="store_true", help="fetch these anew as a whole, though their sources show nothing new"
+        "--anew", action="store_true", help="land these whole, whatever their sources say of their version"
     )
     parsers["publish"].add_argument("date")
     parsers["clean"].add_argument("--dry-run", action="store_true", help="only say what would be deleted")
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
         case "run":
             from etl_assets.local.run import run
 
-            return run(given.datasets, refetch=given.refetch)
+            return run(given.datasets, anew=given.anew)
         case "ui":
             return _ui(given.port)
         case "sql":

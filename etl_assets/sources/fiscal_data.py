@@ -28,6 +28,8 @@ class FiscalDataSource(PagedSource):
     look_back_days: int = 400
     page_size: int = 1000
 
+    is_silent = True
+
     def fetch(self, work: Workspace, known: Validators | None) -> Fetched | None:
         """Extract; where that is not as many rows as the table has, the settled months are asked for as well."""
         fetched = super().fetch(work, known)
@@ -42,7 +44,7 @@ class FiscalDataSource(PagedSource):
         return fetched
 
     def parts(self) -> Mapping[str, int]:
-        """The table is one part. A correction shows in neither date nor number: it is extracted anew every day."""
+        """The table is one part."""
         return {self.path: 0}
 
     def request(self, part: str) -> str:

@@ -123,6 +123,8 @@ class PagedSource(ABC):
     """A source that is extracted page by page; a subclass says what the slices are and how a page is read."""
 
     suffix = ".zip"
+    #: Whether a correction may show in no state: what can have changed is then extracted anew each day.
+    is_silent = False
 
     @abstractmethod
     def parts(self) -> Mapping[str, int]:
@@ -156,9 +158,10 @@ class PagedSource(ABC):
         return http.get(call.url, call.parameters)
 
     def probe(self, known: Validators | None) -> str | None:
-        """What is to be landed, or None: the source shows the known version, and was asked for it today.
+        """What is to be landed, or None where the source shows the known version.
 
-        A part that was asked for within its days is not asked for again.
+        A part that was asked for within its days is not asked for again. When they are over, it is landed once more
+        even if it is the same: how long ago it was asked for is known from then on.
         """
         before = versions(known)
         now = self._now(before)
@@ -197,8 +200,10 @@ class PagedSource(ABC):
             was, request = before.get(part), self.request(part)
             if was and was.request == request and today < date.fromisoformat(was.day) + timedelta(days=days):
                 found[part] = was
-            else:
-                found[part] = Version(str(today), request, self.state(part))
+                continue
+            now = Version(str(today), request, self.state(part))
+            is_same = was is not None and now[1:] == was[1:] and not days and not self.is_silent
+            found[part] = was if was and is_same else now
         return found
 
     def _extract_all(

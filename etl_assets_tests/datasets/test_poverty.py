@@ -166,12 +166,12 @@ def test_two_values_for_a_county_and_year(small: House) -> None:
     twice = answer(lambda document: document.append([document[1][0], "7", *document[1][2:]]))
     small.faults.add(SAIPE_PATH, twice, query={"for": "county:*", "time": "2019"})
     assert small.run()
-    assert small.run(refetch=True), small.failures()
+    assert small.run(anew=True), small.failures()
     reasons = [reason for (reason,) in small.sql("SELECT reason FROM quarantine.small_area_poverty")]
     assert len(reasons) == 2
     assert all(reason.startswith("unique_key: the row is one of 2 with year=2019, fips=") for reason in reasons)
     assert small.frame(SMALL).height == before.height - 1
-    assert small.run(refetch=True), small.failures()
+    assert small.run(anew=True), small.failures()
     assert small.frame(SMALL).equals(before)
 
 

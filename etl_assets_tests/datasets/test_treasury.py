@@ -171,14 +171,14 @@ def test_corrections_that_show_in_neither_the_newest_date_nor_the_number_of_rows
     check_rows(treasury, corrected(recent))
 
     treasury.faults.add(PATH, Fault.html(), query={"filter": "record_date:gte:2020-05-01,record_date:lt:2020-06-01"})
-    assert not treasury.run(refetch=True)
+    assert not treasury.run(anew=True)
     assert "2020-05, page 1: " in treasury.failures()
     check_rows(treasury, corrected(recent))
-    assert treasury.run(refetch=True), treasury.failures()
+    assert treasury.run(anew=True), treasury.failures()
     assert treasury.made()["refined/state_unemployment_advances"] == 1
     check_rows(treasury, corrected(old, recent))
     objects = {name: treasury.lake.get(name) for name in treasury.objects() if not name.startswith("landing/")}
-    assert treasury.run(refetch=True), treasury.failures()
+    assert treasury.run(anew=True), treasury.failures()
     assert treasury.made() == {"landing/treasury_title_xii": 1}
     assert {name: treasury.lake.get(name) for name in objects} == objects
 

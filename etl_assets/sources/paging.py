@@ -99,7 +99,7 @@ class _Kept:
         self.names.add(self._name(number))
 
     def forget(self) -> None:
-        for name in [name for name in self.names if name.startswith(self.prefix)]:
+        for name in [name for name in list(self.names) if name.startswith(self.prefix)]:  # others add to them meanwhile
             self.names.discard(name)
             del self.work.pages[name]
 

@@ -43,6 +43,9 @@ def main(arguments: Sequence[str]) -> int:
     parsers = {name: commands.add_parser(name, help=text) for name, text in COMMANDS.items()}
     parsers["ui"].add_argument("--port", type=int, default=urlsplit(settings().dagster_ui_url).port or 3000)
     parsers["run"].add_argument("datasets", nargs="*", help="only these, and what they are made from (default: all)")
+    parsers["run"].add_argument(
+        "--anew", action="store_true", help="land these whole, whatever their sources say of their version"
+    )
     parsers["publish"].add_argument("date")
     parsers["clean"].add_argument("--dry-run", action="store_true", help="only say what would be deleted")
     parsers["diff"].add_argument("table", help="such as refined.us_counties")
@@ -63,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
         case "run":
             from etl_assets.local.run import run
 
-            return run(given.datasets)
+            return run(given.datasets, anew=given.anew)
         case "ui":
             return _ui(given.port)
         case "sql":

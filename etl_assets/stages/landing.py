@@ -1,11 +1,11 @@
 """The landing stage: the bytes exactly as received, or none at all."""
 
 import email.utils
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -14,16 +14,19 @@ from etl_assets.sources import Fetched, Source, SourceError, SourceRefusedError,
 from etl_assets.stages.dataset import SPECS, Dataset, Spec, remember
 from etl_assets.storage.configured import landing_store
 from etl_assets.storage.landing import Landing, Manifest, sha256
+from etl_assets.storage.scratch import scratch_folder
 
 #: Tag of runs that land the source's file whole, whatever the source says of its version.
 ANEW = "etl/anew"
 
 
-def landing(dataset: Dataset, source: Source, *, table: str | None = None) -> dg.AssetsDefinition:
+def landing(
+    dataset: Dataset, source: Source, *, table: str | None = None, metadata: Mapping[str, Any] | None = None
+) -> dg.AssetsDefinition:
     """The asset `landing/<table>`: asks the source, and lands its file if it is another than the last one.
 
     The step fails, and the last good file stays, if the source cannot be reached, answers with something else than
-    data, or with much less than before (`Dataset.max_shrink`).
+    data, or with much less than before (`Dataset.max_shrink`). `metadata` is shown with the asset.
     """
     name = table or dataset.name
     spec = remember(Spec(dg.AssetKey(["landing", name]), dataset, None, source))
@@ -32,7 +35,7 @@ def landing(dataset: Dataset, source: Source, *, table: str | None = None) -> dg
         key=spec.key,
         group_name=dataset.name,
         description=f"{dataset.title}: the source's file exactly as received.",
-        metadata=dataset.metadata(),
+        metadata={**dataset.metadata(), **(metadata or {})},
         owners=[dataset.owner],
         kinds={"file"},
         io_manager_key="landing_io",
@@ -43,10 +46,10 @@ def landing(dataset: Dataset, source: Source, *, table: str | None = None) -> dg
         store = landing_store(name)
         known = store.current()
         try:
-            with tempfile.TemporaryDirectory(prefix="etl-fetch-") as folder:
+            with scratch_folder("fetch") as folder:
                 asks = known is not None and context.run.tags.get(ANEW) != "true"
                 validators = Validators(known.etag, known.last_modified) if known and asks else None
-                work = Workspace(Path(folder), store.pages(), lambda: _opened(store, known))
+                work = Workspace(folder, store.pages(), lambda: _opened(store, known))
                 fetched = source.fetch(work, validators)
                 manifest = known if fetched is None else _manifest(dataset, source, fetched, context.run.run_id)
                 assert manifest is not None
@@ -64,6 +67,7 @@ def landing(dataset: Dataset, source: Source, *, table: str | None = None) -> dg
                     metadata={
                         "new": not same,
                         "sha256": manifest.sha256,
+                        "version": manifest.etag or manifest.last_modified,
                         "bytes": manifest.size,
                         "url": manifest.url,
                         "fetched_at": manifest.fetched_at,

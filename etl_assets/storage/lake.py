@@ -82,7 +82,7 @@ class Lake:
     def store(self) -> ObjectStore:
         """The object store at the lake's root."""
         if self.folder is not None:
-            return LocalStore(self.folder, mkdir=True)
+            return LocalStore(self.folder, mkdir=True, automatic_cleanup=True)  # of folders without an object
         options: dict[str, Any] = {}
         if self.url.startswith("s3://"):
             import os
@@ -125,9 +125,10 @@ class Lake:
                     return None
                 raise
 
-    def delete(self, path: str) -> None:
-        """Delete an object; none being there is as good."""
-        obstore.delete(self.store, path)
+    def delete(self, *paths: str) -> None:
+        """Delete objects; one that is not there is as good."""
+        if paths:
+            obstore.delete(self.store, list(paths))
 
     def download(self, path: str, to: Path) -> None:
         """Stream an object into a file."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tempfile
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from etl_assets.storage.lake import Lake, LakeError
+from etl_assets.storage.scratch import scratch_folder
 
 #: The name of a manifest.
 _MANIFEST = re.compile(r"([0-9a-f]{64})\.json")
@@ -91,8 +91,8 @@ class Landing:
 
         Raises LakeError if the bytes are gone or are not the ones that were landed.
         """
-        with tempfile.TemporaryDirectory(prefix="etl-landed-") as folder:
-            path = Path(folder) / f"{self.table}{manifest.suffix}"
+        with scratch_folder("landed") as folder:
+            path = folder / f"{self.table}{manifest.suffix}"
             if self.lake.folder is not None:
                 path.symlink_to(self.lake.folder / self._object(manifest))
             else:
@@ -145,9 +145,8 @@ class LakePages(MutableMapping[str, bytes]):
         return len(self.lake.list(self.prefix))
 
     def clear(self) -> None:
-        """Delete all of them."""
-        for name in list(self):
-            del self[name]
+        """Delete all of them, in one request."""
+        self.lake.delete(*self.lake.list(self.prefix))
 
 
 @dataclass(frozen=True)

@@ -135,8 +135,8 @@ class Landing:
         if self.lake.folder is not None:
             yield self._checked(self.lake.folder / path, path, expected)
             return
-        with tempfile.TemporaryDirectory(prefix="etl-landed-") as folder:
-            local = Path(folder) / f"{name}.parquet"
+        with scratch_folder("landed") as folder:
+            local = folder / f"{name}.parquet"
             self.lake.download(path, local)
             yield self._checked(local, path, expected)
 

@@ -373,8 +373,10 @@ def _hashes(path: Path, column: str, since: str) -> set[int]:
     found: set[int] = set()
     with pq.ParquetFile(path) as file:
         for number in range(file.num_row_groups):
+            late = pyarrow.compute.greater_equal(file.read_row_group(number, [column])[column], since)
+            if not pyarrow.compute.any(late).as_py():
+                continue
             table = file.read_row_group(number)
-            late = pyarrow.compute.greater_equal(table[column], since)
             found.update(_hashed(table.filter(late).drop_columns(DELETED)))
     return found
 

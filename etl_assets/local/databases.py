@@ -54,6 +54,8 @@ def show(cluster: Cluster, source: str, recordings: Recordings, *, database: str
             _load(connection, files)
             _let_read(connection, name, _password(owner))
             _tell(connection, name, f"{declared} {_stamp(files)}")
+            # The counters of written rows, which tell a reader that there is something new, are told at once.
+            connection.execute("SELECT pg_stat_force_next_flush()")
     parts = urlsplit(owner)
     return f"postgresql://{READER}:{_password(owner)}@{parts.hostname}:{parts.port}/{quote(name, safe='')}"
 

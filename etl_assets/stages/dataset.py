@@ -68,6 +68,8 @@ class Input:
     table: Table | None
     by_partition: bool
     columns: tuple[str, ...] | None = None
+    #: Of a source that is read in batches: the one of its tables that is read.
+    member: str | None = None
 
 
 @dataclass(frozen=True)

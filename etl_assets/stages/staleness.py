@@ -16,6 +16,7 @@ import dagster as dg
 from etl_assets.stages.dataset import SPECS, Input, Spec
 from etl_assets.storage.configured import lake, landing_store, warehouse
 from etl_assets.storage.lake import Facts, Lake
+from etl_assets.storage.landing import Manifest
 from etl_assets.storage.table import WHOLE, Table
 from etl_assets.storage.warehouse import Warehouse
 
@@ -26,6 +27,7 @@ class State:
 
     instance: dg.DagsterInstance
     _facts: dict[str, dict[str, Facts]] = field(default_factory=dict)
+    _landed: dict[str, Manifest | None] = field(default_factory=dict)
 
     @cached_property
     def _lake(self) -> Lake:
@@ -44,8 +46,11 @@ class State:
     def versions(self, source: Input) -> dict[str, str] | None:
         """The content hash of every partition that an input has now; None if it was never made."""
         if source.table is None:
-            manifest = landing_store(source.key.path[-1]).current()
-            return {WHOLE: manifest.sha256} if manifest else None
+            name = source.key.path[-1]
+            if name not in self._landed:
+                self._landed[name] = landing_store(name).current()
+            manifest = self._landed[name]
+            return manifest.versions(source.member) if manifest else None
         known = self.facts(source.table)
         cut = source.table.partitioning is not None
         return {k: f.content_hash for k, f in known.items() if not (cut and k == WHOLE)} if known else None

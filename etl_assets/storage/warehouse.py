@@ -269,7 +269,7 @@ class Transaction:
             )
         else:
             windows = [partitioning.window(part.key) for part in parts]
-            kind = sql.SQL("integer[]" if partitioning.every == "year_number" else "date[]")
+            kind = sql.SQL({"year_number": "integer[]", "block": "bigint[]"}.get(partitioning.every, "date[]"))
             self.connection.execute(
                 sql.SQL(
                     "DELETE FROM {0} USING unnest(%s::{2}, %s::{2}) AS w(first, after)"

@@ -31,13 +31,15 @@ def column(
     unit: str | None = None,
     nullable: bool = False,
     sql: str | None = None,
+    references: type[Contract] | None = None,
     **checks: Any,
 ) -> Any:
     """Declare a column: what it means, its unit, whether it may be null, and pandera's checks (`ge=0`, `isin=…`).
 
-    `sql` gives another PostgreSQL type than the frame type's own, in the spelling of `format_type`.
+    `sql` gives another PostgreSQL type than the frame type's own, in the spelling of `format_type`. `references` is the
+    contract whose key (of one column) the values are of; of a presentation table it is a foreign key in the warehouse.
     """
-    metadata = {"unit": unit, "sql": sql}
+    metadata = {"unit": unit, "sql": sql, "references": references}
     return pa.Field(description=description, nullable=nullable, metadata=metadata, **checks)
 
 

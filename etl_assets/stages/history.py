@@ -58,7 +58,6 @@ _TIMES = ("valid_from", "valid_to", "is_current")
 class Versioned:
     """The assets of one table of a source database."""
 
-    contract: type[Contract]
     raw: dg.AssetsDefinition
     history: dg.AssetsDefinition
     current: dg.AssetsDefinition
@@ -73,13 +72,13 @@ def versioned(
     its key, and stands after those that its columns refer to (`column(…, references=…)`). A version that breaks the
     contract, or refers to a key that was never seen, is quarantined: the version before stays.
     """
-    made: dict[type[Contract], Versioned] = {}
+    # Stage after stage: tables that do not depend on each other are made in one run.
+    raw = {contract: _raw(dataset, landed, contract) for contract in contracts}
+    history: dict[type[Contract], dg.AssetsDefinition] = {}
     for contract in contracts:
-        raw = _raw(dataset, landed, contract)
-        references = {name: made[of] for name, of in _references(contract).items()}
-        history = _history(dataset, contract, raw, references)
-        made[contract] = Versioned(contract, raw, history, _current(dataset, contract, history))
-    return made
+        references = {name: (of, history[of]) for name, of in _references(contract).items()}
+        history[contract] = _history(dataset, contract, raw[contract], references)
+    return {of: Versioned(raw[of], history[of], _current(dataset, of, history[of])) for of in contracts}
 
 
 def _references(contract: type[Contract]) -> dict[str, type[Contract]]:
@@ -155,9 +154,9 @@ class _Step:
         yield dg.MaterializeResult(
             metadata={
                 "dagster/row_count": facts[WHOLE].rows,
-                "partitions_made": self.made.partitions,
-                "partitions_changed": self.made.changed,
-                "partitions_unchanged": len(facts) - 1 - self.made.changed,
+                "blocks_made": self.made.partitions,
+                "blocks_changed": self.made.changed,
+                "blocks_unchanged": len(facts) - 1 - self.made.changed,
                 "preview": preview(first.select(c for c in first.columns if not c.startswith("_"))),
                 **metadata,
             }
@@ -332,11 +331,14 @@ def _history_of(contract: type[Contract]) -> type[Contract]:
 
 
 def _history(
-    dataset: Dataset, contract: type[Contract], raw: dg.AssetsDefinition, references: Mapping[str, Versioned]
+    dataset: Dataset,
+    contract: type[Contract],
+    raw: dg.AssetsDefinition,
+    references: Mapping[str, tuple[type[Contract], dg.AssetsDefinition]],
 ) -> dg.AssetsDefinition:
     versions = _history_of(contract)
     table = storage_table(versions, with_source=True)
-    inputs = {"raw": _input(raw)} | {name: _input(of.history) for name, of in references.items()}
+    inputs = {"raw": _input(raw)} | {name: _input(of) for name, (_, of) in references.items()}
     spec = remember(Spec(dg.AssetKey([table.stage, table.name]), dataset, table, inputs=inputs))
     checks = [
         dg.AssetCheckSpec(
@@ -354,7 +356,7 @@ def _history(
         partitions: dict[str, list[str]] = defaultdict(list)
         for partition in sorted(found):
             partitions[_block_of(partition)].append(partition)
-        keys = {name: _keys(of) for name, of in references.items()}
+        keys = {name: _keys(*of) for name, of in references.items()}
         seen = [f"{name} {hashlib.sha256(found.to_numpy().tobytes()).hexdigest()}" for name, found in keys.items()]
         # A block all of whose versions are good stays so when there are more keys that they could refer to.
         clean = {k: work.digest(*(f"{p} {found[p]}" for p in names)) for k, names in partitions.items()}
@@ -528,9 +530,9 @@ def _groups(keys: Sequence[Any]) -> Iterator[Sequence[Any]]:
         yield keys[start : start + _AT_ONCE]
 
 
-def _keys(of: Versioned) -> pl.Series:
+def _keys(contract: type[Contract], history: dg.AssetsDefinition) -> pl.Series:
     """Every key of a table that was ever seen."""
-    table, key = SPECS[of.history.key].table, of.contract.place().key[0]
+    table, key = SPECS[history.key].table, contract.place().key[0]
     assert table is not None
     return publisher().lake.read(table, columns=[key]).frame[key].unique().sort()
 

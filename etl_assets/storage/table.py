@@ -41,14 +41,27 @@ class Geometry:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """The key column of another table that a column's values are of."""
+
+    stage: str
+    table: str
+    column: str
+
+
+@dataclass(frozen=True)
 class Column:
-    """A column: its PostgreSQL type in the spelling of `format_type`, and what it means."""
+    """A column: its PostgreSQL type in the spelling of `format_type`, and what it means.
+
+    `references` makes it a foreign key in the warehouse.
+    """
 
     name: str
     sql: str
     description: str = ""
     nullable: bool = True
     geometry: Geometry | None = None
+    references: Reference | None = None
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,11 @@ class Warehouse:
                 f'Have an administrator run in it: GRANT {roles.WRITER} TO "{self._parts().get("user")}"; '
                 "`./dev doctor` says more. What was under way is rolled back."
             ) from error
+        except psycopg.errors.ForeignKeyViolation as error:
+            said = f"{error.diag.message_primary}. {error.diag.message_detail}"
+            raise WarehouseError(
+                f"A foreign key does not hold: {said} Nothing was written. Make the table that is referred to again."
+            ) from error
         except psycopg.OperationalError as error:
             raise WarehouseError(
                 f"The warehouse at {where} gave up: {str(error).strip()}. What was under way is rolled back, what "
@@ -192,6 +197,12 @@ class Warehouse:
                 for table in transaction.loaded:
                     connection.execute(sql.SQL("ANALYZE {}").format(_identifier(table)))
 
+    def refer(self, tables: Iterable[Table]) -> None:
+        """Add the foreign keys that tables are declared to have and lack."""
+        with self.connect() as connection:
+            for table in tables:
+                Transaction(connection).refer(table)
+
     def replace(self, replacements: Mapping[Table, Sequence[Replacement]]) -> None:
         """Replace partitions of tables, and their bookkeeping, in one transaction."""
         with self.writing(replacements) as transaction:
@@ -245,10 +256,42 @@ class Transaction:
         parts = [item.part for item in items if item.part is not None]
         if parts and self._replace(table, parts) >= BULK_ROWS:
             self.loaded.append(table)
+        self.refer(table)
         self._record(table, [item.facts for item in items])
 
+    def refer(self, table: Table) -> None:
+        """Add the foreign keys that a table is declared to have and lacks, once the tables that they are of are there.
+
+        They are judged at the commit: until then, rows that are referred to may be replaced by others of their key.
+        """
+        found = self.connection.execute(
+            "SELECT attname FROM pg_constraint JOIN pg_attribute ON attrelid = conrelid AND attnum = conkey[1]"
+            " WHERE conrelid = to_regclass(%s) AND contype = 'f'",
+            (_identifier(table).as_string(self.connection),),
+        ).fetchall()
+        there = {name for (name,) in found}
+        for column in table.columns:
+            of = column.references
+            if of is None or column.name in there or not self._exists(sql.Identifier(of.stage, of.table)):
+                continue
+            statement = sql.SQL("ALTER TABLE {} ADD FOREIGN KEY ({}) REFERENCES {} ({}) DEFERRABLE INITIALLY DEFERRED")
+            names = _identifier(table), sql.Identifier(column.name), sql.Identifier(of.stage, of.table)
+            self.connection.execute(statement.format(*names, sql.Identifier(of.column)))
+
+    def _exists(self, table: sql.Identifier) -> bool:
+        found = self.connection.execute("SELECT to_regclass(%s)", (table.as_string(self.connection),)).fetchone()
+        return found is not None and found[0] is not None
+
     def drop(self, table: Table) -> None:
-        """Drop a table and its bookkeeping."""
+        """Drop a table and its bookkeeping, and the foreign keys that are of it: see `refer`."""
+        referring = self.connection.execute(
+            "SELECT conrelid::regclass::text, conname FROM pg_constraint"
+            " WHERE contype = 'f' AND confrelid = to_regclass(%s)",
+            (_identifier(table).as_string(self.connection),),
+        ).fetchall()
+        for name, constraint in referring:  # regclass has quoted the name
+            statement = sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(sql.SQL(name), sql.Identifier(constraint))
+            self.connection.execute(statement)
         self.connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(_identifier(table)))
         self.connection.execute("DELETE FROM etl.publications WHERE asset = %s", (table.full_name,))
 

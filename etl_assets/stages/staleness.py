@@ -13,6 +13,7 @@ from functools import cached_property
 
 import dagster as dg
 
+from etl_assets.quality.quarantine import quarantine_table
 from etl_assets.stages.dataset import SPECS, Input, Spec
 from etl_assets.storage.configured import lake, landing_store, warehouse
 from etl_assets.storage.lake import Facts, Lake
@@ -28,6 +29,19 @@ class State:
     instance: dg.DagsterInstance
     _facts: dict[str, dict[str, Facts]] = field(default_factory=dict)
     _landed: dict[str, Manifest | None] = field(default_factory=dict)
+    _records: dict[dg.AssetKey, dg.AssetRecord | None] = field(default_factory=dict)
+
+    @classmethod
+    def of_everything(cls, instance: dg.DagsterInstance) -> State:
+        """The state of all assets, asked for in one go: for who is about to look at many."""
+        nothing: dict[str, dict[str, Facts]] = {
+            table.full_name: {}
+            for spec in SPECS.values()
+            if spec.table
+            for table in (spec.table, quarantine_table(spec.table.name))
+        }
+        records = {record.asset_entry.asset_key: record for record in instance.get_asset_records(list(SPECS))}
+        return cls(instance, nothing | warehouse().all_facts(), _records={key: records.get(key) for key in SPECS})
 
     @cached_property
     def _lake(self) -> Lake:
@@ -86,9 +100,11 @@ class State:
 
     def is_finished(self, spec: Spec) -> bool:
         """Whether the last attempt to make an asset without partitions came to its end; false if there was none."""
-        records = self.instance.get_asset_records([spec.key])
-        made = records[0].asset_entry.last_materialization if records else None
-        return made is not None and made.run_id == records[0].asset_entry.last_run_id
+        if spec.key not in self._records:
+            self._records[spec.key] = next(iter(self.instance.get_asset_records([spec.key])), None)
+        record = self._records[spec.key]
+        made = record.asset_entry.last_materialization if record else None
+        return made is not None and record is not None and made.run_id == record.asset_entry.last_run_id
 
     def _candidates(
         self, spec: Spec, versions: Mapping[str, Mapping[str, str]], known: Mapping[str, Facts]

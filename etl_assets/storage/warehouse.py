@@ -177,6 +177,14 @@ class Warehouse:
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName, DatabaseMissingError):
             return {}
 
+    def all_facts(self) -> dict[str, dict[str, Facts]]:
+        """The bookkeeping of every asset whose table is there, at once: a connection for each would take longer."""
+        try:
+            with self.connect() as connection:
+                return _all_facts(connection)
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName, DatabaseMissingError):
+            return {}
+
     # -- tables --------------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -463,6 +471,17 @@ def _facts(connection: psycopg.Connection, asset: str, partitions: Sequence[str]
         key: Facts(key, count, digest, made_from, run_id, loaded_at.isoformat())
         for key, count, digest, made_from, run_id, loaded_at in rows
     }
+
+
+def _all_facts(connection: psycopg.Connection) -> dict[str, dict[str, Facts]]:
+    rows = connection.execute(
+        "SELECT asset, partition, rows, content_hash, made_from, run_id, loaded_at FROM etl.publications"
+        " WHERE asset IN (SELECT nspname || '.' || relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace)"
+    ).fetchall()
+    found: dict[str, dict[str, Facts]] = {}
+    for asset, key, count, digest, made_from, run_id, loaded_at in rows:
+        found.setdefault(asset, {})[key] = Facts(key, count, digest, made_from, run_id, loaded_at.isoformat())
+    return found
 
 
 @contextmanager

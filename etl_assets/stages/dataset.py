@@ -89,6 +89,13 @@ class Spec:
         """Whether the asset is made in one piece, though its table may be cut into partitions."""
         return self.partitions is None
 
+    @property
+    def waits_for(self) -> set[dg.AssetKey]:
+        """What is made before: what it is made from, and the tables that its foreign keys are of."""
+        columns = self.table.columns if self.table else ()
+        referred_to = {dg.AssetKey([c.references.stage, c.references.table]) for c in columns if c.references}
+        return referred_to | {source.key for source in self.inputs.values()}
+
     def made_from(self, partition: str, versions: Mapping[str, Mapping[str, str]]) -> str:
         """The digest of what a partition is made from: the declaration, and the versions of its inputs.
 

@@ -133,7 +133,7 @@ def in_order(datasets: Collection[str] = ()) -> list[Spec]:
     for spec in reversed(SPECS.values()):
         if not datasets or spec.dataset.name in datasets or spec.key in needed:
             chosen.append(spec)
-            needed |= {source.key for source in spec.inputs.values()}
+            needed |= spec.waits_for
     return chosen[::-1]
 
 
@@ -143,7 +143,7 @@ def levels(specs: Sequence[Spec]) -> list[list[Spec]]:
     depth: dict[dg.AssetKey, int] = {}
     found: list[list[Spec]] = []
     for spec in specs:
-        depth[spec.key] = max((depth[source.key] + 1 for source in spec.inputs.values()), default=0)
+        depth[spec.key] = max((depth[key] + 1 for key in spec.waits_for), default=0)
         found.extend([] for _ in range(depth[spec.key] + 1 - len(found)))
         found[depth[spec.key]].append(spec)
     return found

@@ -119,7 +119,7 @@ def _stage(
                 for name, source in upstream.items()
             },
             # What foreign keys are of is published before; it is not read.
-            deps=_referred_to(table) - {source.key for source in upstream.values()},
+            deps=spec.waits_for - {source.key for source in upstream.values()},
             partitions_def=partitions,
             backfill_policy=dg.BackfillPolicy.multi_run(dataset.batch) if partitions else None,
             io_manager_key="table_io",
@@ -149,10 +149,6 @@ def _input(given: Upstream, partitions: dg.TimeWindowPartitionsDefinition | None
     cut = source.table is not None and source.table.partitioning is not None
     by_partition = partitions is not None and cut and not of.all_partitions
     return Input(source.key, source.table, by_partition, tuple(of.columns) if of.columns else None)
-
-
-def _referred_to(table: Table) -> set[dg.AssetKey]:
-    return {dg.AssetKey([c.references.stage, c.references.table]) for c in table.columns if c.references}
 
 
 def _checks(

@@ -261,10 +261,10 @@ class Transaction:
         """Make or widen the table where needed, and replace partitions together with their bookkeeping."""
         self.check(table)
         self._ensure(table)
+        self.refer(table)  # before the rows: a table with rows that are still to be judged cannot be altered
         parts = [item.part for item in items if item.part is not None]
         if parts and self._replace(table, parts) >= BULK_ROWS:
             self.loaded.append(table)
-        self.refer(table)
         self._record(table, [item.facts for item in items])
 
     def refer(self, table: Table) -> None:

@@ -11,7 +11,7 @@ import types
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -91,7 +91,6 @@ class _Made:
     """What one step has come to so far."""
 
     partitions: int = 0
-    rows: int = 0
     changed: int = 0
     rows_in: int = 0
     quarantined: int = 0
@@ -109,6 +108,7 @@ class _Step:
     spec: Spec
     table: Table
     made: _Made = field(default_factory=_Made)
+    held: list[Publication] = field(default_factory=list)
 
     @cached_property
     def versions(self) -> dict[str, dict[str, str]]:
@@ -129,16 +129,22 @@ class _Step:
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def publish(self, publications: Sequence[Publication]) -> None:
-        """Publish partitions; those of the step's own table are counted."""
-        done = publisher().publish(publications, self.context.run.run_id)[self.table.full_name]
-        self.made.partitions += len(done)
-        self.made.rows += sum(part.rows for part in done)
-        self.made.changed += sum(part.changed for part in done)
+        """Publish partitions, once there are more: what comes last is published with the table as a whole."""
+        self._flush()
+        self.held.extend(publications)
+
+    def _flush(self) -> None:
+        if self.held:
+            done = publisher().publish(self.held, self.context.run.run_id)[self.table.full_name]
+            self.made.partitions += len(done)
+            self.made.changed += sum(part.changed for part in done)
+            self.held.clear()
 
     def finish(self, *checks: dg.AssetCheckResult, **metadata: Any) -> Iterator[Any]:
         """Record the table as a whole, unless a partition was refused; then the step fails."""
         yield from checks
         if self.made.refused:
+            self._flush()
             key, why = next(iter(self.made.refused.items()))
             raise dg.Failure(
                 f"{self.table.full_name}: {len(self.made.refused)} blocks were refused, the others are published. "
@@ -147,7 +153,11 @@ class _Step:
                 allow_retries=False,
             )
         whole = self.spec.made_from(WHOLE, self.versions)
-        publisher().publish([Publication(self.table, [], whole)], self.context.run.run_id)
+        last = next((p for p in self.held if p.table.full_name == self.table.full_name), None)
+        if last is not None:
+            self.held.remove(last)
+        self.held.insert(0, replace(last or Publication(self.table, []), whole=whole))
+        self._flush()
         facts = publisher().warehouse.facts(self.table.full_name)
         shown = next((key for key in sorted(facts) if key != WHOLE), None)
         first = publisher().lake.read(self.table, [shown] if shown else []).frame

@@ -4,7 +4,7 @@ import email.utils
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -50,19 +50,20 @@ def landing(dataset: Dataset, source: Source, *, table: str | None = None) -> dg
             with tempfile.TemporaryDirectory(prefix="etl-fetch-") as folder:
                 asks = known is not None and context.run.tags.get(ANEW) != "true"
                 validators = Validators(known.etag, known.last_modified) if known and asks else None
+                files = store.files(known) if known is None or known.batch else {}
                 work = Workspace(
                     Path(folder),
                     store.pages(),
                     lambda: _opened(store, known),
-                    known.batches() if known else (),
+                    sorted({batch for found in files.values() for batch in found}),
                     known.state if known and asks else {},
-                    lambda name: _members(store, known, name),
+                    lambda name: _members(store, files.get(name, {}), name),
                 )
                 fetched = source.fetch(work, validators)
                 manifest = known if fetched is None else _manifest(dataset, source, fetched, context.run.run_id)
                 assert manifest is not None
                 if fetched and fetched.batch:
-                    yield _batch(store, known, manifest, fetched)
+                    yield _batch(store, files, manifest, fetched, known)
                     return
                 good = known and _last_read(context, spec, store, known)
                 if good and fetched and manifest.size < good.size * (1 - dataset.max_shrink):
@@ -101,19 +102,22 @@ def _opened(store: Landing, known: Manifest | None) -> Iterator[Path | None]:
             yield path
 
 
-def _members(store: Landing, known: Manifest | None, name: str) -> Iterator[Path]:
+def _members(store: Landing, batches: Mapping[str, str], name: str) -> Iterator[Path]:
     """The landed files of one of a source's tables, oldest batch first."""
-    for batch, digest in sorted(known.versions(name).items()) if known else ():
+    for batch, digest in sorted(batches.items()):
         with store.open_member(batch, name, digest) as path:
             yield path
 
 
-def _batch(store: Landing, known: Manifest | None, manifest: Manifest, fetched: Fetched) -> dg.Output[object]:
-    """What lands a batch: its files beside those of the batches before, and of those that somebody has put there."""
+def _batch(
+    store: Landing,
+    files: dict[str, dict[str, str]],
+    manifest: Manifest,
+    fetched: Fetched,
+    known: Manifest | None,
+) -> dg.Output[object]:
+    """What lands a batch: its files beside those of the batches before."""
     assert manifest.batch
-    files = {name: dict(found) for name, found in known.files.items()} if known else {}
-    for name, found in store.strays(known).items():
-        files.setdefault(name, {}).update(found)
     own = sorted(fetched.path.glob("*.parquet"))
     for path in own:
         files.setdefault(path.stem, {})[manifest.batch] = sha256(path)

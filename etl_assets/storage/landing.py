@@ -114,10 +114,13 @@ class Landing:
             self.lake.put(f"{self._batch(batch)}manifest.json", text)
         self.lake.put(f"landing/{self.table}/current.json", json.dumps(asdict(manifest), indent=1).encode())
 
-    def strays(self, known: Manifest | None) -> dict[str, dict[str, str]]:
-        """Files of whole batches that the current manifest does not have: somebody has put them there."""
-        there = set(known.batches()) if known else set()
-        found: dict[str, dict[str, str]] = {}
+    def files(self, known: Manifest | None) -> dict[str, dict[str, str]]:
+        """The files of every batch by name: those that the manifest has, and those of whole batches beside them.
+
+        The latter somebody has put there: a batch of last week that another process has extracted.
+        """
+        found = {name: dict(files) for name, files in known.files.items()} if known else {}
+        there = {batch for files in found.values() for batch in files}
         for path in self.lake.list(f"landing/{self.table}"):
             if path.endswith("/manifest.json") and (batch := path.split("/")[-2]) not in there:
                 for name in Manifest(**json.loads(self.lake.get(path) or b"{}")).files:

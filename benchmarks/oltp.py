@@ -36,7 +36,7 @@ SELECT n, at, at, n %% 473 + 1, n %% 20 + 1, n %% 19 + 1, n * 7919 %% 99999, (n 
     (at + interval '3 days')::date::text, (at + interval '5 days')::date::text, n %% 30 + 1
 FROM generate_series(1, %s) AS n, LATERAL (SELECT timestamp '2015-01-01' + n * interval '30 seconds' AS at) AS t"""
 _CHANGE = """
-UPDATE sales_order SET units_sold = units_sold + 1, last_updated = now()
+UPDATE sales_order SET units_sold = units_sold + 1, last_updated = clock_timestamp()
 WHERE sales_order_id IN (SELECT %s - (n * %s / 1000)::int FROM generate_series(0, 999) AS n)"""
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 import dagster as dg
@@ -29,6 +30,7 @@ from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, remember
 from etl_assets.stages.profile import preview
 from etl_assets.stages.staleness import State
 from etl_assets.storage.configured import landing_store, publisher
+from etl_assets.storage.lake import Facts
 from etl_assets.storage.landing import Landing, Manifest
 from etl_assets.storage.table import (
     PARTITION,
@@ -49,8 +51,8 @@ _RAW = (
     Column(DELETED, "boolean", "Whether the record says that the row is gone; only its key is there then", False),
     Column("_source_sha256", "text", "SHA-256 of the batch's file", nullable=False),
 )
-#: Blocks that are made at once: memory is that of a million rows, however large the table.
-_AT_ONCE = 10
+#: Blocks that are made at once: memory is that of half a million rows, however large the table.
+_AT_ONCE = 5
 _TIMES = ("valid_from", "valid_to", "is_current")
 
 
@@ -117,11 +119,14 @@ class _Step:
         return {name: state.versions(source) or {} for name, source in self.spec.inputs.items()}
 
     @cached_property
-    def known(self) -> dict[str, str]:
-        """What every partition that is whole, in the warehouse and in the lake, was made from."""
+    def known(self) -> dict[str, Facts]:
+        """The bookkeeping of every partition that is in the warehouse and in the lake."""
         there = publisher().lake.partitions(self.table)
-        facts = publisher().warehouse.facts(self.table.full_name)
-        return {key: found.made_from for key, found in facts.items() if key in there}
+        return {key: facts for key, facts in publisher().warehouse.facts(self.table.full_name).items() if key in there}
+
+    def made_from(self, partition: str) -> str | None:
+        """What a partition was made from; None if it has to be made in any case."""
+        return self.known[partition].made_from if partition in self.known else None
 
     def digest(self, *parts: str) -> str:
         """Says what a partition is made from: the declaration, and what is given."""
@@ -238,71 +243,78 @@ def _raw(dataset: Dataset, landed: dg.AssetsDefinition, contract: type[Contract]
 
 
 def _land_days(work: _Step, store: Landing, manifest: Manifest, member: str, key: str) -> list[str]:
-    """Publish the records of every day that has other batches than before; gives the columns of the newest batch."""
+    """Publish what has come to other batches than before, by day and block; gives the columns of the newest."""
     days: dict[str, dict[str, str]] = defaultdict(dict)
-    for batch, digest in manifest.versions(member).items():
-        days[batch[:10]][batch] = digest
-    known: dict[str, dict[str, str]] = defaultdict(dict)
-    for partition, made_from in work.known.items():
-        known[partition[:10]][partition] = made_from
+    for batch, sha256 in manifest.versions(member).items():
+        days[batch[:10]][batch] = sha256
+    known: dict[str, dict[str, Facts]] = defaultdict(dict)
+    for partition, facts in work.known.items():
+        known[partition[:10]][partition] = facts
     columns: list[str] = []
     for day in sorted({*days, *known} - {WHOLE}):
-        batches = days[day]
-        digest = work.digest(*(f"{batch} {sha256}" for batch, sha256 in sorted(batches.items())))
-        if batches and set(known[day].values()) == {digest}:
-            continue
-        with ExitStack() as files:
-            paths = {b: files.enter_context(store.open_member(b, member, batches[b])) for b in sorted(batches)}
-            blocks = {batch: _blocks(path, key) for batch, path in paths.items()}
-            made = set()
-            for group in _groups(sorted(set().union(*blocks.values()))):
-                frames = [
-                    _records(path, key, group, batch, batches[batch])
-                    for batch, path in paths.items()
-                    if not blocks[batch].isdisjoint(group)
-                ]
-                frame = pl.concat(frames, how="diagonal_relaxed").sort(BATCH, SOURCE_ROW)
-                columns = [c for c in frame.columns if not c.startswith("_")]
-                table = _widened(work.table, columns)
-                cut = frame.partition_by(PARTITION, as_dict=True)
-                parts = [_landed_part(str(name[0]), part, digest, table) for name, part in sorted(cut.items())]
-                work.publish([Publication(table, parts)])
-                made |= {part.key for part in parts}
-            gone = [Part(k, _nothing(work.table), digest) for k in sorted(known[day].keys() - made)]
-            if gone:
-                work.publish([Publication(work.table, gone)])
+        columns = _land_day(work, store, member, key, days[day], known[day]) or columns
     return columns
 
 
-def _blocks(path: Any, key: str) -> set[int]:
-    """The blocks of keys that a file has rows of, by number."""
-    first = Partitioning(key, "block").window("0")[1]
-    assert isinstance(first, int)
-    return set(pl.scan_parquet(path).select((pl.col(key) // first).unique()).collect().to_series())
+def _land_day(
+    work: _Step, store: Landing, member: str, key: str, batches: Mapping[str, str], known: Mapping[str, Facts]
+) -> list[str]:
+    """Publish the blocks of a day that other batches have rows of than before; gives the columns of the newest."""
+    whole = work.digest(*(f"{batch} {sha256}" for batch, sha256 in sorted(batches.items())))
+    if any(facts.made_from == whole for facts in known.values()):
+        return []
+    columns: list[str] = []
+    with ExitStack() as files:
+        paths = {b: files.enter_context(store.open_member(b, member, sha256)) for b, sha256 in sorted(batches.items())}
+        rows_of: dict[str, list[str]] = defaultdict(list)
+        for batch, path in paths.items():
+            for partition in _partitions(path, key, batch):
+                rows_of[partition].append(batch)
+        # Landed files never change: which of them have rows of a block says what it holds.
+        content = {p: work.digest(p, *(f"{b} {batches[b]}" for b in rows_of[p])) for p in {*rows_of, *known}}
+        changed = sorted(p for p in content if p not in known or known[p].content_hash != content[p])
+        groups = list(_groups(changed or sorted(content)[:1]))
+        for number, group in enumerate(groups, 1):
+            found = [_records(paths[b], key, b, batches[b], group) for b in {b: 0 for p in group for b in rows_of[p]}]
+            frame = pl.concat([_nothing(work.table), *found], how="diagonal_relaxed").sort(BATCH, SOURCE_ROW)
+            columns = [c for c in frame.columns if not c.startswith("_")]
+            table = _widened(work.table, columns)
+            cut = {str(name[0]): part for name, part in frame.partition_by(PARTITION, as_dict=True).items()}
+            # The day is as it should be once its last blocks are.
+            made_from = whole if number == len(groups) else ""
+            parts = [Part(p, cut.get(p, frame.clear()), made_from, content[p]) for p in group]
+            work.publish([Publication(table, parts)])
+    return columns
 
 
-def _records(path: Any, key: str, group: Sequence[int], batch: str, sha256: str) -> pl.DataFrame:
-    """The records of a file whose keys are in some blocks, as text, with their bookkeeping."""
-    width = Partitioning(key, "block").window("0")[1]
-    assert isinstance(width, int)
-    low, high = group[0] * width, (group[-1] + 1) * width
+def _partitions(path: Path, key: str, batch: str) -> list[str]:
+    """The partitions that a batch's file has rows of."""
+    blocks = pl.scan_parquet(path).select(Partitioning(key, "block").key().unique().sort()).collect()
+    return [f"{batch[:10]}_{block}" for block in blocks.to_series()]
+
+
+def _records(path: Path, key: str, batch: str, sha256: str, partitions: Sequence[str]) -> pl.DataFrame:
+    """The records of a batch's file that belong to some partitions, as text, with their bookkeeping."""
+    windows = [Partitioning(key, "block").window(_block_of(p)) for p in partitions]
     rows = pl.scan_parquet(path, row_index_name=SOURCE_ROW, row_index_offset=1)
     names = [c for c in rows.collect_schema().names() if not c.startswith("_")]
-    chosen = rows.filter((pl.col(key) >= low) & (pl.col(key) < high))
-    return chosen.select(
-        *(pl.col(c).cast(pl.String) for c in names),
-        (pl.lit(f"{batch[:10]}_") + Partitioning(key, "block").key()).alias(PARTITION),
-        pl.lit(batch).alias(BATCH),
-        pl.col(SOURCE_ROW).cast(pl.Int64),
-        pl.col(DELETED),
-        pl.lit(sha256).alias("_source_sha256"),
-    ).collect()
-
-
-def _landed_part(key: str, frame: pl.DataFrame, digest: str, table: Table) -> Part:
-    # Landed files never change: which they are says what the partition holds.
-    content = hashlib.sha256(f"{digest} {key} {table.columns}".encode()).hexdigest()
-    return Part(key, frame, digest, content)
+    # The span first: it tells the reader which parts of the file it need not read.
+    span = (pl.col(key) >= min(first for first, _ in windows)) & (pl.col(key) < max(after for _, after in windows))
+    partition = pl.lit(f"{batch[:10]}_") + Partitioning(key, "block").key()
+    return (
+        rows.filter(span)
+        .with_columns(partition.alias(PARTITION))
+        .filter(pl.col(PARTITION).is_in(list(partitions)))
+        .select(
+            *(pl.col(c).cast(pl.String) for c in names),
+            PARTITION,
+            pl.lit(batch).alias(BATCH),
+            pl.col(SOURCE_ROW).cast(pl.Int64),
+            DELETED,
+            pl.lit(sha256).alias("_source_sha256"),
+        )
+        .collect()
+    )
 
 
 def _nothing(table: Table) -> pl.DataFrame:
@@ -371,7 +383,7 @@ def _history(
         # A block all of whose versions are good stays so when there are more keys that they could refer to.
         clean = {k: work.digest(*(f"{p} {found[p]}" for p in names)) for k, names in partitions.items()}
         stained = {k: work.digest(digest, *seen) for k, digest in clean.items()}
-        stale = [k for k in clean if work.known.get(k) not in (clean[k], stained[k])]
+        stale = [k for k in clean if work.made_from(k) not in (clean[k], stained[k])]
         stale += work.known.keys() - clean.keys() - {WHOLE}
         for group in _groups(sorted(stale)):
             records = publisher().lake.read(source, [p for key in group for p in partitions.get(key, [])]).frame
@@ -514,7 +526,7 @@ def _current(dataset: Dataset, contract: type[Contract], history: dg.AssetsDefin
         work, source = _Step(context, spec, table), SPECS[history.key].table
         assert source is not None
         wanted = {key: work.digest(found) for key, found in work.versions["history"].items()}
-        stale = [key for key in {*wanted, *work.known} - {WHOLE} if work.known.get(key) != wanted.get(key)]
+        stale = [key for key in {*wanted, *work.known} - {WHOLE} if work.made_from(key) != wanted.get(key)]
         columns = [c.name for c in table.columns]
         for group in _groups(sorted(stale)):
             frames = publisher().lake.partition_frames(source, group)

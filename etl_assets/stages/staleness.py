@@ -32,16 +32,17 @@ class State:
     _records: dict[dg.AssetKey, dg.AssetRecord | None] = field(default_factory=dict)
 
     @classmethod
-    def of_everything(cls, instance: dg.DagsterInstance) -> State:
-        """The state of all assets, asked for in one go: for who is about to look at many."""
+    def of(cls, instance: dg.DagsterInstance, specs: Collection[Spec]) -> State:
+        """The state of the assets that are about to be looked at, asked for in one go; with it, all bookkeeping."""
         nothing: dict[str, dict[str, Facts]] = {
             table.full_name: {}
             for spec in SPECS.values()
             if spec.table
             for table in (spec.table, quarantine_table(spec.table.name))
         }
-        records = {record.asset_entry.asset_key: record for record in instance.get_asset_records(list(SPECS))}
-        return cls(instance, nothing | warehouse().all_facts(), _records={key: records.get(key) for key in SPECS})
+        keys = [spec.key for spec in specs]
+        records = {r.asset_entry.asset_key: r for r in (instance.get_asset_records(keys) if keys else ())}
+        return cls(instance, nothing | warehouse().all_facts(), _records={key: records.get(key) for key in keys})
 
     @cached_property
     def _lake(self) -> Lake:

@@ -24,7 +24,7 @@ from etl_assets.local.postgres import Cluster
 from etl_assets.local.recordings import Recording, Recordings
 
 #: May read the source databases, and nothing else: what the pipeline connects as.
-READER = "etl_reader"
+READER = "etl_source_reader"
 _DDL = Path(__file__).parent / "ddl"
 #: The sources that are databases; each has its declaration.
 DATABASES = tuple(sorted(path.stem for path in _DDL.glob("*.sql")))

@@ -16,7 +16,7 @@ are landed as such.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -26,6 +26,7 @@ from typing import Any
 import polars as pl
 import psycopg
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet as pq
 from psycopg import sql
@@ -42,6 +43,8 @@ _WHOLE_NUMBERS = ("smallint", "integer", "bigint")
 #: Bytes of rows that are held at once; what a batch takes of memory does not depend on the table.
 _HELD = 16 << 20
 _KEYS_AT_ONCE = 10_000
+#: Rows at the watermark of which it is remembered what they held.
+_REMEMBERED = 100_000
 _EVERY_ROW: sql.Composable = sql.SQL("")
 
 
@@ -238,20 +241,16 @@ class _Reading:
         assert table.changed is not None
         path = self.work.folder / f"{table.name}.parquet"
         before = dict(self.work.state.get(table.name, {}))
-        mark, known = before.get("watermark"), set(before.get("seen", []))
+        mark, known = before.get("watermark"), before.get("seen", [])
         since = _EVERY_ROW
         if mark is not None:
             kind = sql.SQL(columns[table.changed])
             since = sql.SQL("WHERE {} >= {}::{}").format(sql.Identifier(table.changed), sql.Literal(mark), kind)
-        rows = self._copy(self._select(table, columns, since), columns, path)
-        if known and rows:  # the rows at the watermark are read again: only what was not there is landed
-            fresh = pl.read_parquet(path)
-            fresh = fresh.filter(~fresh.drop(DELETED).hash_rows().is_in(list(known)))
-            rows = fresh.height
-            fresh.write_parquet(path, compression="zstd")
+        # The rows at the watermark are read again: only what was not there is landed.
+        rows = self._copy(self._select(table, columns, since), columns, path, without=known)
         gone = pl.DataFrame()
         compared = before == {} or self._has_to_compare(table, before, counters, rows)
-        if before and compared:
+        if compared and self.work.batches:
             missed, gone = self._compare(table, columns, path)
             if missed.height:
                 pl.concat([pl.read_parquet(path), missed], how="diagonal_relaxed").write_parquet(path)
@@ -260,11 +259,11 @@ class _Reading:
         newest = pl.scan_parquet(path).select(pl.col(table.changed).filter(pl.col(table.changed) <= str(self.moment)))
         found = newest.max().collect().item()
         watermark = max(filter(None, (mark, found)), default=None)
-        at = pl.scan_parquet(path).filter(pl.col(table.changed) >= (watermark or "")).drop(DELETED).collect()
-        seen = set(at.hash_rows().to_list()) | (known if watermark == mark else set())
+        seen = _hashes(path, table.changed, watermark or "") | (set(known) if watermark == mark else set())
         state = {
             "watermark": watermark,
-            "seen": sorted(seen),
+            # More than that would be told again rather than remembered; history takes no harm of it.
+            "seen": sorted(seen) if len(seen) <= _REMEMBERED else [],
             "counters": counters,
             "compared_at": str(self.moment) if compared else before["compared_at"],
         }
@@ -313,8 +312,13 @@ class _Reading:
             sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(self.source.schema, table.name), where
         )
 
-    def _copy(self, query: sql.Composable, columns: Mapping[str, str], path: Path) -> int:
-        """Stream what a query gives into a Parquet file, with `_deleted` (never); gives the number of rows."""
+    def _copy(
+        self, query: sql.Composable, columns: Mapping[str, str], path: Path, without: Collection[int] = ()
+    ) -> int:
+        """Stream what a query gives into a Parquet file, with `_deleted` (never), but for rows of some hashes.
+
+        Gives the number of rows.
+        """
         types = {name: pa.int64() if kind in _WHOLE_NUMBERS else pa.large_string() for name, kind in columns.items()}
         options = pyarrow.csv.ConvertOptions(
             column_types=types, null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False
@@ -333,6 +337,8 @@ class _Reading:
                     pyarrow.csv.ParseOptions(newlines_in_values=True),
                     options,
                 )
+                if without:
+                    table = table.filter(pa.array(~_hashed(table).is_in(list(without))))
                 never = pa.array([False]).take(pa.repeat(0, len(table)))
                 writer.write_table(table.append_column(DELETED, never).cast(schema))
                 rows += len(table)
@@ -353,6 +359,24 @@ class _Reading:
             gone = gone.with_columns(pl.lit(True).alias(DELETED))
             pl.concat([rows, gone], how="diagonal_relaxed").write_parquet(path, compression="zstd")
         return _Extract(rows.height, gone.height, compared, state or {})
+
+
+def _hashed(table: pa.Table) -> pl.Series:
+    """A hash of every row; one that another version of polars gives differently makes a row be landed twice."""
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    return frame.hash_rows()
+
+
+def _hashes(path: Path, column: str, since: str) -> set[int]:
+    """The hashes of a file's rows that were changed at a time or after it."""
+    found: set[int] = set()
+    with pq.ParquetFile(path) as file:
+        for number in range(file.num_row_groups):
+            table = file.read_row_group(number)
+            late = pyarrow.compute.greater_equal(table[column], since)
+            found.update(_hashed(table.filter(late).drop_columns(DELETED)))
+    return found
 
 
 def _pieces(copy: psycopg.Copy) -> Iterator[bytes]:

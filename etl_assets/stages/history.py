@@ -24,7 +24,7 @@ from etl_assets.quality.audit import table as ui_table
 from etl_assets.quality.contract import Contract, column, storage_table, ui_schema
 from etl_assets.quality.drift import column_drift
 from etl_assets.quality.quarantine import quarantine_table, quarantined
-from etl_assets.sources.database import BATCH_FORMAT, DELETED
+from etl_assets.sources.database import DELETED
 from etl_assets.stages.conditions import when_out_of_date
 from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, remember
 from etl_assets.stages.profile import preview
@@ -46,6 +46,7 @@ from etl_assets.storage.table import (
 )
 
 BATCH = "_batch"
+_MOMENT = "%Y-%m-%dT%H%M%S%.fZ"  # sources.database.BATCH_FORMAT, as polars spells it
 _RAW = (
     Column(PARTITION, "text", "Day of the batch, and block of keys, that the record belongs to", nullable=False),
     Column(BATCH, "text", "Batch that the record came with: the moment (UTC) of the source's snapshot", nullable=False),
@@ -392,7 +393,7 @@ def _history(
         for partition in sorted(found):
             partitions[_block_of(partition)].append(partition)
         keys = {name: _keys(*of) for name, of in references.items()}
-        seen = [f"{name} {hashlib.sha256(found.to_numpy().tobytes()).hexdigest()}" for name, found in keys.items()]
+        seen = [f"{name} {hashlib.sha256(known.to_numpy().tobytes()).hexdigest()}" for name, known in keys.items()]
         # A block all of whose versions are good stays so when there are more keys that they could refer to.
         clean = {k: work.digest(*(f"{p} {found[p]}" for p in names)) for k, names in partitions.items()}
         stained = {k: work.digest(digest, *seen) for k, digest in clean.items()}
@@ -426,14 +427,17 @@ def _publish_versions(
     versions = _chained(found.good, gone, key).with_columns(block)
     rejected = found.rejected.with_columns(block)
     kept_out = quarantined(found, records.unique(["_source_sha256", SOURCE_ROW]), rejected[PARTITION])
-    rows_in = dict(records.group_by(_block_of(pl.col(PARTITION))).len().iter_rows())
+    # Only what was seen last of a key is judged: what has been mended since is kept out, and harms nobody.
+    last = records.select(pl.col(key).cast(pl.Int64), BATCH).group_by(key).agg(pl.col(BATCH).max()).with_columns(block)
+    rows_of = dict(last.group_by(PARTITION).len().iter_rows())
+    bad = dict(rejected.join(last, on=[key, BATCH], how="semi").group_by(PARTITION).len().iter_rows())
     parts, others = [], []
     for name, (clean, stained) in digests.items():
         out = kept_out.filter(pl.col(PARTITION) == name)
-        if bound.exceeded(out.height, rows_in.get(name, 0)):
+        if bound.exceeded(bad.get(name, 0), rows_of.get(name, 0)):
             made.refused[name] = (
-                f"{out.height} of {rows_in[name]} records break the contract: more than {bound.count} rows and "
-                f"{bound.share:.0%}, such as {out['reason'][0]}. Nothing was written, the last good state stays."
+                f"{bad[name]} of {rows_of[name]} rows break the contract: more than {bound.count} rows and "
+                f"{bound.share:.0%}, such as {out['reason'][-1]}. Nothing was written, the last good state stays."
             )
             continue
         digest = stained if out.height else clean
@@ -457,9 +461,7 @@ def _observed(
     declared = [name for name in contract.columns() if name not in _TIMES]
     lacking = [pl.lit(None, pl.String).alias(name) for name in declared if name not in records.columns]
     records = records.with_columns(lacking).with_columns(
-        valid_from=pl.col(BATCH)
-        .str.to_datetime(BATCH_FORMAT.replace("%S.%fZ", "%S%.fZ"), time_unit="us")
-        .dt.replace_time_zone("UTC")
+        valid_from=pl.col(BATCH).str.to_datetime(_MOMENT, time_unit="us").dt.replace_time_zone("UTC")
     )
     types_of = {name: found.dtype.type for name, found in contract.columns().items()}
     readings = {name: (name, _reading(name, types_of[name])) for name in declared}
@@ -469,6 +471,7 @@ def _observed(
         pl.lit(None, types_of["valid_to"]).alias("valid_to"),
         pl.lit(True).alias("is_current"),
         unreadable(readings),
+        BATCH,
         "_source_sha256",
         SOURCE_ROW,
     )
@@ -503,7 +506,7 @@ def _reading(name: str, dtype: pl.DataType) -> pl.Expr:
 def _chained(good: pl.DataFrame, gone: pl.DataFrame, key: str) -> pl.DataFrame:
     """The versions of every key: what was seen again is one with what was seen before, and ends what differs."""
     seen = pl.concat([good.with_columns(pl.lit(False).alias(DELETED)), gone], how="diagonal").sort(key, "valid_from")
-    telling = [c for c in seen.columns if c not in _TIMES and c not in ("_source_sha256", SOURCE_ROW)]
+    telling = [c for c in seen.columns if c not in (*_TIMES, BATCH, "_source_sha256", SOURCE_ROW)]
     same = pl.all_horizontal(pl.col(c).eq_missing(pl.col(c).shift()) for c in telling)
     until = pl.when(pl.col(key) == pl.col(key).shift(-1)).then(pl.col("valid_from").shift(-1))
     versions = seen.filter(~same).with_columns(valid_to=until)

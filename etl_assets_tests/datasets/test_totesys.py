@@ -14,6 +14,7 @@ import pytest
 
 from etl_assets.local.rebuild import rebuild_warehouse
 from etl_assets.local.sample_totesys import CHANGED_SALES, FIRST, MOVED_DESIGNS, NEW, SALES, SECOND
+from etl_assets_tests.automation.test_sensors import look
 from etl_assets_tests.contents import bookkeeping, differences, lake_agrees_with_warehouse, rows
 from etl_assets_tests.house import House
 
@@ -199,7 +200,9 @@ def test_rows_that_break_the_contract_wait_in_quarantine(house: House) -> None:
         "ALTER TABLE staff ADD pronoun text",
     )
     before = dict(house.sql("SELECT sales_order_id, units_sold FROM refined.totesys_sales_order"))
+    assert isinstance(look(house, "totesys_source"), dg.RunRequest)
     run(house)
+    assert "Nothing new" in str(look(house, "totesys_source"))
     kept_out = "SELECT (record::json->>'sales_order_id')::int, split_part(reason, ';', 1)"
     reasons = dict(house.sql(f"{kept_out} FROM quarantine.totesys_sales_order"))
     assert reasons == {
@@ -238,5 +241,9 @@ def test_rows_that_break_the_contract_wait_in_quarantine(house: House) -> None:
     # Too many at once are no accident: the block keeps its last good state.
     source(url, "UPDATE sales_order SET unit_price = -1, last_updated = now()")
     assert not house.run()
-    assert "records break the contract" in house.failures()
+    assert "rows break the contract" in house.failures()
     assert house.value("SELECT min(unit_price) FROM refined.totesys_sales_order") > 0
+    source(url, "UPDATE sales_order SET unit_price = 2, units_sold = 5, last_updated = now()")
+    run(house)
+    mended = "SELECT DISTINCT unit_price, units_sold FROM refined.totesys_sales_order WHERE sales_order_id <> 4"
+    assert house.sql(mended) == [(2, 5)]

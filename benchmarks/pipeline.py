@@ -70,7 +70,7 @@ def _measure(ground: Ground, report: Report, rows: int, days: int) -> None:
 
         def theirs() -> Run:
             events, counties = data / f"protest_events/{PUBLISHED}/ccc.csv", data / "us_counties/2010/counties.geojson"
-            measured = _process(ground, "benchmarks.usual_script", str(events), str(counties), scratch, PUBLISHED)
+            measured = process(ground, "benchmarks.usual_script", str(events), str(counties), scratch, PUBLISHED)
             _check(scratch, "public.protest_events", rows)
             return measured
 
@@ -98,10 +98,10 @@ def _copy_of(lake: Path) -> Iterator[Path]:
 def _house(ground: Ground, url: str, lake: Path, sources: str, days: int, assets: list[str]) -> Run:
     last = FIRST_DAY + timedelta(days=days - 1)
     arguments = (str(FIRST_DAY), str(last), *assets)
-    return _process(ground, "benchmarks.house", *arguments, env=environment(url, lake, sources))
+    return process(ground, "benchmarks.house", *arguments, env=environment(url, lake, sources))
 
 
-def _process(ground: Ground, module: str, *arguments: str, env: Mapping[str, str] | None = None) -> Run:
+def process(ground: Ground, module: str, *arguments: str, env: Mapping[str, str] | None = None) -> Run:
     """Run a module as a program; it writes its time and memory into the file that it is given first."""
     result = ground.folder / "run.json"
     result.unlink(missing_ok=True)

@@ -97,6 +97,12 @@ class Settings(BaseSettings):
         repr=False,  # an address may hold a password
         description="Other addresses of sources: ETL_<SOURCE>_URL, such as ETL_PROTEST_EVENTS_URL",
     )
+    totesys_url: SecretStr | None = Field(
+        default=None, description="The ToteSys database; the embedded default has one of its own"
+    )
+    retail_url: SecretStr | None = Field(
+        default=None, description="The retail company's database; the embedded default has one of its own"
+    )
     census_key: SecretStr | None = Field(
         default=None, description="Key of the US Census API, free at https://api.census.gov/data/key_signup.html"
     )
@@ -159,6 +165,17 @@ class Settings(BaseSettings):
         found |= {password for url in given if "://" in url and (password := _password(url))}
         found |= {unquote(password) for password in found}
         return {secret for secret in found if len(secret) >= _SHORTEST_SECRET}
+
+    def database_url(self, source: str) -> str:
+        """The address of a source that is a database, with its password; raises NotConfiguredError without one."""
+        found: SecretStr | None = getattr(self, f"{source}_url")
+        if found is None:
+            raise NotConfiguredError(
+                f"There is no database {source} to ask: ETL_{source.upper()}_URL is not set and the embedded default "
+                f"is not running. Start it with `./dev up`, or set ETL_{source.upper()}_URL="
+                "postgresql://user:password@host:port/database with a role that may read it."
+            )
+        return found.get_secret_value()
 
     def source_url(self, source: str, *, local: str, live: str) -> str:
         """The address of a source: `ETL_<SOURCE>_URL` if set, else the local server's path or the publisher's."""

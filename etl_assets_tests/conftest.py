@@ -64,26 +64,32 @@ def shared_data() -> Path:
 
 
 @pytest.fixture
-def house(warehouse_url: str, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+def house(
+    warehouse_url: str, cluster: Cluster, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[House]:
     """A house on a copy of the project's own sample, as of the first publication of the event file."""
     data = tmp_path / "data"
     shutil.copytree(sample, data)
-    yield from _house(data, warehouse_url, tmp_path, monkeypatch)
+    yield from _house(data, warehouse_url, cluster, tmp_path, monkeypatch)
 
 
 @pytest.fixture
 def shared_house(
-    warehouse_url: str, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    warehouse_url: str, cluster: Cluster, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[House]:
     """A house on the recorded source data, as of the first publication of the event file."""
-    yield from _house(shared_data, warehouse_url, tmp_path, monkeypatch)
+    yield from _house(shared_data, warehouse_url, cluster, tmp_path, monkeypatch)
 
 
-def _house(data: Path, warehouse_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+def _house(
+    data: Path, warehouse_url: str, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[House]:
     home, as_of, faults = tmp_path / "home", tmp_path / "as_of", Faults()
     as_of.write_text("2025-03-05")
     monkeypatch.setenv("ETL_WAREHOUSE_URL", warehouse_url)
     monkeypatch.setenv("ETL_LAKE_URL", str(tmp_path / "lake"))
     with serve(data, as_of=as_of, faults=faults) as url, dg.DagsterInstance.ephemeral() as instance:
         monkeypatch.setenv("ETL_LOCAL_SOURCES_URL", url)
-        yield House(home, data, warehouse_url, as_of, faults, instance)
+        made = House(home, data, warehouse_url, as_of, faults, instance, cluster=cluster)
+        yield made
+        made.close()

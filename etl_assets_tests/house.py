@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -16,6 +18,9 @@ import psycopg
 from rich.console import Console
 
 from etl_assets.definitions import defs
+from etl_assets.local.databases import show
+from etl_assets.local.postgres import Cluster
+from etl_assets.local.recordings import Recordings
 from etl_assets.local.run import Driver, Outcome
 from etl_assets.local.sources import Faults
 from etl_assets.storage.configured import lake
@@ -35,12 +40,32 @@ class House:
     definitions: dg.Definitions = defs
     #: What `run` makes, with what it is made from; none means everything.
     datasets: Sequence[str] = ("protest_events",)
+    #: Where `open_database` makes databases, and what it has made: source -> name.
+    cluster: Cluster | None = None
+    databases: dict[str, str] = field(default_factory=dict)
     printed: str = ""
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
     def publish(self, date: str) -> None:
         """Let the sources show their state of a date."""
         self.as_of.write_text(date)
+        for source in self.databases:
+            self.open_database(source)
+
+    def open_database(self, source: str) -> str:
+        """The owner's address of a source that is a database; it shows the recording, and the pipeline reads it."""
+        assert self.cluster is not None
+        name = self.databases.setdefault(source, f"{source}_{uuid.uuid4().hex[:12]}")
+        recordings = Recordings(self.data, self.as_of.read_text())
+        os.environ[f"ETL_{source.upper()}_URL"] = show(self.cluster, source, recordings, database=name)
+        return self.cluster.url(name)
+
+    def close(self) -> None:
+        """Drop the source databases."""
+        for source, name in self.databases.items():
+            assert self.cluster is not None
+            self.cluster.drop_database(name)
+            del os.environ[f"ETL_{source.upper()}_URL"]
 
     def write(self, source: str, date: str, file: str, content: bytes) -> None:
         """Add a publication to the sources."""

@@ -10,7 +10,9 @@ import json
 import os
 from pathlib import Path
 
+from etl_assets.local.databases import DATABASES, show
 from etl_assets.local.postgres import Cluster
+from etl_assets.local.recordings import Recordings
 from etl_assets.local.sample import write_sample
 from etl_assets.local.sources import SourceServer
 from etl_assets.settings import PROJECT, Settings, explicit_settings, home
@@ -31,7 +33,8 @@ def up() -> None:
     configured = explicit_settings()
     home().mkdir(parents=True, exist_ok=True)
     given: dict[str, str] = {}
-    if configured.warehouse_url is None or configured.dagster_storage_url is None:
+    databases = _databases(configured)
+    if configured.warehouse_url is None or configured.dagster_storage_url is None or databases:
         cluster().start()
         if configured.warehouse_url is None:
             given["warehouse_url"] = cluster().create_database("warehouse")
@@ -39,13 +42,18 @@ def up() -> None:
             given["dagster_storage_url"] = cluster().create_database("dagster")
     if configured.sources == "local" and configured.local_sources_url is None:
         given["local_sources_url"] = _start_sources(configured)
+    for source in databases:
+        given[f"{source}_url"] = show(cluster(), source, _recordings(configured))
     _write(home() / "local.json", json.dumps(given, indent=1))
     _dagster_home()
 
 
 def publish(date: str) -> dict[str, str]:
     """Let the local sources show their state of a date; gives the publication that each shows."""
-    return source_server().publish(date)
+    shown = source_server().publish(date)
+    for source in _databases(explicit_settings()):
+        show(cluster(), source, source_server().recordings())
+    return shown
 
 
 def down() -> None:
@@ -55,11 +63,29 @@ def down() -> None:
     (home() / "local.json").unlink(missing_ok=True)
 
 
+def _databases(configured: Settings) -> list[str]:
+    """The source databases that are to be the embedded default's own."""
+    wanted = DATABASES if configured.sources == "local" else ()
+    return [source for source in wanted if getattr(configured, f"{source}_url") is None]
+
+
+def _recordings(configured: Settings) -> Recordings:
+    """What the source databases show: the same as the source server, where it is ours."""
+    if configured.local_sources_url is None:
+        return source_server().recordings()
+    return Recordings(_sample(configured), configured.sample_as_of)
+
+
+def _sample(configured: Settings) -> Path:
+    """The folder of recordings: the user's, or our own."""
+    if configured.sample_data is not None:
+        return configured.sample_data
+    write_sample(home() / "sample")
+    return home() / "sample"
+
+
 def _start_sources(configured: Settings) -> str:
-    data = configured.sample_data
-    if data is None:
-        data = home() / "sample"
-        write_sample(data)
+    data = _sample(configured)
     # A date in the environment counts when it is new: it does not undo a later `./dev publish`.
     told = home() / "sources" / "told"
     wish = f"{configured.sample_as_of or ''} {data.resolve()}"

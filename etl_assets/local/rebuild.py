@@ -25,4 +25,5 @@ def rebuild_warehouse() -> int:
     for name, table in sorted(tables.items()):
         partitions, rows = publisher().restore(table)
         console.print(f"{name}: {rows:,} rows in {partitions:,} partitions")
+    publisher().warehouse.refer(tables.values())
     return 0

@@ -128,7 +128,7 @@ class Driver:
 
     def _work(self, level: Sequence[Spec], waiting: Sequence[Spec]) -> Iterator[_Work]:
         """What is to be made of a level, in as few runs as can be: starting one takes longer than most steps."""
-        state = State(self.instance)
+        state = State.of(self.instance, level)
         sources = [spec for spec in level if spec.source is not None]
         with ThreadPoolExecutor(_SOURCES_AT_ONCE, thread_name_prefix="probe") as pool:
             news = list(pool.map(lambda spec: self._has_news(spec, state), sources))
@@ -182,7 +182,7 @@ class Driver:
             self.outcomes[name].failures.extend(reasons.get(spec.key.to_python_identifier(), reasons.get("", ())))
 
     def _left(self) -> list[str]:
-        state = State(self.instance)
+        state = State.of(self.instance, in_order(self.datasets))
         return [spec.key.to_user_string() for spec in in_order(self.datasets) if state.out_of_date(spec)]
 
     def _bury_the_dead(self) -> None:
@@ -198,7 +198,7 @@ class Driver:
 
     def report(self) -> None:
         """Print what there is, per table, and where to look."""
-        state = State(self.instance)
+        state = State.of(self.instance, [])
         table = RichTable(title=None, header_style="bold", box=None, pad_edge=False)
         for name, justify in (("table", "left"), ("rows", "right"), ("partitions", "right"), ("made", "right"),
                               ("quarantined", "right"), ("seconds", "right")):  # fmt: skip

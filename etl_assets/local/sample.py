@@ -23,6 +23,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from etl_assets.local.sample_totesys import totesys_files
+
 __all__ = [
     "CHANGED_DAYS",
     "COLUMNS",
@@ -99,7 +101,7 @@ def write_sample(folder: Path) -> None:
     It is written beside the folder and moved into place, so that a reader sees a whole sample or none. A
     sample written by another version of this module is replaced; any other folder is left alone.
     """
-    stamp = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    stamp = _version()
     if _stamp(folder) == stamp:
         return
     if folder.exists() and any(folder.iterdir()) and _stamp(folder) is None:
@@ -119,6 +121,12 @@ def write_sample(folder: Path) -> None:
                 raise
 
 
+def _version() -> str:
+    """Changes with what generates the sample."""
+    modules = sorted(Path(__file__).parent.glob("sample*.py"))
+    return hashlib.sha256(b"".join(module.read_bytes() for module in modules)).hexdigest()
+
+
 def _stamp(folder: Path) -> str | None:
     with contextlib.suppress(FileNotFoundError):
         return (folder / ".stamp").read_text()
@@ -136,7 +144,8 @@ def _sample_files() -> dict[str, bytes]:
         **_health_files(),
         **_advance_files(),
         **_poverty_files(counties),
-        ".stamp": hashlib.sha256(Path(__file__).read_bytes()).hexdigest().encode(),
+        **totesys_files(),
+        ".stamp": _version().encode(),
     }
 
 

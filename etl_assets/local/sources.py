@@ -471,11 +471,16 @@ class SourceServer:
     def publish(self, as_of: str) -> dict[str, str]:
         """Show the sources as of a date from now on; returns source -> publication now shown."""
         last_day(as_of)
+        data = self.recordings().data
+        _write_atomically(self._as_of_file, as_of + "\n")
+        return Recordings(data, as_of).shown()
+
+    def recordings(self) -> Recordings:
+        """What is served, as of the date that is shown now."""
         state = self._state()
         if state is None:
             raise RuntimeError("the source server was never started: `./dev up` starts it")
-        _write_atomically(self._as_of_file, as_of + "\n")
-        return Recordings(Path(state["data"]), as_of).shown()
+        return Recordings(Path(state["data"]), _read_as_of(self._as_of_file))
 
     @property
     def _as_of_file(self) -> Path:

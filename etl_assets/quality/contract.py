@@ -22,7 +22,7 @@ import dagster as dg
 import pandera.polars as pa
 
 from etl_assets.storage.frames import sql_type
-from etl_assets.storage.table import SOURCE_ROW, Column, Geometry, Partitioning, Table
+from etl_assets.storage.table import SOURCE_ROW, Column, Geometry, Partitioning, Reference, Table
 
 
 def column(
@@ -31,13 +31,15 @@ def column(
     unit: str | None = None,
     nullable: bool = False,
     sql: str | None = None,
+    references: type[Contract] | None = None,
     **checks: Any,
 ) -> Any:
     """Declare a column: what it means, its unit, whether it may be null, and pandera's checks (`ge=0`, `isin=…`).
 
-    `sql` gives another PostgreSQL type than the frame type's own, in the spelling of `format_type`.
+    `sql` gives another PostgreSQL type than the frame type's own, in the spelling of `format_type`. `references` is the
+    contract whose key (of one column) the values are of; of a presentation table it is a foreign key in the warehouse.
     """
-    metadata = {"unit": unit, "sql": sql}
+    metadata = {"unit": unit, "sql": sql, "references": references}
     return pa.Field(description=description, nullable=nullable, metadata=metadata, **checks)
 
 
@@ -100,7 +102,7 @@ SOURCE_COLUMNS = (
 
 def storage_table(contract: type[Contract], *, with_source: bool = False) -> Table:
     """The table that a contract declares, as storage knows it."""
-    columns = []
+    columns, place = [], contract.place()
     for name, declared in contract.columns().items():
         facts = declared.metadata or {}
         unit = facts.get("unit")
@@ -111,11 +113,11 @@ def storage_table(contract: type[Contract], *, with_source: bool = False) -> Tab
                 description=f"{declared.description} [{unit}]" if unit else declared.description or "",
                 nullable=bool(declared.nullable),
                 geometry=facts.get("geometry"),
+                references=_reference(place.stage, facts.get("references")),
             )
         )
     if with_source:
         columns.extend(SOURCE_COLUMNS)
-    place = contract.place()
     missing = [c for c in place.key if c not in {column.name for column in columns}]
     if missing:
         raise TypeError(f"{contract.__name__}: the key names columns that are not declared: {', '.join(missing)}")
@@ -129,12 +131,23 @@ def storage_table(contract: type[Contract], *, with_source: bool = False) -> Tab
     )
 
 
+def _reference(stage: str, of: type[Contract] | None) -> Reference | None:
+    """A foreign key, if the table has them: the values of refined tables are audited by their stage instead."""
+    if of is None or stage != "presentation":
+        return None
+    place = of.place()
+    (key,) = place.key
+    return Reference(place.stage, place.table, key)
+
+
 def ui_schema(contract: type[Contract]) -> dg.TableSchema:
     """The contract's columns for the Dagster UI, with their constraints."""
     columns, own_key = [], contract.place().key
     for name, declared in contract.columns().items():
         facts = declared.metadata or {}
         checks = [check.error or check.name or str(check) for check in declared.checks or []]
+        if (of := facts.get("references")) is not None:
+            checks.append(f"references {of.place().stage}.{of.place().table}")
         columns.append(
             dg.TableColumn(
                 name=name,

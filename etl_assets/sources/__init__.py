@@ -6,11 +6,11 @@ folder, with the facts that came with it).
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -26,22 +26,33 @@ class Workspace:
     """What a source may use while it fetches: a folder that goes with the step, and pages that outlive it.
 
     `pages` holds what an extract has already got, by name; a killed one finds it there. `previous` opens the last
-    landed file.
+    landed file. A source that is read in batches finds the names of those that were landed, what it has told itself
+    with the last (`Fetched.state`), and the files that `landed` gives of one name, oldest batch first.
     """
 
     folder: Path
     pages: MutableMapping[str, bytes] = field(default_factory=dict)
     previous: Callable[[], AbstractContextManager[Path | None]] = nullcontext
+    batches: Sequence[str] = ()
+    state: Mapping[str, Any] = field(default_factory=dict)
+    landed: Callable[[str], Iterable[Path]] = lambda name: ()
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What was fetched: a file, and what the source said of it."""
+    """What was fetched: a file, and what the source said of it.
+
+    A source that is read in batches gives a folder of files, the batch's name, facts of each file for people, and what
+    it wants to know at its next fetch (`state`, as JSON can hold it).
+    """
 
     path: Path
     url: str
     validators: Validators
     headers: dict[str, str] = field(default_factory=dict)
+    batch: str | None = None
+    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    state: Mapping[str, Any] = field(default_factory=dict)
 
 
 class SourceError(RuntimeError):

@@ -68,6 +68,8 @@ class Input:
     table: Table | None
     by_partition: bool
     columns: tuple[str, ...] | None = None
+    #: Of a source that is read in batches: the one of its tables that is read.
+    member: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,13 @@ class Spec:
     def whole(self) -> bool:
         """Whether the asset is made in one piece, though its table may be cut into partitions."""
         return self.partitions is None
+
+    @property
+    def waits_for(self) -> set[dg.AssetKey]:
+        """What is made before: what it is made from, and the tables that its foreign keys are of."""
+        columns = self.table.columns if self.table else ()
+        referred_to = {dg.AssetKey([c.references.stage, c.references.table]) for c in columns if c.references}
+        return referred_to | {source.key for source in self.inputs.values()}
 
     def made_from(self, partition: str, versions: Mapping[str, Mapping[str, str]]) -> str:
         """The digest of what a partition is made from: the declaration, and the versions of its inputs.

@@ -1,14 +1,18 @@
 """The landing stage: the bytes exactly as received, or none at all."""
 
 import email.utils
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from etl_assets.quality.audit import table as ui_table
 from etl_assets.settings import NotConfiguredError
 from etl_assets.sources import Fetched, Source, SourceError, SourceRefusedError, Validators, Workspace
 from etl_assets.stages.dataset import SPECS, Dataset, Spec, remember
@@ -49,10 +53,21 @@ def landing(
             with scratch_folder("fetch") as folder:
                 asks = known is not None and context.run.tags.get(ANEW) != "true"
                 validators = Validators(known.etag, known.last_modified) if known and asks else None
-                work = Workspace(folder, store.pages(), lambda: _opened(store, known))
+                files = store.files(known) if known is None or known.batch else {}
+                work = Workspace(
+                    folder,
+                    store.pages(),
+                    lambda: _opened(store, known),
+                    sorted({batch for found in files.values() for batch in found}),
+                    known.state if known and asks else {},
+                    lambda name: _members(store, files.get(name, {}), name),
+                )
                 fetched = source.fetch(work, validators)
                 manifest = known if fetched is None else _manifest(dataset, source, fetched, context.run.run_id)
                 assert manifest is not None
+                if fetched and fetched.batch:
+                    yield _batch(store, files, manifest, fetched, known)
+                    return
                 good = known and _last_read(context, spec, store, known)
                 if good and fetched and manifest.size < good.size * (1 - dataset.max_shrink):
                     raise SourceRefusedError(
@@ -91,6 +106,43 @@ def _opened(store: Landing, known: Manifest | None) -> Iterator[Path | None]:
             yield path
 
 
+def _members(store: Landing, batches: Mapping[str, str], name: str) -> Iterator[Path]:
+    """The landed files of one of a source's tables, oldest batch first."""
+    for batch, digest in sorted(batches.items()):
+        with store.open_member(batch, name, digest) as path:
+            yield path
+
+
+def _batch(
+    store: Landing,
+    files: dict[str, dict[str, str]],
+    manifest: Manifest,
+    fetched: Fetched,
+    known: Manifest | None,
+) -> dg.Output[object]:
+    """What lands a batch: its files beside those of the batches before."""
+    assert manifest.batch
+    own = sorted(fetched.path.glob("*.parquet"))
+    for path in own:
+        files.setdefault(path.stem, {})[manifest.batch] = sha256(path)
+    digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+    manifest = replace(manifest, sha256=digest, files=files)
+    return dg.Output(
+        (manifest, fetched.path),
+        data_version=dg.DataVersion(manifest.sha256),
+        metadata={
+            "new": known is None or manifest.sha256 != known.sha256,
+            "batch": manifest.batch if own else "nothing has changed",
+            "bytes": manifest.size,
+            "url": manifest.url,
+            "fetched_at": manifest.fetched_at,
+            "batches": len(manifest.batches()),
+            "tables": ui_table([{"table": name, **facts} for name, facts in manifest.facts.items()]),
+            **({"lake": dg.MetadataValue.path(store.address(manifest))} if own else {}),
+        },
+    )
+
+
 def _last_read(context: dg.AssetExecutionContext, spec: Spec, store: Landing, known: Manifest) -> Manifest:
     """The newest file that its reader could read: one that it could not is no measure for the next."""
     for reader in SPECS.values():
@@ -109,9 +161,10 @@ def _manifest(dataset: Dataset, source: Source, fetched: Fetched, run_id: str) -
         published = email.utils.parsedate_to_datetime(modified).astimezone(UTC) if modified else now
     except ValueError:  # a source that does not know how to write a date
         published = now
+    files = sorted(fetched.path.glob("*")) if fetched.batch else [fetched.path]
     return Manifest(
-        sha256=sha256(fetched.path),
-        size=fetched.path.stat().st_size,
+        sha256="" if fetched.batch else sha256(fetched.path),
+        size=sum(path.stat().st_size for path in files),
         suffix=source.suffix,
         url=fetched.url,
         fetched_at=now.isoformat(timespec="seconds"),
@@ -122,4 +175,7 @@ def _manifest(dataset: Dataset, source: Source, fetched: Fetched, run_id: str) -
         licence=dataset.licence,
         citation=dataset.citation,
         run_id=run_id,
+        batch=fetched.batch,
+        facts={name: dict(found) for name, found in fetched.facts.items()},
+        state=dict(fetched.state),
     )

@@ -80,6 +80,20 @@ def lines(frame: pl.DataFrame, x: str, ys: list[str], title: str) -> dg.Markdown
     return _markdown(figure, title)
 
 
+def bars(frame: pl.DataFrame, x: str, y: str, title: str) -> dg.MarkdownMetadataValue:
+    """Lying bars of one column, one per value of another, the first row on top."""
+    figure = Figure(figsize=(7, max(1.6, 0.24 * frame.height + 0.6)), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(range(frame.height), frame[y].to_numpy(), color=colormaps["viridis"](0.35))
+    axes.set_yticks(range(frame.height), frame[x].cast(pl.String).to_list())
+    axes.invert_yaxis()
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.set_title(title, fontsize=10)
+    axes.tick_params(labelsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
+    return _markdown(figure, title)
+
+
 def _markdown(figure: Figure, title: str) -> dg.MarkdownMetadataValue:
     """The figure in the largest of some sizes that the event log bears; few colours take a third of the bytes."""
     png = b""

@@ -13,9 +13,11 @@ from functools import cached_property
 
 import dagster as dg
 
+from etl_assets.quality.quarantine import quarantine_table
 from etl_assets.stages.dataset import SPECS, Input, Spec
 from etl_assets.storage.configured import lake, landing_store, warehouse
 from etl_assets.storage.lake import Facts, Lake
+from etl_assets.storage.landing import Manifest
 from etl_assets.storage.table import WHOLE, Table
 from etl_assets.storage.warehouse import Warehouse
 
@@ -26,6 +28,21 @@ class State:
 
     instance: dg.DagsterInstance
     _facts: dict[str, dict[str, Facts]] = field(default_factory=dict)
+    _landed: dict[str, Manifest | None] = field(default_factory=dict)
+    _records: dict[dg.AssetKey, dg.AssetRecord | None] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, instance: dg.DagsterInstance, specs: Collection[Spec]) -> State:
+        """The state of the assets that are about to be looked at, asked for in one go; with it, all bookkeeping."""
+        nothing: dict[str, dict[str, Facts]] = {
+            table.full_name: {}
+            for spec in SPECS.values()
+            if spec.table
+            for table in (spec.table, quarantine_table(spec.table.name))
+        }
+        keys = [spec.key for spec in specs]
+        records = {r.asset_entry.asset_key: r for r in (instance.get_asset_records(keys) if keys else ())}
+        return cls(instance, nothing | warehouse().all_facts(), _records={key: records.get(key) for key in keys})
 
     @cached_property
     def _lake(self) -> Lake:
@@ -44,8 +61,11 @@ class State:
     def versions(self, source: Input) -> dict[str, str] | None:
         """The content hash of every partition that an input has now; None if it was never made."""
         if source.table is None:
-            manifest = landing_store(source.key.path[-1]).current()
-            return {WHOLE: manifest.sha256} if manifest else None
+            name = source.key.path[-1]
+            if name not in self._landed:
+                self._landed[name] = landing_store(name).current()
+            manifest = self._landed[name]
+            return manifest.versions(source.member) if manifest else None
         known = self.facts(source.table)
         cut = source.table.partitioning is not None
         return {k: f.content_hash for k, f in known.items() if not (cut and k == WHOLE)} if known else None
@@ -81,9 +101,11 @@ class State:
 
     def is_finished(self, spec: Spec) -> bool:
         """Whether the last attempt to make an asset without partitions came to its end; false if there was none."""
-        records = self.instance.get_asset_records([spec.key])
-        made = records[0].asset_entry.last_materialization if records else None
-        return made is not None and made.run_id == records[0].asset_entry.last_run_id
+        if spec.key not in self._records:
+            self._records[spec.key] = next(iter(self.instance.get_asset_records([spec.key])), None)
+        record = self._records[spec.key]
+        made = record.asset_entry.last_materialization if record else None
+        return made is not None and record is not None and made.run_id == record.asset_entry.last_run_id
 
     def _candidates(
         self, spec: Spec, versions: Mapping[str, Mapping[str, str]], known: Mapping[str, Facts]
@@ -112,7 +134,7 @@ def in_order(datasets: Collection[str] = ()) -> list[Spec]:
     for spec in reversed(SPECS.values()):
         if not datasets or spec.dataset.name in datasets or spec.key in needed:
             chosen.append(spec)
-            needed |= {source.key for source in spec.inputs.values()}
+            needed |= spec.waits_for
     return chosen[::-1]
 
 
@@ -122,7 +144,7 @@ def levels(specs: Sequence[Spec]) -> list[list[Spec]]:
     depth: dict[dg.AssetKey, int] = {}
     found: list[list[Spec]] = []
     for spec in specs:
-        depth[spec.key] = max((depth[source.key] + 1 for source in spec.inputs.values()), default=0)
+        depth[spec.key] = max((depth[key] + 1 for key in spec.waits_for), default=0)
         found.extend([] for _ in range(depth[spec.key] + 1 - len(found)))
         found[depth[spec.key]].append(spec)
     return found

@@ -118,6 +118,8 @@ def _stage(
                 )
                 for name, source in upstream.items()
             },
+            # What foreign keys are of is published before; it is not read.
+            deps=spec.waits_for - {source.key for source in upstream.values()},
             partitions_def=partitions,
             backfill_policy=dg.BackfillPolicy.multi_run(dataset.batch) if partitions else None,
             io_manager_key="table_io",

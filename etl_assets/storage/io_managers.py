@@ -21,8 +21,10 @@ class LandingIOManager(dg.IOManager):
     def handle_output(self, context: dg.OutputContext, obj: tuple[Manifest, Path | None]) -> None:
         """Land the file, unless it is the known one (no path)."""
         manifest, path = obj
-        if path is not None:
-            store = landing_store(context.asset_key.path[-1])
+        store = landing_store(context.asset_key.path[-1])
+        if manifest.batch is not None:
+            store.land_batch(path, manifest)
+        elif path is not None:
             store.land(path, manifest)
             store.pages().clear()  # what the extract was put together from
 

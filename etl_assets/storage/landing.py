@@ -5,6 +5,12 @@
     landing/<table>/current.json          the manifest of the newest, and what to ask the source with next time
 
 `current.json` is written last: a fetch that is killed before leaves the last good file current.
+
+A source that is read in batches lands folders of files, which are kept side by side:
+
+    landing/<table>/2024-11-15/<batch>/<name>.parquet     what a batch has of each of the source's tables
+    landing/<table>/2024-11-15/<batch>/manifest.json      written last: a batch without it is not seen
+    landing/<table>/current.json                          the newest manifest, with the files of all batches
 """
 
 from __future__ import annotations
@@ -14,7 +20,7 @@ import json
 import re
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +47,20 @@ class Manifest:
     licence: str = ""
     citation: str = ""
     run_id: str = ""
+    #: Of a source that is read in batches: the batch that was landed last, facts of its files, what the source wants to
+    #: know at its next fetch, and for every name its files: batch -> SHA-256.
+    batch: str | None = None
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    state: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def versions(self, name: str | None) -> dict[str, str]:
+        """What was landed of a name, batch by batch; without a name, the whole as one."""
+        return {"": self.sha256} if name is None else self.files.get(name, {})
+
+    def batches(self) -> list[str]:
+        """Every batch of which something was landed, oldest first."""
+        return sorted({batch for files in self.files.values() for batch in files})
 
 
 @dataclass(frozen=True)
@@ -81,8 +101,65 @@ class Landing:
         self.lake.put(f"landing/{self.table}/{manifest.sha256}.json", text, create=True)
         self.lake.put(f"landing/{self.table}/current.json", text)
 
+    # -- batches -------------------------------------------------------------------------------------------------
+
+    def land_batch(self, folder: Path | None, manifest: Manifest) -> None:
+        """Store the files of a batch and its manifest, if there are any, and make the manifest the current one."""
+        batch = manifest.batch
+        own = {name: {batch: files[batch]} for name, files in manifest.files.items() if batch and batch in files}
+        if batch and folder is not None and own:
+            for name in own:
+                self.lake.put(self._member(batch, name), folder / f"{name}.parquet")
+            text = json.dumps(asdict(replace(manifest, files=own, state={})), indent=1).encode()
+            self.lake.put(f"{self._batch(batch)}manifest.json", text)
+        self.lake.put(f"landing/{self.table}/current.json", json.dumps(asdict(manifest), indent=1).encode())
+
+    def files(self, known: Manifest | None) -> dict[str, dict[str, str]]:
+        """The files of every batch by name: those that the manifest has, and those of whole batches beside them.
+
+        The latter somebody has put there: a batch of last week that another process has extracted.
+        """
+        found = {name: dict(files) for name, files in known.files.items()} if known else {}
+        there = {batch for files in found.values() for batch in files}
+        for path in self.lake.list(f"landing/{self.table}"):
+            if path.endswith("/manifest.json") and (batch := path.split("/")[-2]) not in there:
+                for name in Manifest(**json.loads(self.lake.get(path) or b"{}")).files:
+                    with self.open_member(batch, name) as file:
+                        found.setdefault(name, {})[batch] = sha256(file)
+        return found
+
+    @contextmanager
+    def open_member(self, batch: str, name: str, expected: str | None = None) -> Iterator[Path]:
+        """A file of a batch as a local path; raises LakeError if it is gone or (`expected` SHA-256) is another."""
+        path = self._member(batch, name)
+        if self.lake.folder is not None:
+            yield self._checked(self.lake.folder / path, path, expected)
+            return
+        with scratch_folder("landed") as folder:
+            local = folder / f"{name}.parquet"
+            self.lake.download(path, local)
+            yield self._checked(local, path, expected)
+
+    def _checked(self, local: Path, path: str, expected: str | None) -> Path:
+        if not local.exists() or (expected is not None and sha256(local) != expected):
+            raise LakeError(
+                f"{self.lake.address(path)} is missing or not the file that was landed. Put it back, or delete the "
+                "batch's folder and what is in current.json of it."
+            )
+        return local
+
+    def _batch(self, batch: str) -> str:
+        return f"landing/{self.table}/{batch[:10]}/{batch}/"
+
+    def _member(self, batch: str, name: str) -> str:
+        return f"{self._batch(batch)}{name}.parquet"
+
+    # -- files ---------------------------------------------------------------------------------------------------
+
     def address(self, manifest: Manifest) -> str:
         """Where a landed file is, for a person."""
+        if manifest.batch:
+            return self.lake.address(self._batch(manifest.batch))
         return self.lake.address(self._object(manifest))
 
     @contextmanager

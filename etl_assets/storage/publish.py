@@ -89,7 +89,9 @@ class Publisher:
                 book = Book.read(self.lake, table)
                 whole = None
                 if publication.whole is not None:
-                    whole = _whole(published, publication.whole, run_id, loaded_at, book.whole)
+                    whole = _whole(
+                        transaction.facts(table), published, publication.whole, run_id, loaded_at, book.whole
+                    )
                 try:
                     transaction.replace(table, [*replaced, *([Replacement(whole, None)] if whole else [])])
                     sizes = {key: write.result() for key, write in writes.items()}
@@ -160,12 +162,19 @@ class Publisher:
 
 
 def _whole(
-    published: Sequence[Published], made_from: str, run_id: str, loaded_at: dt.datetime, known: Facts | None
+    there: Mapping[str, Facts],
+    published: Sequence[Published],
+    made_from: str,
+    run_id: str,
+    loaded_at: dt.datetime,
+    known: Facts | None,
 ) -> Facts:
-    """The bookkeeping of a table as a whole; the known one, if it still holds."""
-    lines = "\n".join(f"{p.key} {p.content_hash}" for p in published)
-    digest = hashlib.sha256(lines.encode()).hexdigest()
-    facts = Facts(WHOLE, sum(p.rows for p in published), digest, made_from, run_id, loaded_at.isoformat())
+    """The bookkeeping of a table as a whole, with the partitions that stay as they are; the known one, if it holds."""
+    found = {key: (facts.rows, facts.content_hash) for key, facts in there.items() if key != WHOLE}
+    found |= {p.key: (p.rows, p.content_hash) for p in published}
+    digest = hashlib.sha256("\n".join(f"{key} {found[key][1]}" for key in sorted(found)).encode()).hexdigest()
+    rows = sum(count for count, _ in found.values())
+    facts = Facts(WHOLE, rows, digest, made_from, run_id, loaded_at.isoformat())
     return known if known and replace(known, run_id=run_id, loaded_at=facts.loaded_at) == facts else facts
 
 

@@ -28,6 +28,8 @@ SOURCE_ROW = "_source_row"
 PARTITION = "_partition"
 #: The only partition of a table without partitions.
 WHOLE = ""
+#: A table of ten million rows is a hundred objects, and a change of some rows writes only theirs.
+_BLOCK = 100_000
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,27 @@ class Geometry:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """The key column of another table that a column's values are of."""
+
+    stage: str
+    table: str
+    column: str
+
+
+@dataclass(frozen=True)
 class Column:
-    """A column: its PostgreSQL type in the spelling of `format_type`, and what it means."""
+    """A column: its PostgreSQL type in the spelling of `format_type`, and what it means.
+
+    `references` makes it a foreign key in the warehouse.
+    """
 
     name: str
     sql: str
     description: str = ""
     nullable: bool = True
     geometry: Geometry | None = None
+    references: Reference | None = None
 
 
 @dataclass(frozen=True)
@@ -55,11 +70,12 @@ class Partitioning:
 
     `day`, `month` and `year` cut a date column into windows whose key is their first day (`2025-01-15`,
     `2025-01-01`); `value` takes a text column's value as the key. `year_number` is for an integer column
-    that holds the year; its key is the year's first day as well.
+    that holds the year; its key is the year's first day as well. `block` cuts a column of whole numbers into blocks of
+    a hundred thousand; the key is the first number of a block, with zeros before it (`000000200000`).
     """
 
     column: str
-    every: Literal["day", "month", "year", "year_number", "value"] = "value"
+    every: Literal["day", "month", "year", "year_number", "block", "value"] = "value"
 
     def key(self) -> pl.Expr:
         """The partition key of every row, as text; null where the column is null."""
@@ -68,11 +84,15 @@ class Partitioning:
             return column
         if self.every == "year_number":
             return column.cast(pl.String) + "-01-01"
+        if self.every == "block":
+            return (column // _BLOCK * _BLOCK).cast(pl.String).str.zfill(12)
         width = {"day": "1d", "month": "1mo", "year": "1y"}[self.every]
         return column.dt.truncate(width).dt.strftime("%Y-%m-%d")
 
     def window(self, key: str) -> tuple[dt.date, dt.date] | tuple[int, int]:
-        """First value, and first value after, of a partition that is a window of time."""
+        """First value, and first value after, of a partition that is a window of time or a block of numbers."""
+        if self.every == "block":
+            return int(key), int(key) + _BLOCK
         first = dt.date.fromisoformat(key)
         if self.every == "year_number":
             return first.year, first.year + 1

@@ -93,6 +93,11 @@ class Warehouse:
                 f'Have an administrator run in it: GRANT {roles.WRITER} TO "{self._parts().get("user")}"; '
                 "`./dev doctor` says more. What was under way is rolled back."
             ) from error
+        except psycopg.errors.ForeignKeyViolation as error:
+            said = f"{error.diag.message_primary}. {error.diag.message_detail}"
+            raise WarehouseError(
+                f"A foreign key does not hold: {said} Nothing was written. Make the table that is referred to again."
+            ) from error
         except psycopg.OperationalError as error:
             raise WarehouseError(
                 f"The warehouse at {where} gave up: {str(error).strip()}. What was under way is rolled back, what "
@@ -172,6 +177,14 @@ class Warehouse:
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName, DatabaseMissingError):
             return {}
 
+    def all_facts(self) -> dict[str, dict[str, Facts]]:
+        """The bookkeeping of every asset whose table is there, at once: a connection for each would take longer."""
+        try:
+            with self.connect() as connection:
+                return _all_facts(connection)
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName, DatabaseMissingError):
+            return {}
+
     # -- tables --------------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -191,6 +204,12 @@ class Warehouse:
             with self.connect() as connection:
                 for table in transaction.loaded:
                     connection.execute(sql.SQL("ANALYZE {}").format(_identifier(table)))
+
+    def refer(self, tables: Iterable[Table]) -> None:
+        """Add the foreign keys that tables are declared to have and lack."""
+        with self.connect() as connection:
+            for table in tables:
+                Transaction(connection).refer(table)
 
     def replace(self, replacements: Mapping[Table, Sequence[Replacement]]) -> None:
         """Replace partitions of tables, and their bookkeeping, in one transaction."""
@@ -242,13 +261,45 @@ class Transaction:
         """Make or widen the table where needed, and replace partitions together with their bookkeeping."""
         self.check(table)
         self._ensure(table)
+        self.refer(table)  # before the rows: a table with rows that are still to be judged cannot be altered
         parts = [item.part for item in items if item.part is not None]
         if parts and self._replace(table, parts) >= BULK_ROWS:
             self.loaded.append(table)
         self._record(table, [item.facts for item in items])
 
+    def refer(self, table: Table) -> None:
+        """Add the foreign keys that a table is declared to have and lacks, once the tables that they are of are there.
+
+        They are judged at the commit: until then, rows that are referred to may be replaced by others of their key.
+        """
+        found = self.connection.execute(
+            "SELECT attname FROM pg_constraint JOIN pg_attribute ON attrelid = conrelid AND attnum = conkey[1]"
+            " WHERE conrelid = to_regclass(%s) AND contype = 'f'",
+            (_identifier(table).as_string(self.connection),),
+        ).fetchall()
+        there = {name for (name,) in found}
+        for column in table.columns:
+            of = column.references
+            if of is None or column.name in there or not self._exists(sql.Identifier(of.stage, of.table)):
+                continue
+            statement = sql.SQL("ALTER TABLE {} ADD FOREIGN KEY ({}) REFERENCES {} ({}) DEFERRABLE INITIALLY DEFERRED")
+            names = _identifier(table), sql.Identifier(column.name), sql.Identifier(of.stage, of.table)
+            self.connection.execute(statement.format(*names, sql.Identifier(of.column)))
+
+    def _exists(self, table: sql.Identifier) -> bool:
+        found = self.connection.execute("SELECT to_regclass(%s)", (table.as_string(self.connection),)).fetchone()
+        return found is not None and found[0] is not None
+
     def drop(self, table: Table) -> None:
-        """Drop a table and its bookkeeping."""
+        """Drop a table and its bookkeeping, and the foreign keys that are of it: see `refer`."""
+        referring = self.connection.execute(
+            "SELECT conrelid::regclass::text, conname FROM pg_constraint"
+            " WHERE contype = 'f' AND confrelid = to_regclass(%s)",
+            (_identifier(table).as_string(self.connection),),
+        ).fetchall()
+        for name, constraint in referring:  # regclass has quoted the name
+            statement = sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(sql.SQL(name), sql.Identifier(constraint))
+            self.connection.execute(statement)
         self.connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(_identifier(table)))
         self.connection.execute("DELETE FROM etl.publications WHERE asset = %s", (table.full_name,))
 
@@ -269,7 +320,7 @@ class Transaction:
             )
         else:
             windows = [partitioning.window(part.key) for part in parts]
-            kind = sql.SQL("integer[]" if partitioning.every == "year_number" else "date[]")
+            kind = sql.SQL({"year_number": "integer[]", "block": "bigint[]"}.get(partitioning.every, "date[]"))
             self.connection.execute(
                 sql.SQL(
                     "DELETE FROM {0} USING unnest(%s::{2}, %s::{2}) AS w(first, after)"
@@ -420,6 +471,17 @@ def _facts(connection: psycopg.Connection, asset: str, partitions: Sequence[str]
         key: Facts(key, count, digest, made_from, run_id, loaded_at.isoformat())
         for key, count, digest, made_from, run_id, loaded_at in rows
     }
+
+
+def _all_facts(connection: psycopg.Connection) -> dict[str, dict[str, Facts]]:
+    rows = connection.execute(
+        "SELECT asset, partition, rows, content_hash, made_from, run_id, loaded_at FROM etl.publications"
+        " WHERE asset IN (SELECT nspname || '.' || relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace)"
+    ).fetchall()
+    found: dict[str, dict[str, Facts]] = {}
+    for asset, key, count, digest, made_from, run_id, loaded_at in rows:
+        found.setdefault(asset, {})[key] = Facts(key, count, digest, made_from, run_id, loaded_at.isoformat())
+    return found
 
 
 @contextmanager

@@ -92,6 +92,7 @@ def test_layout(sample: Path):
     assert publications(sample) == {
         "census": [],
         "protest_events": ["2025-03-05", "2025-04-04"],
+        "totesys": ["2024-11-14", "2024-11-15"],
         "treasury": ["2021-08-31", "2021-09-30"],
         "us_counties": ["2010"],
         "who_gho": ["2024-10-01", "2025-11-09"],
@@ -106,7 +107,7 @@ def test_same_bytes_every_time_in_every_process(sample: Path, tmp_path: Path):
     environment = os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
     subprocess.run([sys.executable, "-c", program, tmp_path / "again"], check=True, env=environment)
     names = sorted(path.relative_to(sample) for path in sample.rglob("*") if path.is_file())
-    assert len(names) == 3 + len(API_FILES) + 1  # and its stamp
+    assert len(names) == 3 + len(API_FILES) + 10 + 11 + 1  # the tables of ToteSys on two days, and the stamp
     for name in names:
         assert (tmp_path / "again" / name).read_bytes() == (sample / name).read_bytes()
 

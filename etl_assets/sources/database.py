@@ -1,0 +1,404 @@
+"""Tables of a PostgreSQL database, read as batches: all tables of one extract are of one moment.
+
+Here: what has changed since the last batch, by table, and streaming it into Parquet. Not here: where batches are kept
+(etl_assets.storage.landing), and what the rows mean.
+
+A small table is read whole and compared with what was landed of it: that finds updates that no column tells of, and
+deletes. A large one is read from its watermark on, the greatest time of change that was landed; its index finds those
+rows, and nothing else of it is read. What a watermark cannot see (deletes; rows that were committed late or stamped by
+a clock that ran backwards) is found by comparing its keys and times of change with the landed ones: once in a while,
+and at once when the database's own counters of written rows say that there is more than was seen.
+
+Values are landed as the database writes them (numbers exact, times of day without a guess at their zone); whole numbers
+are landed as such.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import psycopg
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.csv
+import pyarrow.parquet as pq
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+
+from etl_assets.settings import settings
+from etl_assets.sources import Fetched, SourceRefusedError, SourceUnavailableError, Validators, Workspace
+
+#: The column of a landed file that says that the row is gone from the source; only its key is there then.
+DELETED = "_deleted"
+#: Batches are named by the moment (UTC) of their snapshot, by the database's clock; their order is that of the names.
+BATCH_FORMAT = "%Y-%m-%dT%H%M%S.%fZ"
+_WHOLE_NUMBERS = ("smallint", "integer", "bigint")
+#: Bytes of rows that are held at once; what a batch takes of memory does not depend on the table.
+_HELD = 16 << 20
+_KEYS_AT_ONCE = 10_000
+#: Rows at the watermark of which it is remembered what they held.
+_REMEMBERED = 100_000
+_EVERY_ROW: sql.Composable = sql.SQL("")
+
+
+@dataclass(frozen=True)
+class SourceTable:
+    """A table of the source: its key (one column of whole numbers), and the columns that have to be there.
+
+    `changed` is the indexed column that says when a row was last changed: the table is read from its watermark on, and
+    its keys are compared when `compare_every` has passed. Without it, the table is read whole every time.
+    """
+
+    name: str
+    key: str
+    columns: Sequence[str]
+    changed: str | None = None
+    compare_every: timedelta = timedelta(days=1)
+
+
+@dataclass
+class _Extract:
+    """What reading one table came to."""
+
+    rows: int = 0
+    deleted: int = 0
+    compared: bool = False
+    #: Of a table with a watermark: what the next extract has to know.
+    state: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DatabaseSource:
+    """Tables of the database that the setting ETL_<SOURCE>_URL names."""
+
+    source: str
+    tables: Sequence[SourceTable]
+    schema: str = "public"
+
+    @property
+    def suffix(self) -> str:
+        """See `Source.suffix`."""
+        return ".parquet"
+
+    def probe(self, known: Validators | None) -> str | None:
+        """See `Source.probe`. No table is read: the database counts the rows that are written to it."""
+        with self._connection() as connection:
+            version = self._version(connection, self._counters(connection))
+        return None if known and known.etag == version else version
+
+    def fetch(self, work: Workspace, known: Validators | None) -> Fetched | None:
+        """See `Source.fetch`: a folder with a file for each table of which anything has changed, maybe none."""
+        with self._connection() as connection:
+            # Before the snapshot: what is written between the two is seen twice rather than never.
+            counters = self._counters(connection)
+            version = self._version(connection, counters)
+            connection.commit()
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            connection.read_only = True
+            moment = _one(connection, "SELECT now() AT TIME ZONE 'UTC'")
+            if work.batches:  # a clock that was put back: the order of batches stays that in which they were read
+                moment = max(moment, datetime.strptime(max(work.batches), BATCH_FORMAT) + timedelta(microseconds=1))  # noqa: DTZ007 - UTC
+            reading = _Reading(self, connection, work, moment)
+            found = {table.name: reading.extract(table, counters.get(table.name)) for table in self.tables}
+            where = f"{connection.info.host}:{connection.info.port}/{connection.info.dbname}"
+        return Fetched(
+            work.folder,
+            f"postgresql://{where}",
+            Validators(etag=version),
+            batch=moment.strftime(BATCH_FORMAT),
+            facts={
+                name: {"rows": e.rows, "deleted": e.deleted, "compared": e.compared} for name, e in found.items()
+            },
+            state={name: e.state for name, e in found.items() if e.state},
+        )  # fmt: skip
+
+    @contextmanager
+    def _connection(self) -> Iterator[psycopg.Connection]:
+        """A connection whose block is done with the source's errors told as such; messages hold no password."""
+        url = settings().database_url(self.source)
+        variable = f"ETL_{self.source.upper()}_URL"
+        try:
+            parts = conninfo_to_dict(url)
+        except psycopg.ProgrammingError:
+            raise SourceRefusedError(f"{variable} is not an address of PostgreSQL: postgresql://…") from None
+        where = f"{self.source} ({parts.get('host')}:{parts.get('port') or 5432}/{parts.get('dbname')})"
+        try:
+            with psycopg.connect(
+                url, application_name="etl_assets", connect_timeout=10, options="-c timezone=UTC -c datestyle=ISO"
+            ) as connection:
+                yield connection
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise SourceRefusedError(
+                f"The database {where} does not let the role {parts.get('user')} read: {_said(error)}. Have its owner "
+                f"run: GRANT SELECT ON ALL TABLES IN SCHEMA {self.schema} TO {parts.get('user')}; nothing was landed."
+            ) from error
+        except psycopg.OperationalError as error:
+            raise SourceUnavailableError(
+                f"The database {where} cannot be read: {_said(error)}. Nothing was landed, and the next run reads what "
+                f"this one would have; see that the server runs and that {variable} is right."
+            ) from error
+        except psycopg.Error as error:
+            raise SourceRefusedError(f"The database {where} refused: {_said(error)}. Nothing was landed.") from error
+
+    def _counters(self, connection: psycopg.Connection) -> dict[str, list[int]]:
+        """Rows inserted, updated and deleted so far, by table, as the database counts them."""
+        query = "SELECT relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables WHERE schemaname = %s"
+        names = {table.name for table in self.tables}
+        found = connection.execute(query, (self.schema,)).fetchall()
+        return {name: list(counts) for name, *counts in found if name in names}
+
+    def _version(self, connection: psycopg.Connection, counters: Mapping[str, Sequence[int]]) -> str:
+        """What tells one state of the source from another. A replica does not count: there, the watermarks do."""
+        marks = []
+        for table in self.tables:
+            if table.changed and table.name in counters:
+                statement = sql.SQL("SELECT max({})::text FROM {}").format(
+                    sql.Identifier(table.changed), sql.Identifier(self.schema, table.name)
+                )
+                try:
+                    marks.append(str(_one(connection, statement)))
+                except psycopg.errors.UndefinedColumn:  # the extract says what is missing
+                    connection.rollback()
+        text = f"{sorted((name, *counts) for name, counts in counters.items())} {marks}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One extract under way: everything is read at the moment of one snapshot."""
+
+    source: DatabaseSource
+    connection: psycopg.Connection
+    work: Workspace
+    moment: datetime
+
+    def extract(self, table: SourceTable, counters: list[int] | None) -> _Extract:
+        """Write what has changed of a table into the workspace, if anything has."""
+        columns = self._columns(table)
+        if table.changed is None:
+            return self._whole(table, columns)
+        return self._changes(table, columns, counters or [])
+
+    def _columns(self, table: SourceTable) -> dict[str, str]:
+        """The table's columns with their types, a domain's being the one beneath; refused if required ones lack."""
+        found: dict[str, str] = dict(
+            self.connection.execute(
+                "SELECT attname, format_type(coalesce(nullif(typbasetype, 0), atttypid), NULL) FROM pg_attribute"
+                " JOIN pg_type t ON t.oid = atttypid"
+                " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+                (sql.Identifier(self.source.schema, table.name).as_string(),),
+            ).fetchall()
+        )
+        name = f"{self.source.source}.{table.name}"
+        if not found:
+            raise SourceRefusedError(f"There is no table {name} in schema {self.source.schema}. Nothing was landed.")
+        if missing := [column for column in table.columns if column not in found]:
+            raise SourceRefusedError(
+                f"{name}: required columns are missing: {missing}. It has: {list(found)}. If the source has renamed "
+                "them, teach the dataset the new names; nothing was landed, the last good state stays."
+            )
+        if found[table.key] not in _WHOLE_NUMBERS:
+            raise SourceRefusedError(
+                f"{name}: the key {table.key} is {found[table.key]}, and has to be one of {_WHOLE_NUMBERS}. Nothing "
+                "was landed, the last good state stays."
+            )
+        return found
+
+    # -- whole tables --------------------------------------------------------------------------------------------
+
+    def _whole(self, table: SourceTable, columns: Mapping[str, str]) -> _Extract:
+        path = self.work.folder / f"{table.name}.parquet"
+        self._copy(self._select(table, columns), columns, path)
+        there, known = pl.read_parquet(path), self._landed(table)
+        path.unlink()
+        changed = there
+        if set(columns) == set(known.columns):  # else every row is another than it was
+            changed = there.join(known, on=list(columns), how="anti", nulls_equal=True)
+        gone = known.select(table.key).join(there, on=table.key, how="anti") if known.width else pl.DataFrame()
+        return self._write(table, path, changed, gone, compared=True)
+
+    def _landed(self, table: SourceTable, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """The last landed state of a table (of some of its columns); a frame without columns if there is none."""
+        frames = []
+        for path in self.work.landed(table.name):
+            there = pl.read_parquet_schema(path)
+            frames.append(pl.read_parquet(path, columns=[c for c in columns if c in there] if columns else None))
+        if not frames:
+            return pl.DataFrame()
+        rows = pl.concat(frames, how="diagonal_relaxed").unique(table.key, keep="last", maintain_order=True)
+        return rows.filter(~pl.col(DELETED)).drop(DELETED)
+
+    # -- changes -------------------------------------------------------------------------------------------------
+
+    def _changes(self, table: SourceTable, columns: Mapping[str, str], counters: list[int]) -> _Extract:
+        assert table.changed is not None
+        path = self.work.folder / f"{table.name}.parquet"
+        before = dict(self.work.state.get(table.name, {}))
+        mark, known = before.get("watermark"), before.get("seen", [])
+        since = _EVERY_ROW
+        if mark is not None:
+            kind = sql.SQL(columns[table.changed])
+            since = sql.SQL("WHERE {} >= {}::{}").format(sql.Identifier(table.changed), sql.Literal(mark), kind)
+        # The rows at the watermark are read again: only what was not there is landed.
+        rows = self._copy(self._select(table, columns, since), columns, path, without=known)
+        gone = pl.DataFrame()
+        compared = before == {} or self._has_to_compare(table, before, counters, rows)
+        if compared and self.work.batches:
+            missed, gone = self._compare(table, columns, path)
+            if missed.height:
+                pl.concat([pl.read_parquet(path), missed], how="diagonal_relaxed").write_parquet(path)
+                rows += missed.height
+        # A time that lies ahead is no watermark: what is written until then would be before it.
+        newest = pl.scan_parquet(path).select(pl.col(table.changed).filter(pl.col(table.changed) <= str(self.moment)))
+        found = newest.max().collect().item()
+        watermark = max(filter(None, (mark, found)), default=None)
+        seen = _hashes(path, table.changed, watermark or "") | (set(known) if watermark == mark else set())
+        state = {
+            "watermark": watermark,
+            # More than that would be told again rather than remembered; history takes no harm of it.
+            "seen": sorted(seen) if len(seen) <= _REMEMBERED else [],
+            "counters": counters,
+            "compared_at": str(self.moment) if compared else before["compared_at"],
+        }
+        if gone.height:
+            return self._write(table, path, pl.read_parquet(path), gone, compared=compared, state=state)
+        if not rows:
+            path.unlink()
+        return _Extract(rows, 0, compared, state)
+
+    def _has_to_compare(self, table: SourceTable, before: Mapping[str, Any], counters: list[int], rows: int) -> bool:
+        """Whether there may be more than a watermark sees: by time, or because more was written than was read."""
+        last = datetime.fromisoformat(before["compared_at"])
+        if abs(self.moment - last) >= table.compare_every:
+            return True
+        written = [now - then for now, then in zip(counters, before["counters"], strict=False)]
+        if not written:
+            return False
+        inserted, updated, deleted = written
+        return min(written) < 0 or deleted > 0 or inserted + updated > rows
+
+    def _compare(self, table: SourceTable, columns: Mapping[str, str], path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Rows that are another in the source than what was landed or read just now, and keys that are gone from it."""
+        assert table.changed is not None
+        few = {name: columns[name] for name in (table.key, table.changed)}
+        compared = self.work.folder / f".{table.name}.parquet"
+        self._copy(self._select(table, few), few, compared)
+        there = pl.read_parquet(compared, columns=list(few))
+        now = pl.read_parquet(path, columns=list(few))
+        landed = self._landed(table, [*few, DELETED])
+        known = pl.concat([landed, now]).unique(table.key, keep="last") if landed.width else now
+        gone = known.select(table.key).join(there, on=table.key, how="anti")
+        other = there.join(known, on=list(few), how="anti", nulls_equal=True)[table.key]
+        missed = [now.clear()]
+        for part in other.to_frame().iter_slices(_KEYS_AT_ONCE):
+            wanted = sql.Literal(part[table.key].to_list())
+            where = sql.SQL("WHERE {} = ANY({})").format(sql.Identifier(table.key), wanted)
+            self._copy(self._select(table, columns, where), columns, compared)
+            missed.append(pl.read_parquet(compared))
+        compared.unlink()
+        return pl.concat(missed, how="diagonal_relaxed"), gone
+
+    # -- files ---------------------------------------------------------------------------------------------------
+
+    def _select(self, table: SourceTable, columns: Iterable[str], where: sql.Composable = _EVERY_ROW) -> sql.Composed:
+        return sql.SQL("SELECT {} FROM {} {}").format(
+            sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(self.source.schema, table.name), where
+        )
+
+    def _copy(
+        self, query: sql.Composable, columns: Mapping[str, str], path: Path, without: Collection[int] = ()
+    ) -> int:
+        """Stream what a query gives into a Parquet file, with `_deleted` (never), but for rows of some hashes.
+
+        Gives the number of rows.
+        """
+        types = {name: pa.int64() if kind in _WHOLE_NUMBERS else pa.large_string() for name, kind in columns.items()}
+        options = pyarrow.csv.ConvertOptions(
+            column_types=types, null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False
+        )
+        schema = pa.schema([*types.items(), (DELETED, pa.bool_())])
+        statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv)").format(query)
+        rows = 0
+        with (
+            pq.ParquetWriter(path, schema, compression="zstd") as writer,
+            self.connection.cursor().copy(statement) as copy,
+        ):
+            for data in _pieces(copy):
+                table = pyarrow.csv.read_csv(
+                    pa.BufferReader(data),
+                    pyarrow.csv.ReadOptions(column_names=list(columns), block_size=2 * _HELD),
+                    pyarrow.csv.ParseOptions(newlines_in_values=True),
+                    options,
+                )
+                if without:
+                    table = table.filter(pa.array(~_hashed(table).is_in(list(without))))
+                never = pa.array([False]).take(pa.repeat(0, len(table)))
+                writer.write_table(table.append_column(DELETED, never).cast(schema))
+                rows += len(table)
+        return rows
+
+    def _write(
+        self,
+        table: SourceTable,
+        path: Path,
+        rows: pl.DataFrame,
+        gone: pl.DataFrame,
+        *,
+        compared: bool,
+        state: dict[str, Any] | None = None,
+    ) -> _Extract:
+        """Write changed rows and the keys of those that are gone, if there are any."""
+        if rows.height or gone.height:
+            gone = gone.with_columns(pl.lit(True).alias(DELETED))
+            pl.concat([rows, gone], how="diagonal_relaxed").write_parquet(path, compression="zstd")
+        return _Extract(rows.height, gone.height, compared, state or {})
+
+
+def _hashed(table: pa.Table) -> pl.Series:
+    """A hash of every row; one that another version of polars gives differently makes a row be landed twice."""
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    return frame.hash_rows()
+
+
+def _hashes(path: Path, column: str, since: str) -> set[int]:
+    """The hashes of a file's rows that were changed at a time or after it."""
+    found: set[int] = set()
+    with pq.ParquetFile(path) as file:
+        for number in range(file.num_row_groups):
+            table = file.read_row_group(number)
+            late = pyarrow.compute.greater_equal(table[column], since)
+            found.update(_hashed(table.filter(late).drop_columns(DELETED)))
+    return found
+
+
+def _pieces(copy: psycopg.Copy) -> Iterator[bytes]:
+    """The rows of a COPY, so many at a time."""
+    held: list[Any] = []
+    size = 0
+    for row in copy:
+        held.append(row)
+        size += len(row)
+        if size >= _HELD:
+            yield b"".join(held)
+            held, size = [], 0
+    if held:
+        yield b"".join(held)
+
+
+def _one(connection: psycopg.Connection, query: Any) -> Any:
+    found = connection.execute(query).fetchone()
+    assert found
+    return found[0]
+
+
+def _said(error: psycopg.Error) -> str:
+    """What the server said, in one line."""
+    return " ".join(str(error).split())

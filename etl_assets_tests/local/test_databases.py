@@ -1,0 +1,92 @@
+"""Source databases of the embedded cluster: real tables, brought from one recorded state to the next."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import psycopg
+import pytest
+
+from etl_assets.local.databases import DATABASES, show
+from etl_assets.local.postgres import Cluster
+from etl_assets.local.recordings import Recordings
+
+FIRST, SECOND = "2024-11-14", "2024-11-15"
+STAMP = "2022-11-03T14:20:49.962000"
+
+
+def times(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.with_columns(created_at=pl.lit(STAMP), last_updated=pl.lit(STAMP))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Currencies and addresses: JSON lines without the one, then Parquet with a gap in a whole number."""
+    (tmp_path / "totesys" / FIRST).mkdir(parents=True)
+    (tmp_path / "totesys" / SECOND).mkdir()
+    rows = [{"currency_id": n, "currency_code": code, "created_at": STAMP, "last_updated": STAMP}
+            for n, code in enumerate(["GBP", "USD", "EUR"], 1)]  # fmt: skip
+    packed = gzip.compress("\n".join(map(json.dumps, rows)).encode())
+    (tmp_path / "totesys" / FIRST / "currency.jsonl.gz").write_bytes(packed)
+    later = times(pl.DataFrame({"currency_id": [1.0, 2.0, 4.0], "currency_code": ["GBP", "US$", 'A"B']}))
+    later.write_parquet(tmp_path / "totesys" / SECOND / "currency.parquet")
+    (tmp_path / "retail").mkdir()
+    (tmp_path / "retail" / "products.csv").write_text("Product_ID,Price\r\n1,-8.299999999999999\r\n2,\r\n")
+    return tmp_path
+
+
+@pytest.fixture
+def database(cluster: Cluster, tmp_path: Path) -> Iterator[str]:
+    name = f"source_{tmp_path.name[-40:]}"
+    yield name
+    cluster.drop_database(name)
+
+
+def ask(url: str, query: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(url) as connection:
+        return connection.execute(query.encode()).fetchall()
+
+
+def test_a_database_goes_from_one_state_to_the_next_by_changes(cluster: Cluster, data: Path, database: str) -> None:
+    url = show(cluster, "totesys", Recordings(data, FIRST), database=database)
+    codes = "SELECT currency_id, currency_code FROM currency ORDER BY 1"
+    assert ask(url, codes) == [(1, "GBP"), (2, "USD"), (3, "EUR")]
+    assert ask(url, "SELECT count(*) FROM payment") == [(0,)]
+    assert show(cluster, "totesys", Recordings(data, SECOND), database=database) == url
+    assert ask(url, codes) == [(1, "GBP"), (2, "US$"), (4, 'A"B')]
+    show(cluster, "totesys", Recordings(data, SECOND), database=database)
+    written = "SELECT n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables WHERE relname = 'currency'"
+    assert ask(url, written) == [(4, 1, 1)]
+
+
+def test_the_pipelines_role_reads_and_does_not_write(cluster: Cluster, data: Path, database: str) -> None:
+    url = show(cluster, "retail", Recordings(data), database=database)
+    assert ask(url, "SELECT product_id, price FROM products ORDER BY 1") == [
+        (1, Decimal("-8.299999999999999")),
+        (2, None),
+    ]
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        ask(url, "DELETE FROM products RETURNING 1")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SET default_transaction_read_only = off")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("DELETE FROM products")
+
+
+def test_what_does_not_fit_is_refused_whole(cluster: Cluster, data: Path, database: str) -> None:
+    url = show(cluster, "totesys", Recordings(data, FIRST), database=database)
+    path = data / "totesys" / SECOND / "currency.parquet"
+    times(pl.DataFrame({"currency_id": [9], "colour": ["red"]})).write_parquet(path)
+    with pytest.raises(ValueError, match=r"currency.parquet: the table currency has no columns \['colour'\]"):
+        show(cluster, "totesys", Recordings(data, SECOND), database=database)
+    assert ask(url, "SELECT count(*) FROM currency") == [(3,)]
+
+
+def test_there_is_a_database_for_each_declaration() -> None:
+    assert DATABASES == ("retail", "totesys")

@@ -1,0 +1,233 @@
+"""Tables of a PostgreSQL database: what of them is read, by the database's own account, and its bad days."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import psycopg
+import pytest
+
+from etl_assets.local.postgres import Cluster
+from etl_assets.sources import Fetched, SourceRefusedError, SourceUnavailableError, Validators, Workspace
+from etl_assets.sources.database import DELETED, DatabaseSource, SourceTable
+
+KINDS = SourceTable("kind", "kind_id", ["name"])
+ITEMS = SourceTable("item", "item_id", ["price"], changed="last_updated")
+SOURCE = DatabaseSource("totesys", [KINDS, ITEMS])
+DDL = """
+CREATE DOMAIN word AS text;
+CREATE TABLE kind (kind_id int PRIMARY KEY, name word, last_updated timestamp);
+CREATE TABLE item (item_id bigint PRIMARY KEY, price numeric, is_new boolean, last_updated timestamp NOT NULL);
+CREATE INDEX ON item (last_updated);
+INSERT INTO kind VALUES (1, 'a', '2024-01-01'), (2, 'b, "c"', NULL), (3, '', '2024-01-01');
+INSERT INTO item SELECT n, n + 0.10, n % 2 = 0, timestamp '2024-01-01' + n * interval '1 hour'
+    FROM generate_series(1, 2000) n;
+"""
+
+
+@dataclass
+class Shop:
+    """A database, and what was landed of it."""
+
+    owner: str
+    folder: Path
+    batches: dict[str, Path] = field(default_factory=dict)
+    state: dict[str, Any] = field(default_factory=dict)
+
+    def do(self, *statements: str) -> None:
+        with psycopg.connect(self.owner) as connection:
+            for statement in statements:
+                connection.execute(statement.encode())
+            connection.execute("SELECT pg_stat_force_next_flush()")
+
+    def value(self, query: str) -> Any:
+        with psycopg.connect(self.owner) as connection:
+            return connection.execute(query.encode()).fetchone()[0]  # type: ignore[index]
+
+    def extract(self, source: DatabaseSource = SOURCE) -> Fetched:
+        """Read a batch, and land it."""
+        folder = self.folder / uuid.uuid4().hex
+        folder.mkdir()
+        fetched = source.fetch(
+            Workspace(folder, batches=list(self.batches), state=self.state, landed=self.landed), None
+        )
+        assert fetched is not None
+        assert fetched.batch is not None
+        self.batches[fetched.batch], self.state = fetched.path, dict(fetched.state)
+        return fetched
+
+    def landed(self, name: str) -> Iterator[Path]:
+        return (path / f"{name}.parquet" for path in self.batches.values() if (path / f"{name}.parquet").exists())
+
+
+@pytest.fixture
+def shop(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    name = f"shop_{uuid.uuid4().hex[:8]}"
+    owner = cluster.create_database(name, template="template0")
+    monkeypatch.setenv("ETL_TOTESYS_URL", owner)
+    made = Shop(owner, tmp_path)
+    made.do(DDL)
+    yield made
+    cluster.drop_database(name)
+
+
+def landed(fetched: Fetched, table: str) -> pl.DataFrame:
+    path = fetched.path / f"{table}.parquet"
+    return pl.read_parquet(path) if path.exists() else pl.DataFrame({"item_id": [], "kind_id": []})
+
+
+def test_the_first_batch_has_everything_exactly_and_the_next_what_changed(shop: Shop) -> None:
+    first = shop.extract()
+    kinds = landed(first, "kind").select("kind_id", "name", DELETED).rows()
+    assert kinds == [(1, "a", False), (2, 'b, "c"', False), (3, "", False)]
+    assert landed(first, "item").row(1) == (2, "2.10", "t", "2024-01-01 02:00:00", False)
+    assert SOURCE.probe(first.validators) is None
+    assert SOURCE.probe(Validators(etag="other")) == first.validators.etag
+    nothing = shop.extract()
+    assert list(nothing.path.iterdir()) == []
+
+    read = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'item'"
+    shop.do("UPDATE kind SET name = 'silent' WHERE kind_id = 1", "DELETE FROM kind WHERE kind_id = 3")
+    shop.do("UPDATE item SET price = 7, last_updated = '2025-01-01' WHERE item_id = 5")
+    shop.do("INSERT INTO item VALUES (2001, 1, NULL, '2025-01-02')")
+    before = shop.value(read)
+    second = shop.extract()
+    assert shop.value(read) - before <= 6  # the changed ones, the one at the watermark, and the newest time
+    assert landed(second, "kind").select("kind_id", "name", DELETED).rows() == [(1, "silent", False), (3, None, True)]
+    assert landed(second, "item")["item_id"].to_list() == [5, 2001]
+    assert second.facts["item"] == {"rows": 2, "deleted": 0, "compared": False}
+    assert SOURCE.probe(first.validators) == second.validators.etag
+
+
+def test_rows_that_share_the_watermark_are_landed_once_each(shop: Shop) -> None:
+    same = "INSERT INTO item SELECT n, 1, true, '2025-01-01' FROM generate_series({}, {}) n"
+    shop.do(same.format(3001, 3037))
+    shop.extract()
+    shop.do(same.format(3038, 3040))
+    assert landed(shop.extract(), "item")["item_id"].to_list() == [3038, 3039, 3040]
+    assert landed(shop.extract(), "item").is_empty()
+    shop.do("UPDATE item SET price = 2 WHERE item_id = 3001")  # at the watermark still
+    assert landed(shop.extract(), "item")["item_id"].to_list() == [3001]
+
+
+def test_what_a_watermark_cannot_see_is_found_by_comparison(shop: Shop) -> None:
+    shop.extract()
+    shop.do("INSERT INTO item VALUES (9001, 1, true, '2023-06-01')")  # a clock that runs backwards
+    shop.do("UPDATE item SET price = 3, last_updated = '2023-06-02' WHERE item_id = 7")
+    shop.do("DELETE FROM item WHERE item_id IN (8, 9)")
+    batch = shop.extract()
+    rows = landed(batch, "item").sort("item_id").select("item_id", "price", DELETED).rows()
+    assert rows == [(7, "3", False), (8, None, True), (9, None, True), (9001, "1", False)]
+    assert batch.facts["item"]["compared"]
+    shop.do("INSERT INTO item VALUES (8, 1, true, '2023-06-01')")  # and comes back
+    assert landed(shop.extract(), "item")["item_id"].to_list() == [8]
+    # Where the database's counters are of no use, time does it.
+    shop.state["item"]["counters"] = []
+    shop.do("DELETE FROM item WHERE item_id = 10")
+    assert landed(shop.extract(), "item").is_empty()
+    shop.state["item"]["counters"] = []
+    soon = DatabaseSource("totesys", [SourceTable("item", "item_id", [], "last_updated", timedelta(0))])
+    assert landed(shop.extract(soon), "item")["item_id"].to_list() == [10]
+    # What is known is lost: all is read again, and what is gone is found all the same.
+    shop.state = {}
+    shop.do("DELETE FROM item WHERE item_id = 11")
+    assert shop.extract().facts["item"] == {"rows": 1998, "deleted": 1, "compared": True}
+
+
+def test_times_ahead_and_batches_ahead_lose_nothing(shop: Shop) -> None:
+    shop.do("INSERT INTO item VALUES (9001, 1, true, '2999-01-01')")
+    shop.batches["2998-01-01T000000.000000Z"] = shop.folder / "nothing"  # the server's clock was put back
+    first = shop.extract()
+    assert first.batch == "2998-01-01T000000.000001Z"
+    shop.do("INSERT INTO item VALUES (9002, 1, true, '2025-01-01')")
+    assert landed(shop.extract(), "item")["item_id"].to_list() == [9002]
+
+
+def test_all_tables_of_a_batch_are_of_one_moment(shop: Shop) -> None:
+    """The extract waits for the second table when the first has been read; both change meanwhile."""
+    with psycopg.connect(shop.owner) as other:
+        other.execute("LOCK TABLE item")
+        found: list[Fetched] = []
+        source = DatabaseSource("totesys", [KINDS, SourceTable("item", "item_id", [])])  # without looking at it before
+        thread = threading.Thread(target=lambda: found.append(shop.extract(source)))
+        thread.start()
+        until_waiting(shop)
+        other.execute("DELETE FROM kind")
+        other.execute("DELETE FROM item WHERE item_id > 1")
+    thread.join()
+    assert landed(found[0], "kind").height == 3
+    assert landed(found[0], "item").height == 2000
+
+
+def test_a_database_that_goes_away_lands_nothing_and_says_so(shop: Shop) -> None:
+    errors: list[Exception] = []
+
+    def extract() -> None:
+        try:
+            shop.extract(DatabaseSource("totesys", [KINDS, SourceTable("item", "item_id", [])]))
+        except SourceUnavailableError as error:
+            errors.append(error)
+
+    with psycopg.connect(shop.owner) as other:
+        other.execute("LOCK TABLE item")
+        thread = threading.Thread(target=extract)
+        thread.start()
+        until_waiting(shop)
+        other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'relation'")
+        thread.join()
+    assert shop.batches == {}
+    assert "terminating connection due to administrator command" in str(errors[0])
+    assert str(psycopg.conninfo.conninfo_to_dict(shop.owner)["password"]) not in str(errors[0])
+    shop.extract()
+
+
+def until_waiting(shop: Shop) -> None:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'relation' AND datname = current_database()"
+    for _ in range(1000):
+        if shop.value(query):
+            return
+        time.sleep(0.02)
+    raise AssertionError("nobody came to wait")
+
+
+def test_another_shape_is_landed_or_refused_with_both_lists(shop: Shop) -> None:
+    shop.extract()
+    shop.do("ALTER TABLE kind ADD colour text DEFAULT 'red'")
+    gained = landed(shop.extract(), "kind")
+    assert gained["colour"].to_list() == ["red"] * 3  # every row is another than it was
+    shop.do(
+        "ALTER TABLE item ALTER price TYPE text",
+        "UPDATE item SET price = 'ask', last_updated = '2025-01-01' WHERE item_id = 1",
+    )
+    assert landed(shop.extract(), "item").select("item_id", "price").rows() == [(1, "ask")]
+    shop.do("ALTER TABLE item RENAME price TO cost")
+    with pytest.raises(SourceRefusedError, match=r"item: required columns are missing: \['price'\]. It has: .*'cost'"):
+        shop.extract()
+    shop.do("ALTER TABLE item RENAME cost TO price", "ALTER TABLE kind ALTER kind_id TYPE text")
+    with pytest.raises(SourceRefusedError, match="kind: the key kind_id is text"):
+        shop.extract()
+    shop.do("DROP TABLE kind")
+    with pytest.raises(SourceRefusedError, match=r"There is no table totesys\.kind in schema public"):
+        shop.extract()
+
+
+def test_a_role_that_may_not_read_is_told_what_to_ask_for(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.do("DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'nobody') THEN"
+            " CREATE ROLE nobody LOGIN PASSWORD 'se%cret'; END IF; END $$")  # fmt: skip
+    nobody = psycopg.conninfo.make_conninfo(shop.owner, user="nobody", password="se%cret")
+    monkeypatch.setenv("ETL_TOTESYS_URL", nobody)
+    with pytest.raises(SourceRefusedError, match="GRANT SELECT ON ALL TABLES IN SCHEMA public TO nobody") as told:
+        shop.extract()
+    assert "se%cret" not in str(told.value)
+    monkeypatch.setenv("ETL_TOTESYS_URL", "postgres:/se%cret@")
+    with pytest.raises(SourceRefusedError, match="ETL_TOTESYS_URL is not an address of PostgreSQL") as told:
+        SOURCE.probe(None)
+    assert "se%cret" not in str(told.value)

@@ -10,6 +10,7 @@ from etl_assets.automation.partitions import monthly
 from etl_assets.datasets.us_counties import refined_us_counties
 from etl_assets.quality.audit import unreadable
 from etl_assets.quality.contract import Contract, column
+from etl_assets.quality.readings import exact
 from etl_assets.quality.states import CODES, FIPS
 from etl_assets.sources.fiscal_data import FiscalDataSource
 from etl_assets.sources.paging import read_pages
@@ -105,9 +106,9 @@ def refined_state_unemployment_advances(raw: pl.DataFrame) -> Result:
     readings = {
         "record_date": ("record_date", given["record_date"].str.to_date("%Y-%m-%d", strict=False)),
         "line": ("src_line_nbr", given["src_line_nbr"].cast(pl.Int32, strict=False)),
-        "interest_rate": ("interest_rate_pct", _exact(given["interest_rate_pct"], RATE)),
+        "interest_rate": ("interest_rate_pct", exact(given["interest_rate_pct"], RATE)),
         **{
-            target: (source, _exact(given[source], AMOUNT))
+            target: (source, exact(given[source], AMOUNT))
             for target, source in (
                 ("outstanding_advance_balance", "outstanding_advance_bal"),
                 ("advance_authorized_month", "advance_auth_month_amt"),
@@ -128,12 +129,6 @@ def refined_state_unemployment_advances(raw: pl.DataFrame) -> Result:
         **{c: pl.col(c) for c in rows.columns if c.startswith("_")},
     )
     return Result(table, merged=raw.join(rows, on="_source_row", how="anti"))
-
-
-def _exact(text: pl.Expr, kind: pl.Decimal) -> pl.Expr:
-    """A decimal that loses nothing: what has more digits than the type, or is no plain number, is not read."""
-    plain = rf"^-?\d{{1,{kind.precision - kind.scale}}}(\.\d{{1,{kind.scale}}})?$"
-    return pl.when(text.str.contains(plain)).then(text).cast(kind, strict=False)
 
 
 class StateAdvancesMonthly(Contract, stage="presentation", table="state_advances_monthly", key=["month", "state_code"]):

@@ -11,13 +11,15 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import requests
+from pydantic import SecretStr
 
-from etl_assets.settings import settings
+from etl_assets.settings import NotConfiguredError, settings
 from etl_assets.sources import Fetched, SourceRefusedError, SourceUnavailableError, Validators
 
 log = logging.getLogger(__name__)
@@ -29,9 +31,24 @@ _LARGEST_PAGE = 256 << 20
 _KEPT_HEADERS = ("ETag", "Last-Modified", "Content-Type", "Content-Length", "Date")
 
 
-def probe(url: str, known: Validators | None) -> str | None:
+@dataclass(frozen=True)
+class Bearer(requests.auth.AuthBase):
+    """A bearer token, and the variable that it is set by. It is sent to the host that was asked, and to no other."""
+
+    token: SecretStr
+    variable: str
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Put the token into a request's header, as `requests` asks of an authentication."""
+        request.headers["Authorization"] = f"Bearer {self.token.get_secret_value()}"
+        return request
+
+
+def probe(url: str, known: Validators | None, auth: Bearer | None = None) -> str | None:
     """Ask with HEAD whether there is another version than the known one: its ETag or date, or None."""
-    response = _with_retries(url, lambda session: session.head(url, headers=_conditions(known), allow_redirects=True))
+    response = _with_retries(
+        url, lambda session: session.head(url, headers=_conditions(known), allow_redirects=True), auth
+    )
     if response.status_code == 304:
         return None
     version = response.headers.get("ETag") or response.headers.get("Last-Modified")
@@ -68,10 +85,11 @@ def download(url: str, to: Path, known: Validators | None = None) -> Fetched | N
     return Fetched(to, public(url), Validators(headers.get("ETag"), headers.get("Last-Modified")), headers)
 
 
-def get(url: str, parameters: Mapping[str, str] | None = None) -> bytes | None:
+def get(url: str, parameters: Mapping[str, str] | None = None, auth: Bearer | None = None) -> bytes | None:
     """The body of a small answer, such as a page; None for 204 (there is nothing yet).
 
-    Raises as `download` does. `parameters` may hold secrets: they are never in a message.
+    Raises as `download` does, and NotConfiguredError for a token that is not accepted. `parameters` may hold secrets:
+    they are never in a message.
     """
 
     def ask(session: requests.Session) -> requests.Response:
@@ -84,7 +102,7 @@ def get(url: str, parameters: Mapping[str, str] | None = None) -> bytes | None:
             response._content = bytes(body)
             return response
 
-    response = _with_retries(url, ask)
+    response = _with_retries(url, ask, auth)
     if response.status_code == 204:
         return None
     _refuse_html(url, response.content[:512], response.headers.get("Content-Type", ""))
@@ -125,11 +143,14 @@ def _conditions(known: Validators | None) -> dict[str, str]:
     return conditions
 
 
-def _with_retries(url: str, ask: Callable[[requests.Session], requests.Response]) -> requests.Response:
+def _with_retries(
+    url: str, ask: Callable[[requests.Session], requests.Response], auth: Bearer | None = None
+) -> requests.Response:
     configured = settings()
     failure = ""
     with requests.Session() as session:
         session.headers["User-Agent"] = USER_AGENT
+        session.auth = auth
         session.request = _with_timeout(session.request, configured.http_timeout)  # type: ignore[method-assign]
         for attempt in range(1, configured.http_attempts + 1):
             wait = configured.http_retry_wait * 2 ** (attempt - 1) * random.uniform(0.75, 1.25)  # noqa: S311 jitter
@@ -140,6 +161,12 @@ def _with_retries(url: str, ask: Callable[[requests.Session], requests.Response]
             else:
                 if response.status_code in (200, 204, 304):
                     return response
+                if response.status_code == 401 and auth is not None:
+                    raise NotConfiguredError(
+                        f"{public(url)} does not accept the token in {auth.variable}: it is wrong or has expired (HTTP "
+                        f"401). Set {auth.variable} to a valid one and run again: an extract that was cut off goes on "
+                        "with the page that it lacks."
+                    )
                 failure = f"HTTP {response.status_code} {response.reason}"
                 if response.status_code not in _PASSING:
                     raise SourceRefusedError(

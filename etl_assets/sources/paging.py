@@ -102,6 +102,10 @@ class PagedSource(ABC):
         """Parameters that are sent but never written down; raises NotConfiguredError where one is missing."""
         return {}
 
+    def auth(self) -> http.Bearer | None:
+        """The token to send, if the source wants one; raises NotConfiguredError where it is missing."""
+        return None
+
     def fetch(self, work: Workspace, known: Validators | None) -> Fetched | None:
         """Extract every slice; None if the version is the known one.
 
@@ -168,7 +172,7 @@ class PagedSource(ABC):
             try:
                 if body is None:
                     with _host(call.url):
-                        body = http.get(call.url, {**call.parameters, **self.secrets()})
+                        body = http.get(call.url, {**call.parameters, **self.secrets()}, self.auth())
                 if body is None:
                     return []  # not published yet
                 page = self.read(call, body)

@@ -1,0 +1,67 @@
+"""The retail company's API: tables as pages of JSON, for who has a token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from etl_assets.settings import NotConfiguredError, settings
+from etl_assets.sources import SourceRefusedError, Validators, http
+from etl_assets.sources.odata import parse_json
+from etl_assets.sources.paging import Call, Page, PagedSource, Slice
+
+
+@dataclass(frozen=True)
+class RetailApi(PagedSource):
+    """A table of the API, such as `customers`: `GET <path>?page=1&page_size=200`, `Authorization: Bearer <token>`.
+
+    An answer is `{"data": […], "total": 1000, "page": 1, "pages": 5}`, or a plain array of all records, which is how
+    they are recorded. The ETag of every answer is the whole table's.
+    """
+
+    path: str
+    page_size: int = 200
+
+    def slices(self, known: Validators | None) -> Sequence[Slice]:
+        """The table is one slice."""
+        return [Slice(self.path, Call(self._url(), {"page": "1", "page_size": str(self.page_size)}))]
+
+    def probe(self, known: Validators | None) -> str | None:
+        """A conditional request for the table."""
+        return http.probe(self._url(), known, self.auth())
+
+    def auth(self) -> http.Bearer:
+        """The token; raises NotConfiguredError before any request where there is none."""
+        token = settings().retail_token
+        if token is None:
+            raise NotConfiguredError(
+                "The retail API wants a token: set ETL_RETAIL_TOKEN. The embedded default makes one for its own source "
+                "server: start it with `./dev up`."
+            )
+        return http.Bearer(token, "ETL_RETAIL_TOKEN")
+
+    def read(self, call: Call, body: bytes) -> Page:
+        """A page's records; where it stands must agree with what was asked."""
+        document = parse_json(body)
+        if isinstance(document, list):
+            return Page(document)
+        try:
+            rows, total, number, last = (document[name] for name in ("data", "total", "page", "pages"))
+            is_right = isinstance(rows, list) and str(number) == call.parameters["page"] and int(number) <= int(last)
+        except (KeyError, TypeError, ValueError) as error:
+            raise SourceRefusedError(f"the envelope lacks {error}. The last good extract stays.") from error
+        if not is_right:
+            raise SourceRefusedError(
+                f"the envelope says page {number} of {last}, and page {call.parameters['page']} was asked for. The "
+                "last good extract stays."
+            )
+        following = {**call.parameters, "page": str(number + 1)}
+        return Page(rows, int(total), Call(call.url, following) if number < last else None)
+
+    def _url(self) -> str:
+        return f"{settings().source_url('retail_api', local='retail', live=None).rstrip('/')}/{self.path}"
+
+
+def records(page: object) -> Sequence[dict[str, object]]:
+    """The records of a page that has been read before."""
+    return page["data"] if isinstance(page, dict) else page  # type: ignore[return-value]

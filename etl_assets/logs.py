@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from etl_assets.settings import settings
 
 
-def plain(text: str, length: int | None = None) -> str:
+def plain(text: str, length: int | None = None, secrets: Collection[str] | None = None) -> str:
     """Text as text: signs that a terminal would act on are replaced, secrets are left out, and it is cut to a length.
 
-    A message may quote what a source sent, and an error of a library the address that it was given.
+    A message may quote what a source sent, and an error of a library the address that it was given. `secrets` are
+    those of the settings, where they are not given.
     """
-    for secret in settings().secrets():
+    for secret in settings().secrets() if secrets is None else secrets:
         text = text.replace(secret, "***")
     text = "".join(" " if sign == "\t" else sign if sign.isprintable() or sign == "\n" else "\ufffd" for sign in text)
     return text if length is None or len(text) <= length else f"{text[: length - 1]}…"

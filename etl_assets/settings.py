@@ -34,7 +34,7 @@ def home() -> Path:
 def _addresses() -> dict[str, str]:
     """Every `ETL_<SOURCE>_URL`, by source: a dataset brings its source's address and needs no field here.
 
-    What is a setting of its own is left out: some of those hold a password, and this is shown as it is.
+    What is a setting of its own is left out.
     """
     given = {**dotenv_values(".env"), **os.environ}
     found = {}
@@ -94,6 +94,7 @@ class Settings(BaseSettings):
 
     addresses: dict[str, str] = Field(
         default_factory=_addresses,
+        repr=False,  # an address may hold a password
         description="Other addresses of sources: ETL_<SOURCE>_URL, such as ETL_PROTEST_EVENTS_URL",
     )
     totesys_url: SecretStr | None = Field(
@@ -115,6 +116,9 @@ class Settings(BaseSettings):
         description="GeoJSON or CSV with the rows that presentation.eventdata held before this project",
     )
 
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="Logs on the terminal: lines for people, or one object of JSON a line"
+    )
     alert_webhook_url: SecretStr | None = Field(
         default=None, description="Alerts to a webhook that takes Slack's JSON; the address is a secret"
     )

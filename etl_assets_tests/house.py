@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +73,20 @@ class House:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
 
-    def run(self) -> bool:
+    def age(self, table: str, days: int) -> None:
+        """Let a landed extract be so many days older."""
+        path = f"landing/{table}/current.json"
+        manifest = json.loads(self.lake.get(path) or b"")
+        versions = {
+            part: [str(date.fromisoformat(day) - timedelta(days=days)), *rest]
+            for part, (day, *rest) in json.loads(manifest["etag"]).items()
+        }
+        self.lake.put(path, json.dumps(manifest | {"etag": json.dumps(versions)}).encode())
+
+    def run(self, *, anew: bool = False) -> bool:
         """What `./dev run` does; gives whether everything is up to date. `outcomes` has what was made."""
         text = io.StringIO()
-        driver = Driver(self.definitions, self.instance, Console(file=text, width=200), self.datasets)
+        driver = Driver(self.definitions, self.instance, Console(file=text, width=200), self.datasets, anew)
         done = driver.run()
         driver.note_changes()
         driver.report()

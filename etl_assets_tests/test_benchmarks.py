@@ -29,6 +29,11 @@ RATIOS = {
         "peak memory over the script's, 10,000 rows",
     ],
     "replace-day": ["cost at 100,000 rows over the cost at 10,000 rows"],
+    "extract": [
+        f"the project is so many times faster than {peer}, {place}"
+        for place in ("near", "far")
+        for peer in ("requests loop", "dlt")
+    ],
     "correction": ["cost of the corrected publication over the cost of the full load"],
 }
 
@@ -69,7 +74,7 @@ def test_a_median_is_of_all_runs_and_a_ratio_knows_what_is_wanted() -> None:
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["lode"], "no benchmark is called lode; there are load, pipeline, replace-day, correction"),
+        (["lode"], "no benchmark is called lode; there are load, pipeline, replace-day, correction, extract"),
         (["--rows", "10"], "--rows needs the NAME of the one benchmark that it is for"),
         (["load", "--rows", "0"], "take numbers from 1 on"),
         (["load", "--rows", "10", "20"], "load takes 1 number"),

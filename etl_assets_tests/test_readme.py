@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import re
 import types
 from collections.abc import Iterator
@@ -11,16 +14,35 @@ import dagster as dg
 import pytest
 
 from etl_assets.definitions import definitions
+from etl_assets.local.sources import Request, Response, serve
 from etl_assets.stages.dataset import SPECS
 from etl_assets_tests.house import House
 
 README = Path(__file__).parents[1] / "README.md"
+OPERATIONS = README.parent / "docs" / "operations.md"
 
 
 @pytest.fixture
 def example() -> Iterator[types.ModuleType]:
     """The README's dataset as a module, registered for the test's time only."""
-    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    yield from loaded(blocks()[0])
+
+
+@pytest.fixture
+def paged_example() -> Iterator[types.ModuleType]:
+    """The same, with what the README says of a paged API in place of its file."""
+    file, api = blocks()
+    lands = file.index("landing_libraries = "), file.index("@refined(")
+    yield from loaded(file[: lands[0]] + api + "\n\n" + file[lands[1] :])
+
+
+def blocks() -> list[str]:
+    """The README's Python."""
+    return re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+
+
+def loaded(code: str) -> Iterator[types.ModuleType]:
+    """Python as a module; the datasets in it are the only ones."""
     before = dict(SPECS)
     SPECS.clear()
     module = types.ModuleType("libraries")
@@ -34,6 +56,34 @@ def example() -> Iterator[types.ModuleType]:
 
 def test_the_dataset_of_the_readme_works(house: House, example: types.ModuleType) -> None:
     house.write("libraries", "2025-01-01", "libraries.csv", LIBRARIES)
+    check(house, example)
+
+
+def test_the_paged_api_of_the_readme_works(
+    house: House, paged_example: types.ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Followed once for an API like the WHO's, in pages of two rows; there is nothing new the second time."""
+    rows = list(csv.DictReader(io.StringIO(LIBRARIES.decode())))
+    pages: list[int] = []
+
+    def api(request: Request) -> Response:
+        start = int(request.query.get("$skip", ["0"])[0])
+        pages.append(start)
+        page: dict[str, object] = {"@odata.count": len(rows), "value": rows[start : start + 2]}
+        if start + 2 < len(rows):
+            page["@odata.nextLink"] = f"http://elsewhere{request.path}?$skip={start + 2}&$count=true"
+        return Response(200, json.dumps(page).encode(), "application/json")
+
+    with serve(house.data, routes={"libraries": api}) as url:
+        monkeypatch.setenv("ETL_LIBRARIES_URL", f"{url}/libraries")
+        check(house, paged_example)
+        assert sorted(pages) == [0, 0, 0, 0, 2, 4]  # a look, its version before and after, and three pages
+        assert house.run()
+        assert house.made() == {}
+
+
+def check(house: House, example: types.ModuleType) -> None:
+    """The tables, the quarantine and the comments are as the README says."""
     house.definitions, house.datasets = definitions([example]), ()
     assert house.run(), house.failures()
     assert house.frame("presentation.libraries_by_state").rows() == [("CA", 2, 120), ("NY", 1, 7)]
@@ -49,8 +99,17 @@ def test_the_dataset_of_the_readme_works(house: House, example: types.ModuleType
 def test_the_readme_names_commands_that_exist() -> None:
     from etl_assets.local.__main__ import COMMANDS
 
-    named = set(re.findall(r"\./dev ([a-z][a-z-]*)", README.read_text()))
-    assert named <= {*COMMANDS, "test", "bench", "lock"}
+    pages = README.read_text() + OPERATIONS.read_text()
+    named = set(re.findall(r"\./dev ([a-z][a-z-]*)", pages))
+    assert named <= {*COMMANDS, "test", "audit", "bench", "lock"}
+
+
+def test_every_alert_has_its_paragraph() -> None:
+    from etl_assets.automation.alerts import _CHECK_ADVICE
+
+    kinds = ["quarantine above its bound", "stale", "a run failed", "the tick fails"]
+    for kind in (*kinds, *(f"the check {name} fails" for name in _CHECK_ADVICE)):
+        assert f"**{kind}.**" in OPERATIONS.read_text(), kind
 
 
 LIBRARIES = b"""ID,STATE,VISITS

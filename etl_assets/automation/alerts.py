@@ -23,16 +23,16 @@ from dagster._core.scheduler.instigation import TickStatus
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.tags import WILL_RETRY_TAG
 
-from etl_assets.automation.failures import sentence, why_step_failed
 from etl_assets.automation.freshness import NEWEST
 from etl_assets.automation.receivers import DeliveryError, Message, Receiver, receivers
 from etl_assets.logs import plain
 from etl_assets.settings import NotConfiguredError, settings
 from etl_assets.stages.dataset import SPECS, Spec
+from etl_assets.stages.failures import sentence, why_step_failed
 
 #: How far back a failed run is still news, in days, and how many of them are looked at.
 _DAYS, _RUNS = 7, 100
-_TEXT, _NAMED = 1500, 10
+_TEXT, _NAMED, _AT_ONCE = 1500, 10, 5
 _PARTITION = "dagster/partition"
 _RANGE = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
@@ -103,7 +103,7 @@ def problems(instance: dg.DagsterInstance) -> list[Problem]:
         *stale_data(instance),
         *failing_ticks(instance),
     ]
-    return list({problem.cause: problem for problem in reversed(found)}.values())
+    return list({problem.cause: problem for problem in found}.values())
 
 
 def deliver(
@@ -112,14 +112,12 @@ def deliver(
     """Tell each receiver what it has not been told; gives who knows of what now, and what went wrong.
 
     `told` gives the receivers that know of a cause. A cause that is gone is forgotten. A receiver that fails is left
-    alone until the next call.
+    alone until the next call; and none gets more than a few messages in one, for a tick has its time limit.
     """
     now = {problem.cause: list(told.get(problem.cause, [])) for problem in found}
     failures = []
     for receiver in told_to:
-        for problem in found:
-            if receiver.name in now[problem.cause]:
-                continue
+        for problem in [p for p in found if receiver.name not in now[p.cause]][:_AT_ONCE]:
             try:
                 receiver.send(problem.message())
             except DeliveryError as error:
@@ -156,9 +154,12 @@ def failed_runs(instance: dg.DagsterInstance) -> Iterator[Problem]:
 def failed_checks(instance: dg.DagsterInstance) -> Iterator[Problem]:
     """Checks whose newest evaluation failed without failing its run; those that fail it are told with the run."""
     log = instance.event_log_storage
-    for key, record in sorted(log.get_latest_asset_check_execution_by_key(_reported_checks()).items()):
-        evaluation = record.evaluation
-        if record.status != AssetCheckExecutionRecordStatus.FAILED or evaluation is None:
+    done = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
+    for key, newest in sorted(log.get_latest_asset_check_execution_by_key(_reported_checks()).items()):
+        # While it is evaluated anew, what was found last holds: it would be told again otherwise.
+        records = [newest] if newest.status in done else log.get_asset_check_execution_history(key, 1, status=done)
+        evaluation = records[0].evaluation if records else None
+        if evaluation is None or evaluation.passed:
             continue
         spec = SPECS[key.asset_key]
         yield Problem(
@@ -191,26 +192,24 @@ def stale_data(instance: dg.DagsterInstance) -> Iterator[Problem]:
 
 
 def failing_ticks(instance: dg.DagsterInstance) -> Iterator[Problem]:
-    """Sensors and schedules whose newest tick failed."""
+    """Sensors and schedules whose newest tick failed: one problem for each reason."""
     ended = [TickStatus.SUCCESS, TickStatus.SKIPPED, TickStatus.FAILURE]
-    for state in instance.all_instigator_state():
+    same: dict[str, Problem] = {}
+    for state in sorted(instance.all_instigator_state(), key=lambda state: state.instigator_name):
         # What is no longer in the code has no newer tick than its last.
         ticks = instance.get_ticks(
             state.instigator_origin_id, state.selector_id, after=_days_ago(1).timestamp(), limit=1, statuses=ended
         )
         if ticks and ticks[0].status == TickStatus.FAILURE:
-            kind = state.instigator_type.value.lower()
+            kind, name = state.instigator_type.value.lower(), state.instigator_name
             place = state.origin.repository_origin
             where = f"{place.repository_name}@{place.code_location_origin.location_name}"
-            yield Problem(
-                "the tick fails",
-                f"{kind} {state.instigator_name}",
-                sentence(ticks[0].error),
-                f"The {kind} is evaluated again by itself. If it goes on failing, nothing that it starts is started: "
-                "its page in the UI has the whole error.",
-                f"/locations/{where}/{kind}s/{state.instigator_name}",
-                state.instigator_name,
-            )
+            path = f"/locations/{where}/{kind}s/{name}"
+            problem = Problem("the tick fails", f"{kind} {name}", sentence(ticks[0].error), _TICK_ADVICE, path)
+            first = same.setdefault(problem.cause, problem)
+            if first is not problem:
+                same[problem.cause] = replace(first, about=f"{first.about}, {problem.about}")
+    yield from same.values()
 
 
 @dataclass(frozen=True)
@@ -299,6 +298,10 @@ _QUARANTINE_ADVICE = (
 _CONTRACT_ADVICE = (
     "Nothing was written, the last good state stays. The check's metadata has what was found: teach the dataset the "
     "source's new shape if it is there to stay."
+)
+_TICK_ADVICE = (
+    "It is evaluated again by itself. If it goes on failing, nothing that it starts is started: its page in the UI has "
+    "the whole error."
 )
 _CHECK_ADVICE = {
     "volume": "The data is published. See whether the source has really so many rows; `etl.changes` has what changed.",

@@ -2,7 +2,6 @@
 
 import geopandas as gpd
 import polars as pl
-import shapely
 
 from etl_assets.datasets.poverty_small_area import presentation_county_poverty
 from etl_assets.datasets.protest_events import presentation_county_protests_monthly
@@ -12,6 +11,7 @@ from etl_assets.quality.contract import Contract, column, geometry
 from etl_assets.quality.states import FIPS
 from etl_assets.stages import Dataset, Of, Result, presentation
 from etl_assets.stages.pictures import choropleth
+from etl_assets.storage.frames import from_geopandas
 
 DATASET = Dataset(
     name="county_profile",
@@ -56,15 +56,7 @@ def presentation_county_profile(
     counties: gpd.GeoDataFrame, poverty: pl.DataFrame, protests: pl.DataFrame, advances: pl.DataFrame
 ) -> Result:
     """A county without events has none (0); what a dataset does not know of a county is null."""
-    places = pl.DataFrame(
-        {
-            "fips": counties["fips"].to_list(),
-            "county": counties["name"].to_list(),
-            "state_fips": counties["state_fips"].to_list(),
-            "geometry": list(shapely.to_wkb(counties.geometry.values)),
-        },
-        schema={"fips": pl.String, "county": pl.String, "state_fips": pl.String, "geometry": pl.Binary},
-    )
+    places = from_geopandas(counties).rename({"name": "county"})
     newest = (
         poverty.drop_nulls("boundary_fips")
         .sort("year", "fips")

@@ -5,6 +5,7 @@ from pathlib import Path
 import polars as pl
 
 from etl_assets.quality.contract import Contract, column
+from etl_assets.quality.readings import optional
 from etl_assets.sources.odata import ODataSource
 from etl_assets.sources.paging import read_pages
 from etl_assets.stages import Dataset, Result, landing, raw, refined
@@ -51,12 +52,11 @@ def raw_gho_countries(path: Path) -> pl.DataFrame:
 def refined_gho_countries(raw: pl.DataFrame) -> Result:
     """Named; rows that are equal in all are merged."""
     rows = raw.unique("_row_hash", keep="first", maintain_order=True)
-    there = set(rows.columns)
     table = rows.select(
         country_code="Code",
         country="Title",
-        region_code=pl.col("ParentCode") if "ParentCode" in there else pl.lit(None, pl.String),
-        region=pl.col("ParentTitle") if "ParentTitle" in there else pl.lit(None, pl.String),
+        region_code=optional(rows, "ParentCode"),
+        region=optional(rows, "ParentTitle"),
         **{c: pl.col(c) for c in rows.columns if c.startswith("_")},
     )
     return Result(table, merged=raw.join(rows, on="_source_row", how="anti"))

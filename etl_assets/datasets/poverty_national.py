@@ -11,7 +11,7 @@ from etl_assets.quality.contract import Contract, column
 from etl_assets.sources.census import CensusSource, rows_by_header
 from etl_assets.sources.paging import read_pages
 from etl_assets.stages import Dataset, Result, landing, presentation, raw, refined
-from etl_assets.stages.pictures import lines
+from etl_assets.stages.over_time import with_changes, yearly_lines
 from etl_assets.storage.table import Partitioning
 
 DATASET = Dataset(
@@ -116,24 +116,11 @@ class PovertyTrends(Contract, stage="presentation", table="poverty_trends", key=
 @presentation(DATASET, PovertyTrends, poverty=refined_national_poverty)
 def presentation_poverty_trends(poverty: pl.DataFrame) -> Result:
     """Changes are between years published by one method only; a year of two methods is compared with no other."""
-    single = poverty.filter(method="published").select("group_code", "year", "poverty_rate")
-
-    def change(years: int) -> pl.DataFrame:
-        earlier = single.select("group_code", pl.col("year") + years, earlier="poverty_rate")
-        joined = single.join(earlier, on=["group_code", "year"])
-        return joined.select("group_code", "year", change=(pl.col("poverty_rate") - pl.col("earlier")).round(1))
-
-    by = ["group_code", "year"]
-    table = (
-        poverty.join(change(1).rename({"change": "change_1_year"}), on=by, how="left")
-        .join(change(10).rename({"change": "change_10_years"}), on=by, how="left")
-        .with_columns(pl.when(method="published").then(c).alias(c) for c in ("change_1_year", "change_10_years"))
-    )
-    wide = single.filter(pl.col("group_code").is_in([1, 7, 12])).pivot(
-        "group_code", index="year", values="poverty_rate"
-    )
-    shown = wide.rename({str(code): GROUPS[str(code)] for code in (1, 7, 12) if str(code) in wide.columns}).sort("year")
+    is_single = pl.col("method") == "published"
+    single = with_changes(poverty.filter(is_single), "poverty_rate", by=["group_code"])
+    table = pl.concat([single, poverty.filter(~is_single)], how="diagonal")
+    shown = single.filter(pl.col("group_code").is_in([1, 7, 12]))
     return Result(
-        table.select(list(PovertyTrends.columns())),
-        metadata={"over_time": lines(shown, "year", [c for c in shown.columns if c != "year"], "People in poverty, %")},
+        table.select(list(PovertyTrends.columns())).with_columns(pl.col("^change_.*$").round(1)),
+        metadata={"over_time": yearly_lines(shown, "group", "poverty_rate", "People in poverty, %")},
     )

@@ -5,16 +5,17 @@ from pathlib import Path
 
 import geopandas as gpd
 import polars as pl
-import shapely
 
 from etl_assets.automation.partitions import yearly
 from etl_assets.datasets.us_counties import refined_us_counties
 from etl_assets.quality.audit import unreadable
 from etl_assets.quality.contract import Contract, column, geometry
+from etl_assets.quality.readings import optional
 from etl_assets.sources.census import CensusSource, rows_by_header
 from etl_assets.sources.paging import read_pages
 from etl_assets.stages import Dataset, Result, landing, presentation, raw, refined
 from etl_assets.stages.pictures import choropleth
+from etl_assets.storage.frames import from_geopandas
 from etl_assets.storage.table import Partitioning
 
 DATASET = Dataset(
@@ -86,24 +87,18 @@ def raw_poverty_small_area(path: Path) -> pl.DataFrame:
 def refined_small_area_poverty(raw: pl.DataFrame) -> Result:
     """Typed; rows that are equal in all are merged."""
     rows = raw.unique(["_partition", "_row_hash"], keep="first", maintain_order=True)
-    county = pl.col("county") if "county" in rows.columns else pl.lit(None, pl.String)
+    county = optional(rows, "county")
     kinds = {name: SmallAreaPoverty.columns()[name].dtype.type for name in VARIABLES}
     readings = {
         "year": ("time", pl.col("time").cast(pl.Int32, strict=False)),
-        **{
-            name: (source, pl.col(source).cast(kinds[name], strict=False))
-            for name, source in VARIABLES.items()
-            if source in rows.columns
-        },
+        **{name: (given, optional(rows, given).cast(kinds[name], strict=False)) for name, given in VARIABLES.items()},
     }
-    absent = [pl.lit(None, kinds[name]).alias(name) for name in VARIABLES if name not in readings]
     table = rows.select(
         *(reading.alias(name) for name, (_, reading) in readings.items()),
-        *absent,
         level=pl.when(county.is_null()).then(pl.lit("state")).otherwise(pl.lit("county")),
         fips=pl.concat_str("state", county.fill_null("")),
         name="NAME",
-        _problems=unreadable(readings),
+        _problems=unreadable({name: pair for name, pair in readings.items() if pair[0] in rows.columns}),
         **{c: pl.col(c) for c in rows.columns if c.startswith("_")},
     )
     return Result(table, merged=raw.join(rows, on="_source_row", how="anti"))
@@ -126,10 +121,7 @@ class CountyPoverty(Contract, stage="presentation", table="county_poverty", key=
 @presentation(DATASET, CountyPoverty, poverty=refined_small_area_poverty, counties=refined_us_counties)
 def presentation_county_poverty(poverty: pl.DataFrame, counties: gpd.GeoDataFrame) -> Result:
     """Counties only; those that meet no boundary are counted."""
-    places = pl.DataFrame(
-        {"boundary_fips": counties["fips"].to_list(), "geometry": list(shapely.to_wkb(counties.geometry.values))},
-        schema={"boundary_fips": pl.String, "geometry": pl.Binary},
-    )
+    places = from_geopandas(counties[["fips", "geometry"]]).rename({"fips": "boundary_fips"})
     known = pl.col("fips").is_in(places["boundary_fips"].implode())
     table = (
         poverty.filter(level="county")

@@ -32,12 +32,17 @@ DATASET = Dataset(
     partitions=monthly("2000-01-01"),
 )
 
-FIELDS = (
-    *("record_date", "state_nm", "interest_rate_pct", "outstanding_advance_bal", "advance_auth_month_amt"),
-    *("gross_advance_draws_month_amt", "interest_accrued_fytd_amt", "interest_paid_amt", "src_line_nbr"),
-    *("record_fiscal_year", "record_fiscal_quarter", "record_calendar_year", "record_calendar_quarter"),
-    *("record_calendar_month", "record_calendar_day"),
-)
+#: The contract's columns for the source's amounts, and for its whole numbers.
+AMOUNTS = {
+    "outstanding_advance_balance": "outstanding_advance_bal",
+    "advance_authorized_month": "advance_auth_month_amt",
+    "gross_advance_draws_month": "gross_advance_draws_month_amt",
+    "interest_accrued_fiscal_year": "interest_accrued_fytd_amt",
+    "interest_paid": "interest_paid_amt",
+}
+DATE_PARTS = ("fiscal_year", "fiscal_quarter", "calendar_year", "calendar_quarter", "calendar_month", "calendar_day")
+NUMBERS = {"line": "src_line_nbr", **{name: f"record_{name}" for name in DATE_PARTS}}
+FIELDS = ("record_date", "state_nm", "interest_rate_pct", *AMOUNTS.values(), *NUMBERS.values())
 #: Names that the source spells wrongly.
 CORRECTIONS = {"Louisana": "Louisiana"}
 AMOUNT, RATE = pl.Decimal(18, 2), pl.Decimal(12, 8)
@@ -101,23 +106,12 @@ def refined_state_unemployment_advances(raw: pl.DataFrame) -> Result:
     """Typed, amounts exact to the cent; the text "null" is null, and rows that are equal in all are merged."""
     rows = raw.unique(["_partition", "_row_hash"], keep="first", maintain_order=True)
     given = {name: pl.when(pl.col(name) != "null").then(pl.col(name)) for name in FIELDS}
-    name = given["state_nm"].str.strip_chars(" *")
-    state = name.replace(CORRECTIONS)
+    state = given["state_nm"].str.strip_chars(" *").replace(CORRECTIONS)
     readings = {
         "record_date": ("record_date", given["record_date"].str.to_date("%Y-%m-%d", strict=False)),
-        "line": ("src_line_nbr", given["src_line_nbr"].cast(pl.Int32, strict=False)),
         "interest_rate": ("interest_rate_pct", exact(given["interest_rate_pct"], RATE)),
-        **{
-            target: (source, exact(given[source], AMOUNT))
-            for target, source in (
-                ("outstanding_advance_balance", "outstanding_advance_bal"),
-                ("advance_authorized_month", "advance_auth_month_amt"),
-                ("gross_advance_draws_month", "gross_advance_draws_month_amt"),
-                ("interest_accrued_fiscal_year", "interest_accrued_fytd_amt"),
-                ("interest_paid", "interest_paid_amt"),
-            )
-        },
-        **{n.removeprefix("record_"): (n, given[n].cast(pl.Int32, strict=False)) for n in FIELDS[9:]},
+        **{name: (source, exact(given[source], AMOUNT)) for name, source in AMOUNTS.items()},
+        **{name: (source, given[source].cast(pl.Int32, strict=False)) for name, source in NUMBERS.items()},
     }
     table = rows.select(
         *(reading.alias(target) for target, (_, reading) in readings.items()),
@@ -155,7 +149,6 @@ def presentation_state_advances_monthly(advances: pl.DataFrame, counties: gpd.Ge
     by = ["month", "state_code"]
     days = advances.with_columns(month=pl.col("record_date").dt.truncate("1mo"))
     is_last = pl.col("record_date") == pl.col("record_date").max().over(by)
-    paid = days.group_by(by).agg(_sum("interest_paid"))
     table = (
         days.filter(is_last)
         .group_by(by)
@@ -166,16 +159,14 @@ def presentation_state_advances_monthly(advances: pl.DataFrame, counties: gpd.Ge
             draws=_sum("gross_advance_draws_month"),
             interest_accrued_fiscal_year=_sum("interest_accrued_fiscal_year"),
         )
-        .join(paid, on=by)
+        .join(days.group_by(by).agg(interest_paid=_sum("interest_paid")), on=by)
         .with_columns(pl.col(pl.Decimal).cast(AMOUNT))
     )
     total = table.group_by("month").agg(pl.col("month_end_balance").sum().cast(pl.Float64)).sort("month")
-    newest = table.filter(pl.col("month") == pl.col("month").max())
-    balances = {
-        FIPS[code]: float(balance or 0) for code, balance in newest.select("state_code", "month_end_balance").rows()
-    }
-    states = counties.dissolve("state_fips").reset_index()
-    states["balance"] = states["state_fips"].map(balances)
+    newest = table.filter(pl.col("month") == pl.col("month").max()).select(
+        state_fips=pl.col("state_code").replace_strict(FIPS), balance=pl.col("month_end_balance").cast(pl.Float64)
+    )
+    states = counties.dissolve("state_fips").merge(newest.to_pandas(), on="state_fips", how="left")
     return Result(
         table.select(list(StateAdvancesMonthly.columns())),
         metadata={
@@ -187,4 +178,4 @@ def presentation_state_advances_monthly(advances: pl.DataFrame, counties: gpd.Ge
 
 def _sum(name: str) -> pl.Expr:
     """The sum of what is known; null where nothing is."""
-    return pl.when(pl.col(name).count() > 0).then(pl.col(name).sum()).alias(name)
+    return pl.when(pl.col(name).count() > 0).then(pl.col(name).sum())

@@ -43,6 +43,9 @@ def main(arguments: Sequence[str]) -> int:
     parsers = {name: commands.add_parser(name, help=text) for name, text in COMMANDS.items()}
     parsers["ui"].add_argument("--port", type=int, default=urlsplit(settings().dagster_ui_url).port or 3000)
     parsers["run"].add_argument("datasets", nargs="*", help="only these, and what they are made from (default: all)")
+    parsers["run"].add_argument(
+        "--anew", action="store_true", help="land these whole, whatever their sources say of their version"
+    )
     parsers["publish"].add_argument("date")
     parsers["clean"].add_argument("--dry-run", action="store_true", help="only say what would be deleted")
     parsers["diff"].add_argument("table", help="such as refined.us_counties")
@@ -52,6 +55,10 @@ def main(arguments: Sequence[str]) -> int:
     own, others = (arguments[:1], arguments[1:]) if arguments[:1] == ["sql"] else (arguments, [])
     given = parser.parse_args(own)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if settings().log_format == "json":
+        from etl_assets.stages.logger import JsonLines
+
+        logging.getLogger().handlers[0].setFormatter(JsonLines())
     logging.getLogger("alembic").setLevel(logging.WARNING)
     if given.command not in ("down", "dictionary", "doctor"):
         embedded.up()
@@ -59,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
         case "run":
             from etl_assets.local.run import run
 
-            return run(given.datasets)
+            return run(given.datasets, anew=given.anew)
         case "ui":
             return _ui(given.port)
         case "sql":
@@ -101,7 +108,8 @@ def _ui(port: int) -> int:
     # What a script starts in the background ignores SIGINT, and Dagster then ignores SIGTERM too.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     # The workspace, so that wherever this is called from, sensors go on from what they know under the same name.
-    where = ["--workspace", str(PROJECT / "workspace.yaml"), "--host", "127.0.0.1", "--port", str(port)]
+    where = ["--log-format", "json"] if settings().log_format == "json" else []
+    where += ["--workspace", str(PROJECT / "workspace.yaml"), "--host", "127.0.0.1", "--port", str(port)]
     # Dagster would rather be started by `dg dev`, which starts this same command beneath itself.
     quiet = ["-W", "ignore:Function `dev_command` is superseded"]
     os.execv(sys.executable, [sys.executable, *quiet, "-m", "dagster", "dev", *where])

@@ -26,12 +26,13 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from etl_assets.automation.failures import why_step_failed
 from etl_assets.logs import plain
 from etl_assets.quality.quarantine import quarantine_table
 from etl_assets.settings import NotConfiguredError, home, settings
 from etl_assets.sources import SourceError, Validators
 from etl_assets.stages.dataset import Spec
+from etl_assets.stages.failures import why_step_failed
+from etl_assets.stages.landing import ANEW
 from etl_assets.stages.staleness import State, in_order, levels
 from etl_assets.storage.configured import lake, landing_store
 from etl_assets.storage.table import WHOLE
@@ -56,6 +57,7 @@ class _Work:
 
     specs: Sequence[Spec]
     partitions: Sequence[str] = ()
+    anew: bool = False
 
 
 @dataclass
@@ -94,6 +96,8 @@ class Driver:
     console: Console
     #: Only these datasets, and what they are made from; none means all.
     datasets: Collection[str] = ()
+    #: Whether those (or all) are landed whole, whatever their sources say of their version.
+    anew: bool = False
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
     def run(self) -> bool:
@@ -131,6 +135,8 @@ class Driver:
         with ThreadPoolExecutor(_SOURCES_AT_ONCE, thread_name_prefix="probe") as pool:
             news = list(pool.map(lambda spec: self._has_news(spec, state), sources))
         whole = [spec for spec, is_new in zip(sources, news, strict=True) if is_new]
+        if landed_anew := [spec for spec in sources if self._is_landed_anew(spec)]:
+            yield _Work(landed_anew, anew=True)
         for spec in level:
             keys = state.out_of_date(spec)
             if spec.partitions is not None:
@@ -144,6 +150,8 @@ class Driver:
     def _has_news(self, spec: Spec, state: State) -> bool:
         """Whether a source has something else than what has landed; one that cannot be asked is noted as failed."""
         assert spec.source is not None
+        if self._is_landed_anew(spec):
+            return False  # which does not depend on that
         known = landing_store(spec.key.path[-1]).current()
         try:
             new = spec.source.probe(Validators(known.etag, known.last_modified) if known else None)
@@ -152,8 +160,12 @@ class Driver:
             return False
         return new is not None or known is None or not state.is_finished(spec)
 
+    def _is_landed_anew(self, spec: Spec) -> bool:
+        """Of what is named, not of what that is made from."""
+        return self.anew and (not self.datasets or spec.dataset.name in self.datasets)
+
     def _materialize(self, work: _Work, progress: Progress) -> None:
-        tags = {_OWNER: _process()}
+        tags = {_OWNER: _process()} | ({ANEW: "true"} if work.anew else {})
         if work.partitions:
             tags |= dict(zip(_RANGE, (work.partitions[0], work.partitions[-1]), strict=True))
         run_id, steps = make_new_run_id(), _Steps(work, self.outcomes, progress)
@@ -262,14 +274,17 @@ def _chain(spec: Spec, waiting: Collection[Spec]) -> Sequence[Spec]:
     return chain
 
 
-def run(datasets: Collection[str] = ()) -> int:
+def run(datasets: Collection[str] = (), *, anew: bool = False) -> int:
     """Bring everything up to date and say what there is; 0 only if everything is up to date."""
     from etl_assets.definitions import defs
 
     started = time.monotonic()
-    console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 120)
+    # With logs for machines, stdout is theirs.
+    console = Console(
+        stderr=settings().log_format == "json", soft_wrap=True, width=None if sys.stdout.isatty() else 120
+    )
     with _one_at_a_time(console), dg.DagsterInstance.get() as instance:
-        driver = Driver(defs, instance, console, datasets)
+        driver = Driver(defs, instance, console, datasets, anew)
         done = driver.run()
         made = sum(outcome.partitions for outcome in driver.outcomes.values())
         driver.note_changes()

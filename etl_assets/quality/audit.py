@@ -1,8 +1,9 @@
 """Audit a frame against its contract before anything is written.
 
 The audit parts a frame in two: rows that keep the contract, and rows that do not, each with the checks it failed. What
-cannot be laid at a single row's door (a missing column, another type, a key that two rows share) is an error of the
-frame as a whole, and nothing of it may be published.
+cannot be laid at a single row's door (a missing column, another type) is an error of the frame as a whole, and nothing
+of it may be published. Rows that share a key contradict each other: where each comes from a record of the source, all
+of them are kept out; where a stage made them, it made a mistake, and that is an error of the whole.
 """
 
 from __future__ import annotations
@@ -103,19 +104,19 @@ def audit(frame: pl.DataFrame, contract: type[Contract]) -> Audit:
         )
     except pandera.errors.SchemaError as found:
         errors.append(str(found)[:500])
-    failed = pl.concat(failures).unique(maintain_order=True).sort("row", maintain_order=True)
+    wrong = pl.concat(failures)
+    repeated = _repeated(body, contract.place().key, wrong["row"])
+    if SOURCE_ROW in frame.columns:
+        wrong = pl.concat([wrong, repeated])
+    elif repeated.height:
+        key = ", ".join(contract.place().key)
+        errors.append(f"the key ({key}) is not unique: {repeated.height} rows, such as {repeated['value'][0]}")
+    failed = wrong.unique(maintain_order=True).sort("row", maintain_order=True)
     source_rows = frame[SOURCE_ROW] if SOURCE_ROW in frame.columns else pl.Series([None] * frame.height, dtype=pl.Int64)
     failed = failed.with_columns(record=source_rows.gather(failed["row"]))
     bad = pl.int_range(frame.height, eager=True).is_in(failed["row"].unique().implode())
-    good = frame.filter(~bad)
-    key = contract.place().key
-    if key:
-        repeated = good.filter(pl.struct(key).is_duplicated()).select(key)
-        if repeated.height:
-            first = ", ".join(f"{name}={value}" for name, value in repeated.row(0, named=True).items())
-            errors.append(f"the key ({', '.join(key)}) is not unique: {repeated.height} rows, such as {first}")
     columns = [c for c in (*declared, *carried) if c != PROBLEMS]
-    return Audit(good.select(columns), frame.filter(bad).select(columns), failed, tuple(errors))
+    return Audit(frame.filter(~bad).select(columns), frame.filter(bad).select(columns), failed, tuple(errors))
 
 
 def unreadable(readings: Mapping[str, tuple[str, pl.Expr]], nothing: Sequence[str] = ()) -> pl.Expr:
@@ -163,6 +164,23 @@ def _shape_errors(body: pl.DataFrame, declared: Mapping[str, object]) -> list[st
         if name in body.columns and body.schema[name] != wanted:
             errors.append(f"column {name}: the type is {body.schema[name]}, the contract says {wanted}")
     return errors
+
+
+def _repeated(body: pl.DataFrame, key: Sequence[str], bad: pl.Series) -> pl.DataFrame:
+    """Of the rows that are good in themselves, those that share their key with another."""
+    if not key:
+        return _no_failures()
+    rows = body.select(key).with_row_index("row").filter(~pl.col("row").is_in(bad.unique().implode()))
+    repeated = rows.filter(pl.struct(key).is_duplicated())
+    said = pl.concat_str(
+        [pl.format("{}={}", pl.lit(name), pl.col(name).cast(pl.String)) for name in key], separator=", "
+    )
+    return repeated.select(
+        row=pl.col("row").cast(pl.Int64),
+        check=pl.lit("unique_key"),
+        column=pl.lit(""),
+        value=pl.format("one of {} with {}", pl.len().over(key), said).str.slice(0, _VALUE_LENGTH),
+    )
 
 
 def _no_failures() -> pl.DataFrame:

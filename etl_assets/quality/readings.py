@@ -36,3 +36,14 @@ def whole(text: pl.Expr) -> pl.Expr:
     """A whole number of up to 18 digits; null for what is none."""
     text = text.str.strip_chars()
     return pl.when(text.str.contains(r"^-?\d{1,18}$")).then(text).cast(pl.Int64, strict=False)
+
+
+def moment(text: pl.Expr) -> pl.Expr:
+    """A moment of any offset, with fractions of a second or without; one without an offset is UTC."""
+    whole = pl.when(text.str.contains(r"(Z|[+-]\d\d:\d\d)$")).then(text).otherwise(text + "Z")
+    return whole.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
+
+
+def optional(rows: pl.DataFrame, name: str) -> pl.Expr:
+    """A column that the source does not always have: null where it has not."""
+    return pl.col(name) if name in rows.columns else pl.lit(None, pl.String)

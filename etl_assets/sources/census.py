@@ -6,20 +6,26 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from etl_assets.settings import NotConfiguredError, settings
-from etl_assets.sources import SourceRefusedError, Validators
+from etl_assets.sources import SourceRefusedError, http
 from etl_assets.sources.odata import parse_json
 from etl_assets.sources.paging import Call, Page, PagedSource, Slice
+
+_GET_KEY = "It is free: https://api.census.gov/data/key_signup.html"
+_WRONG_KEY = (
+    "that is how the API answers to a key that it does not take. See that ETL_CENSUS_KEY is right and has been "
+    f"activated, or get another one. {_GET_KEY}"
+)
 
 
 @dataclass(frozen=True)
 class CensusSource(PagedSource):
     """A time series of the API: one request per geography and year.
 
-    `geographies` gives, by a name for its slices, the `for` and `in` of each. Years before the last `look_back` are
-    settled once they were extracted. The API gives no sign of a new version, so it is asked anew after
+    `geographies` gives, by a name for its slices, the `for` and `in` of each. Years before the last `look_back_years`
+    are settled once they were extracted. The API gives no sign of a new version, so it is asked anew after
     `freshness_days`, and at once when something else is asked for than the last time.
     """
 
@@ -29,41 +35,39 @@ class CensusSource(PagedSource):
     variables: Sequence[str]
     geographies: Mapping[str, Mapping[str, str]]
     first_year: int
-    look_back: int = 2
+    look_back_years: int = 2
     freshness_days: int = 30
 
-    def slices(self, known: Validators | None) -> Sequence[Slice]:
+    def parts(self) -> Mapping[str, int]:
+        """The series is one part."""
+        return {self.path: self.freshness_days}
+
+    def request(self, part: str) -> str:
+        """A digest of what is asked for: years that are settled are those of the same variables and places."""
+        asked = json.dumps([list(self.variables), {name: dict(place) for name, place in self.geographies.items()}])
+        return hashlib.sha256(asked.encode()).hexdigest()[:16]
+
+    def state(self, part: str) -> str:
+        """The API says nothing of its version; but without a key it need not be asked at all."""
+        self._key()
+        return ""
+
+    def slices(self, part: str, state: str, before: str | None) -> Sequence[Slice]:
         """One slice per geography and year, to the current year: a year that is not out yet has no page."""
         this_year = datetime.now(UTC).year
-        before = this_year - self.look_back if _parts(known)[1] == self._request() else 0
         return [
             Slice(
                 f"{name}_{year}",
                 Call(self._url(), {"get": ",".join(self.variables), **geography, "time": str(year)}),
-                settled=year < before,
+                settled=before is not None and year < this_year - self.look_back_years,
             )
             for name, geography in self.geographies.items()
             for year in range(self.first_year, this_year + 1)
         ]
 
-    def probe(self, known: Validators | None) -> str | None:
-        """The day and what is asked for, once the known extract is older than `freshness_days` or of something else."""
-        self.secrets()
-        now, (day, request) = datetime.now(UTC), _parts(known)
-        if request == self._request() and now - datetime.fromisoformat(day) < timedelta(days=self.freshness_days):
-            return None
-        return f"{now.replace(hour=0, minute=0, second=0, microsecond=0).isoformat()} {self._request()}"
-
-    def secrets(self) -> Mapping[str, str]:
-        """The API's key; raises NotConfiguredError before any request where there is none."""
-        configured = settings()
-        if configured.census_key is not None:
-            return {"key": configured.census_key.get_secret_value()}
-        if configured.sources == "local":
-            return {"key": "local"}
-        raise NotConfiguredError(
-            "The Census API wants a key: set ETL_CENSUS_KEY. It is free: https://api.census.gov/data/key_signup.html"
-        )
+    def get(self, call: Call) -> bytes | None:
+        """A page, asked for with the API's key."""
+        return http.get(call.url, {**call.parameters, **self._key()}, _WRONG_KEY)
 
     def read(self, call: Call, body: bytes) -> Page:
         """The rows below the header."""
@@ -84,20 +88,18 @@ class CensusSource(PagedSource):
                     raise SourceRefusedError(f"row {number} ({row[0]}) has no {name}. The last good extract stays.")
         return Page(document[1:])
 
-    def _request(self) -> str:
-        """A digest of what is asked for: years that are settled are those of the same variables and places."""
-        asked = json.dumps([list(self.variables), {name: dict(place) for name, place in self.geographies.items()}])
-        return hashlib.sha256(asked.encode()).hexdigest()[:16]
+    def _key(self) -> dict[str, str]:
+        """The API's key, which is never written down; raises NotConfiguredError where there is none."""
+        configured = settings()
+        if configured.census_key is not None:
+            return {"key": configured.census_key.get_secret_value()}
+        if configured.sources == "local":
+            return {"key": "local"}
+        raise NotConfiguredError(f"The Census API wants a key: set ETL_CENSUS_KEY. {_GET_KEY}")
 
     def _url(self) -> str:
         base = settings().source_url(self.source, local=self.source, live=self.live)
         return f"{base.rstrip('/')}/{self.path}"
-
-
-def _parts(known: Validators | None) -> tuple[str, str]:
-    """The day and the request of the known extract; empty where there is none."""
-    day, _, request = ((known and known.etag) or "").partition(" ")
-    return day, request
 
 
 def rows_by_header(page: Sequence[Sequence[str | None]]) -> list[dict[str, str | None]]:

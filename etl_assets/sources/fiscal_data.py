@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -10,14 +10,14 @@ from pathlib import Path
 from etl_assets.settings import settings
 from etl_assets.sources import Fetched, SourceRefusedError, Validators, Workspace, http
 from etl_assets.sources.odata import parse_json
-from etl_assets.sources.paging import Call, Page, PagedSource, Slice, pages
+from etl_assets.sources.paging import Call, Page, PagedSource, Slice, pages, versions
 
 
 @dataclass(frozen=True)
 class FiscalDataSource(PagedSource):
     """A table of the API, extracted month by month of its `record_date`, sorted by `sort`.
 
-    Months that are older than `look_back` days before the newest date of the known extract are settled: corrections
+    Months that are older than `look_back_days` before the newest date of the known extract are settled: corrections
     seldom reach them, and they are taken from the last landed file, unless the number of all rows says otherwise.
     """
 
@@ -25,43 +25,51 @@ class FiscalDataSource(PagedSource):
     live: str
     path: str
     sort: str
-    look_back: int = 400
+    look_back_days: int = 400
     page_size: int = 1000
+
+    is_silent = True
 
     def fetch(self, work: Workspace, known: Validators | None) -> Fetched | None:
         """Extract; where that is not as many rows as the table has, the settled months are asked for as well."""
         fetched = super().fetch(work, known)
-        if fetched and known and _rows(fetched.path) != _total(fetched.validators):
+        if fetched and known and _rows(fetched.path) != self._total(fetched):
             fetched = super().fetch(work, None)
-        if fetched and _rows(fetched.path) != _total(fetched.validators):
+        if fetched and _rows(fetched.path) != self._total(fetched):
             raise SourceRefusedError(
-                f"{fetched.url} says that there are {_total(fetched.validators)} rows, its months hold "
+                f"{fetched.url} says that there are {self._total(fetched)} rows, its months hold "
                 f"{_rows(fetched.path)}: some have no record_date or came while it was extracted. The last good "
                 "extract stays."
             )
         return fetched
 
-    def slices(self, known: Validators | None) -> Sequence[Slice]:
+    def parts(self) -> Mapping[str, int]:
+        """The table is one part."""
+        return {self.path: 0}
+
+    def request(self, part: str) -> str:
+        """Always the whole table."""
+        return self.sort
+
+    def state(self, part: str) -> str:
+        """The newest date and the number of rows."""
+        page = self._ask({"sort": "-record_date", "page[size]": "1", "page[number]": "1"})
+        return f"{page.rows[0]['record_date']} {page.total}"
+
+    def slices(self, part: str, state: str, before: str | None) -> Sequence[Slice]:
         """One slice per month from the first to the newest date."""
-        first, last = self._edge("record_date"), self._edge("-record_date")
-        before = (known.etag or "").partition(" ")[0] if known else ""
-        settled = date.fromisoformat(before) - timedelta(days=self.look_back) if before else date.min
-        month, slices = first.replace(day=1), []
+        first = self._ask({"sort": "record_date", "page[size]": "1", "page[number]": "1"}).rows[0]["record_date"]
+        month, last = date.fromisoformat(first).replace(day=1), date.fromisoformat(state.partition(" ")[0])
+        known = date.fromisoformat(before.partition(" ")[0]) if before else date.min
+        slices = []
         while month <= last:
             after = (month + timedelta(days=32)).replace(day=1)
             chosen = f"record_date:gte:{month},record_date:lt:{after}"
             parameters = {"filter": chosen, "sort": self.sort, "page[size]": str(self.page_size), "page[number]": "1"}
-            slices.append(Slice(f"{month:%Y-%m}", Call(self._url(), parameters), after <= settled))
+            is_settled = before is not None and after <= known - timedelta(days=self.look_back_days)
+            slices.append(Slice(f"{month:%Y-%m}", Call(self._url(), parameters), is_settled))
             month = after
         return slices
-
-    def probe(self, known: Validators | None) -> str | None:
-        """The newest date and the number of rows, if they are others than the known ones."""
-        page = self.read(*self._ask({"sort": "-record_date", "page[size]": "1", "page[number]": "1"}))
-        if not page.rows:
-            raise SourceRefusedError(f"{http.public(self._url())} has no rows. The last good extract stays.")
-        version = f"{page.rows[0]['record_date']} {page.total}"
-        return None if known and known.etag == version else version
 
     def read(self, call: Call, body: bytes) -> Page:
         """A page: its own count, and whether another page follows, are checked."""
@@ -88,12 +96,22 @@ class FiscalDataSource(PagedSource):
             following = Call(call.url, {**call.parameters, "page[number]": str(number + 1)})
         return Page(rows, total, following)
 
-    def _edge(self, sort: str) -> date:
-        rows = self.read(*self._ask({"sort": sort, "page[size]": "1", "page[number]": "1"})).rows
-        return date.fromisoformat(rows[0]["record_date"])
+    def ahead(self, first: Call, page: Page) -> Sequence[Call]:
+        """Pages are numbered."""
+        numbers = range(2, -(-(page.total or 0) // self.page_size) + 1)
+        return [Call(first.url, {**first.parameters, "page[number]": str(number)}) for number in numbers]
 
-    def _ask(self, parameters: dict[str, str]) -> tuple[Call, bytes]:
-        return Call(self._url(), parameters), http.get(self._url(), parameters) or b""
+    def _ask(self, parameters: dict[str, str]) -> Page:
+        """A page that has rows."""
+        call = Call(self._url(), parameters)
+        page = self.read(call, self.get(call) or b"")
+        if not page.rows:
+            raise SourceRefusedError(f"{http.public(call.url)} has no rows. The last good extract stays.")
+        return page
+
+    def _total(self, fetched: Fetched) -> int:
+        """The number of all rows, as the version says it."""
+        return int(versions(fetched.validators)[self.path].state.rpartition(" ")[2])
 
     def _url(self) -> str:
         base = settings().source_url(self.source, local=self.source, live=self.live)
@@ -102,8 +120,3 @@ class FiscalDataSource(PagedSource):
 
 def _rows(extract: Path) -> int:
     return sum(len(parse_json(body)["data"]) for _, body in pages(extract))
-
-
-def _total(validators: Validators) -> int:
-    """The number of all rows, as the version says it."""
-    return int((validators.etag or "").rpartition(" ")[2])

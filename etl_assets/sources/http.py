@@ -1,34 +1,78 @@
 """One HTTP client for all sources: conditional requests, retries with backoff, and answers that are what they say.
 
 Passing errors (429 with its Retry-After, 5xx, connections, fewer bytes than announced) are asked again within a
-limit; lasting ones (other 4xx, an HTML page where data was asked for, nothing at all) are refused at once.
+limit; lasting ones (other 4xx, an HTML page where data was asked for, nothing at all) are refused at once. A host has
+so many connections, which are kept open and used again: no more requests than that are ever under way to it.
 """
 
 from __future__ import annotations
 
 import email.utils
 import logging
+import os
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import LifoQueue
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import requests
 from pydantic import SecretStr
 
+from etl_assets.logs import plain
 from etl_assets.settings import NotConfiguredError, settings
 from etl_assets.sources import Fetched, SourceRefusedError, SourceUnavailableError, Validators
 
 log = logging.getLogger(__name__)
 
 USER_AGENT = "etl-assets (https://dagster.io; data pipeline)"
+#: Requests to one host that are under way at once.
+CONCURRENCY = 4
+_HTML_MEANS = "it has moved, wants a login or is under maintenance. Open it in a browser"
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _LONGEST_WAIT = 120.0
 _LARGEST_PAGE = 256 << 20
 _KEPT_HEADERS = ("ETag", "Last-Modified", "Content-Type", "Content-Length", "Date")
+
+
+class _Session(requests.Session):
+    """A connection that is kept open, with the project's name and patience."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.headers["User-Agent"] = USER_AGENT
+        self.patience = 60.0
+
+    def request(self, *args: Any, **kwargs: Any) -> requests.Response:
+        return super().request(*args, **{"timeout": (min(10.0, self.patience), self.patience)} | kwargs)
+
+
+#: The sessions of each host that are not in use.
+_free: dict[str, LifoQueue[_Session]] = {}
+# A connection cannot be shared with a forked child: both would read the same answers.
+os.register_at_fork(after_in_child=_free.clear)
+
+
+@contextmanager
+def _session(url: str) -> Iterator[_Session]:
+    """A session with a URL's host, as soon as one is free."""
+    host = urlsplit(url).netloc
+    if host not in _free:
+        sessions: LifoQueue[_Session] = LifoQueue()
+        for _ in range(CONCURRENCY):
+            sessions.put(_Session())
+        _free.setdefault(host, sessions)
+    free = _free[host]
+    session = free.get()
+    try:
+        yield session
+    finally:
+        free.put(session)
 
 
 @dataclass(frozen=True)
@@ -85,11 +129,16 @@ def download(url: str, to: Path, known: Validators | None = None) -> Fetched | N
     return Fetched(to, public(url), Validators(headers.get("ETag"), headers.get("Last-Modified")), headers)
 
 
-def get(url: str, parameters: Mapping[str, str] | None = None, auth: Bearer | None = None) -> bytes | None:
+def get(
+    url: str,
+    parameters: Mapping[str, str] | None = None,
+    html_means: str = _HTML_MEANS,
+    auth: Bearer | None = None,
+) -> bytes | None:
     """The body of a small answer, such as a page; None for 204 (there is nothing yet).
 
     Raises as `download` does, and NotConfiguredError for a token that is not accepted. `parameters` may hold secrets:
-    they are never in a message.
+    they are never in a message. `html_means` is said of an HTML page that comes instead of data.
     """
 
     def ask(session: requests.Session) -> requests.Response:
@@ -105,7 +154,7 @@ def get(url: str, parameters: Mapping[str, str] | None = None, auth: Bearer | No
     response = _with_retries(url, ask, auth)
     if response.status_code == 204:
         return None
-    _refuse_html(url, response.content[:512], response.headers.get("Content-Type", ""))
+    _refuse_html(url, response.content[:512], response.headers.get("Content-Type", ""), html_means)
     return response.content
 
 
@@ -123,14 +172,14 @@ def refuse_page(url: str, path: Path, content_type: str) -> None:
     _refuse_html(url, start, content_type)
 
 
-def _refuse_html(url: str, start: bytes, content_type: str) -> None:
+def _refuse_html(url: str, start: bytes, content_type: str, means: str = _HTML_MEANS) -> None:
     start = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not start:
         raise SourceRefusedError(f"{public(url)} answered with nothing. The last good file stays.")
     if start.startswith((b"<!doctype html", b"<html")) or content_type.startswith("text/html"):
         raise SourceRefusedError(
-            f"{public(url)} answered with an HTML page instead of data ({content_type or 'no content type'}): it has "
-            "moved, wants a login or is under maintenance. Open it in a browser; the last good file stays."
+            f"{public(url)} answered with an HTML page instead of data ({content_type or 'no content type'}): "
+            f"{means}; the last good file stays."
         )
 
 
@@ -148,10 +197,8 @@ def _with_retries(
 ) -> requests.Response:
     configured = settings()
     failure = ""
-    with requests.Session() as session:
-        session.headers["User-Agent"] = USER_AGENT
-        session.auth = auth
-        session.request = _with_timeout(session.request, configured.http_timeout)  # type: ignore[method-assign]
+    with _session(url) as session:
+        session.patience, session.auth = configured.http_timeout, auth
         for attempt in range(1, configured.http_attempts + 1):
             wait = configured.http_retry_wait * 2 ** (attempt - 1) * random.uniform(0.75, 1.25)  # noqa: S311 jitter
             try:
@@ -188,17 +235,10 @@ def _said(response: requests.Response) -> str:
     if not response.headers.get("Content-Type", "").startswith(("text/plain", "application/json")):
         return ""
     try:
-        text = " ".join(response.text.split())[:200]
+        text = plain(" ".join(response.text.split()), 200)  # some repeat the key that they were given
     except (requests.RequestException, RuntimeError):  # the body was streamed, or did not come
         return ""
     return f" ({text})" if text.isprintable() and text else ""
-
-
-def _with_timeout(request: Callable[..., requests.Response], seconds: float) -> Callable[..., requests.Response]:
-    def timed(*args: object, **kwargs: object) -> requests.Response:
-        return request(*args, **{"timeout": (min(10.0, seconds), seconds)} | kwargs)
-
-    return timed
 
 
 def _retry_after(response: requests.Response) -> float:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from pydantic_core import from_json
+
 from etl_assets.settings import settings
-from etl_assets.sources import SourceRefusedError, Validators, http
+from etl_assets.sources import SourceRefusedError
 from etl_assets.sources.paging import Call, Page, PagedSource, Slice
 
 
@@ -18,9 +20,9 @@ from etl_assets.sources.paging import Call, Page, PagedSource, Slice
 class ODataSource(PagedSource):
     """Entity sets of an OData service, each with an optional `$filter`.
 
-    `stamp` names a column that says when an entity set was published; where there is none, its first page tells, which
-    suits a small set. `order` keeps the pages apart, since a service
-    need not answer in the same order twice.
+    `order` keeps the pages apart, since a service need not answer in the same order twice. `stamp` names a column that
+    says when an entity set was published; where there is none, its first page tells, which suits a small set.
+    `freshness_days` are the days for which a set that was asked for is not asked for again.
     """
 
     source: str
@@ -29,19 +31,38 @@ class ODataSource(PagedSource):
     sets: Mapping[str, str]
     order: str
     stamp: str | None = None
+    freshness_days: Mapping[str, int] = field(default_factory=dict)
 
-    def slices(self, known: Validators | None) -> Sequence[Slice]:
-        """One slice per entity set; one whose stamp is the known one is taken from the last extract."""
-        before = _stamps(known)
-        return [
-            Slice(name, self._call(name, {"$orderby": self.order, "$count": "true"}), before.get(name) == stamp)
-            for name, stamp in self._stamps_now().items()
-        ]
+    def parts(self) -> Mapping[str, int]:
+        """Every entity set is published on its own."""
+        if not self.sets:
+            raise SourceRefusedError(
+                f"{self.source}: nothing is switched on that could be extracted. Enable an entry in the dataset; the "
+                "last good extract stays."
+            )
+        return {name: self.freshness_days.get(name, 0) for name in self.sets}
 
-    def probe(self, known: Validators | None) -> str | None:
-        """The stamps of all entity sets, if one of them is another than the known one."""
-        version = json.dumps(self._stamps_now(), sort_keys=True)
-        return None if known and known.etag == version else version
+    def request(self, part: str) -> str:
+        """The filter."""
+        return self.sets[part]
+
+    def state(self, part: str) -> str:
+        """The newest value of the stamp's column (or a digest of the first page), and the number of rows."""
+        newest = {"$orderby": f"{self.stamp} desc", "$top": "1"} if self.stamp else {"$orderby": self.order}
+        call = self._call(part, {**newest, "$count": "true"})
+        page = self.read(call, self.get(call) or b"")
+        if not page.rows:
+            raise SourceRefusedError(
+                f"{part}: the filter {self.sets[part]!r} matches nothing. Correct it in the dataset, or switch the "
+                "entry off; the last good extract stays."
+            )
+        if self.stamp:
+            return f"{page.rows[0].get(self.stamp)} {page.total}"
+        return f"{hashlib.sha256(json.dumps(page.rows).encode()).hexdigest()} {page.total}"
+
+    def slices(self, part: str, state: str, before: str | None) -> Sequence[Slice]:
+        """A set is one slice, settled while its state is the known one: a publication restates any of its years."""
+        return [Slice(part, self._call(part, {"$orderby": self.order, "$count": "true"}), settled=state == before)]
 
     def read(self, call: Call, body: bytes) -> Page:
         """A page of an entity set; its count must not change between pages."""
@@ -56,30 +77,16 @@ class ODataSource(PagedSource):
             following=_following(call, following) if following else None,
         )
 
-    def _stamps_now(self) -> dict[str, str]:
-        """What tells the version of each entity set: the newest value of the stamp's column, its rows, its filter."""
-        if not self.sets:
-            raise SourceRefusedError(
-                f"{self.source}: nothing is switched on that could be extracted. Enable an entry in the dataset; the "
-                "last good extract stays."
-            )
-        stamps = {}
-        for name in self.sets:
-            newest = {"$orderby": f"{self.stamp} desc", "$top": "1"} if self.stamp else {"$orderby": self.order}
-            call = self._call(name, {**newest, "$count": "true"})
-            page = self.read(call, http.get(call.url, call.parameters) or b"")
-            if not page.rows:
-                raise SourceRefusedError(
-                    f"{name}: the filter {self.sets[name]!r} matches nothing. Correct it in the dataset, or switch the "
-                    "entry off; the last good extract stays."
-                )
-            stamp = (
-                page.rows[0].get(self.stamp)
-                if self.stamp
-                else hashlib.sha256(json.dumps(page.rows).encode()).hexdigest()
-            )
-            stamps[name] = f"{stamp} {page.total} {self.sets[name]}".strip()
-        return stamps
+    def ahead(self, first: Call, page: Page) -> Sequence[Call]:
+        """The pages that `$skip` counts, where that is how the service links them."""
+        if (
+            page.following is None
+            or page.total is None
+            or page.following.parameters.get("$skip") != str(len(page.rows))
+        ):
+            return []
+        skips = range(len(page.rows), page.total, len(page.rows))
+        return [Call(first.url, {**page.following.parameters, "$skip": str(skip)}) for skip in skips]
 
     def _call(self, name: str, parameters: Mapping[str, str]) -> Call:
         base = settings().source_url(self.source, local=f"{self.source}/{self.path}", live=self.live)
@@ -88,11 +95,12 @@ class ODataSource(PagedSource):
 
 
 def parse_json(body: bytes) -> Any:
-    """A JSON answer; raises SourceRefusedError for another."""
+    """A JSON answer; raises SourceRefusedError for another. Takes half the time of the standard library's parser."""
+    body = body.removeprefix(b"\xef\xbb\xbf")
     if not body.strip():
         raise SourceRefusedError("the answer is empty. The last good extract stays.")
     try:
-        return json.loads(body)
+        return from_json(body)
     except ValueError as error:
         kind = "an HTML page" if body.lstrip()[:1] == b"<" else "no whole JSON"
         raise SourceRefusedError(f"the answer is {kind} ({error}). The last good extract stays.") from error
@@ -104,11 +112,3 @@ def _following(call: Call, link: str) -> Call:
     A link may name a host that only the service itself can reach, or the one of before an extract was cut off.
     """
     return Call(call.url, dict(parse_qsl(urlsplit(link).query)))
-
-
-def _stamps(known: Validators | None) -> dict[str, str]:
-    try:
-        found = json.loads(known.etag or "") if known else {}
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}

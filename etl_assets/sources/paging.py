@@ -1,33 +1,37 @@
 """Paged APIs: an extract that is whole or is not landed, and that goes on where it was cut off.
 
-An extract is cut into slices (an indicator, a month, a year), and each slice into the pages that the API gives. Every
-page is kept as soon as it has come; an extract that is killed goes on with the first page that it does not have. A
-source that changes between two pages of a slice makes that slice start anew. When all slices are whole (the pages, the
-rows and the source's own counts agree), their pages become one file, exactly as received: a zip of one entry per page.
+An extract has parts that are published on their own (an indicator, a table), a part is cut into slices (a month, a
+year), and each slice into the pages that the API gives. Every page is kept as soon as it has come; an extract that is
+killed goes on with the pages that it does not have. A source that changes between two pages of a slice makes that
+slice start anew. When all slices are whole (the pages, the rows and the source's own counts agree), their pages become
+one file, exactly as received: a zip of one entry per page.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import threading
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
 from etl_assets.sources import Fetched, SourceError, SourceRefusedError, Validators, Workspace, http
 
-#: Slices that are extracted at once; a host is never asked more than this.
-CONCURRENCY = 4
 _ATTEMPTS = 3
 #: A fixed date for the zip's entries: equal pages make an equal file.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+#: Twice as fast as the default and a third larger (measured): compressing is what an extract waits for at its end.
+_COMPRESSION = 1
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Slice:
-    """A part of an extract that is whole or not by itself.
+    """A piece of an extract that is whole or not by itself.
 
     A settled slice is one that the source does not change any more: it is taken from the last landed file.
     """
@@ -59,159 +63,270 @@ class Slice:
     settled: bool = False
 
 
+class Version(NamedTuple):
+    """What is known of a part: the day on which it was asked for, what was asked for, and what it said of itself."""
+
+    day: str
+    request: str
+    state: str
+
+
+Versions = Mapping[str, Version]
+
+
 class _ChangedError(Exception):
     """The source changed between two pages of a slice."""
 
 
+class _DisagreeError(Exception):
+    """The pages of a slice do not agree, though each is good in itself."""
+
+
 @dataclass(frozen=True)
 class _Kept:
-    """The pages of a slice that are there already."""
+    """The pages of a slice that are there already; `names` are those of the extract, listed once."""
 
     work: Workspace
     prefix: str
+    names: set[str]
 
     def get(self, number: int) -> bytes | None:
-        return self.work.pages.get(f"{self.prefix}{number:05d}")
+        name = self._name(number)
+        return self.work.pages[name] if name in self.names else None
 
     def keep(self, number: int, body: bytes) -> None:
-        self.work.pages[f"{self.prefix}{number:05d}"] = body
+        self.work.pages[self._name(number)] = body
+        self.names.add(self._name(number))
 
     def forget(self) -> None:
-        for name in [name for name in self.work.pages if name.startswith(self.prefix)]:
+        for name in [name for name in list(self.names) if name.startswith(self.prefix)]:  # others add to them meanwhile
+            self.names.discard(name)
             del self.work.pages[name]
+
+    def _name(self, number: int) -> str:
+        return f"{self.prefix}{number:05d}"
+
+
+@dataclass(frozen=True)
+class _Got:
+    """A page that has come: its bytes, and what of it the next ones are compared with."""
+
+    body: bytes
+    rows: int
+    total: int | None
+    following: Call | None
+    ends: str
+    ahead: Sequence[Call]
 
 
 class PagedSource(ABC):
     """A source that is extracted page by page; a subclass says what the slices are and how a page is read."""
 
     suffix = ".zip"
+    #: Whether a correction may show in no state: what can have changed is then extracted anew each day.
+    is_silent = False
 
     @abstractmethod
-    def slices(self, known: Validators | None) -> Sequence[Slice]:
-        """What to extract, in the order in which it is put together."""
+    def parts(self) -> Mapping[str, int]:
+        """The parts that are published on their own, with the days for which each is not asked for again (0: none)."""
+
+    @abstractmethod
+    def request(self, part: str) -> str:
+        """What is asked for, as text: another request is another version."""
+
+    @abstractmethod
+    def state(self, part: str) -> str:
+        """What the source says now of a part's version; empty where it says nothing."""
+
+    @abstractmethod
+    def slices(self, part: str, state: str, before: str | None) -> Sequence[Slice]:
+        """What to extract of a part, in the order in which it is put together.
+
+        `before` is the state that the last landed file was extracted in, None if there is none of the same request.
+        """
 
     @abstractmethod
     def read(self, call: Call, body: bytes) -> Page:
         """Read a page; raises SourceRefusedError for one that is not what it says."""
 
-    @abstractmethod
+    def ahead(self, first: Call, page: Page) -> Sequence[Call]:
+        """The calls for all pages after the first one, where it lets them be known; else they come one by one."""
+        return []
+
+    def get(self, call: Call) -> bytes | None:
+        """The bytes of a page; None where there is nothing yet."""
+        return http.get(call.url, call.parameters)
+
     def probe(self, known: Validators | None) -> str | None:
-        """See `Source.probe`."""
+        """What is to be landed, or None where the source shows the known version.
 
-    def secrets(self) -> Mapping[str, str]:
-        """Parameters that are sent but never written down; raises NotConfiguredError where one is missing."""
-        return {}
-
-    def auth(self) -> http.Bearer | None:
-        """The token to send, if the source wants one; raises NotConfiguredError where it is missing."""
-        return None
+        A part that was asked for within its days is not asked for again. When they are over, it is landed once more
+        even if it is the same: how long ago it was asked for is known from then on.
+        """
+        before = versions(known)
+        now = self._now(before)
+        return None if now == before else json.dumps(now, sort_keys=True)
 
     def fetch(self, work: Workspace, known: Validators | None) -> Fetched | None:
         """Extract every slice; None if the version is the known one.
 
         Pages are kept under the version that they are of: those of an extract that was cut off before the source
-        changed are not taken up again.
+        changed are not taken up again, nor are those of one that was begun before yesterday.
         """
-        self.secrets()  # before the first request
-        version = self.probe(known)
-        if version is None and known is not None:
+        before = versions(known)
+        now = self._now(before)
+        if now == before:
             return None
         with work.previous() as last:
-            settled = _entries(last)
+            landed = _entries(last)
         for _ in range(_ATTEMPTS):
-            path = self._extract_all(work, known, settled, place=hashlib.sha256(str(version).encode()).hexdigest()[:16])
-            before, version = version, self.probe(None)
-            if version == before:
-                return Fetched(path, http.public(self.slices(known)[0].first.url), Validators(etag=version))
+            path, url = self._extract_all(work, now, before, landed)
+            again = {
+                part: version if version == before.get(part) else version._replace(state=self.state(part))
+                for part, version in now.items()
+            }
+            if again == now:
+                return Fetched(path, http.public(url), Validators(etag=json.dumps(now, sort_keys=True)))
+            shown, now = now, again
         raise SourceRefusedError(
-            f"The source changed while it was extracted, {_ATTEMPTS} times in a row ({before}, then {version}). Run "
-            "again when it has been published; the last good extract stays."
+            f"The source changed while it was extracted, {_ATTEMPTS} times in a row (from {_states(shown)} to "
+            f"{_states(now)}). Run again when it has been published; the last good extract stays."
         )
 
+    def _now(self, before: Versions) -> dict[str, Version]:
+        """The version of each part: as the source says it, or as it is known where that is recent enough."""
+        today, found = datetime.now(UTC).date(), {}
+        for part, days in self.parts().items():
+            was, request = before.get(part), self.request(part)
+            if was and was.request == request and today < date.fromisoformat(was.day) + timedelta(days=days):
+                found[part] = was
+                continue
+            now = Version(str(today), request, self.state(part))
+            is_same = was is not None and now[1:] == was[1:] and not days and not self.is_silent
+            found[part] = was if was and is_same else now
+        return found
+
     def _extract_all(
-        self, work: Workspace, known: Validators | None, settled: Mapping[str, list[bytes]], place: str
-    ) -> Path:
-        """Every slice, put together in one file."""
-        slices = self.slices(known)
-        kept = [_Kept(work, f"{place}/{part.name}/") for part in slices]
-        with ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="extract") as pool:
-            bodies = list(pool.map(self._slice, slices, kept, [settled] * len(slices)))
+        self, work: Workspace, now: Versions, before: Versions, landed: Mapping[str, list[bytes]]
+    ) -> tuple[Path, str]:
+        """Every slice, put together in one file; and the address of the first."""
+        slices: list[Slice] = []
+        for part, (_, request, state) in now.items():
+            was = before.get(part)
+            slices += self.slices(part, state, was.state if was and was.request == request else None)
+        place, names = _place(work, now)
+        kept = [_Kept(work, f"{place}/{piece.name}/", names) for piece in slices]
+        with ThreadPoolExecutor(http.CONCURRENCY, thread_name_prefix="extract") as pool:
+            bodies = list(pool.map(self._slice, slices, kept, [landed] * len(slices)))
         if not any(bodies):
             raise SourceRefusedError(f"{http.public(slices[0].first.url)} has no data for what was asked for.")
         path = work.folder / f"extract{self.suffix}"
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            for part, pages_of_part in zip(slices, bodies, strict=True):
-                for number, body in enumerate(pages_of_part, 1):
-                    entry = zipfile.ZipInfo(f"{part.name}/{number:05d}", _EPOCH)
-                    archive.writestr(entry, body, zipfile.ZIP_DEFLATED)
-        return path
+            for piece, bodies_of_piece in zip(slices, bodies, strict=True):
+                for number, body in enumerate(bodies_of_piece, 1):
+                    entry = zipfile.ZipInfo(f"{piece.name}/{number:05d}", _EPOCH)
+                    archive.writestr(entry, body, zipfile.ZIP_DEFLATED, _COMPRESSION)
+        return path, slices[0].first.url
 
-    def _slice(self, part: Slice, kept: _Kept, settled: Mapping[str, list[bytes]]) -> list[bytes]:
-        if part.settled and part.name in settled:
-            return settled[part.name]
+    def _slice(self, piece: Slice, kept: _Kept, landed: Mapping[str, list[bytes]]) -> list[bytes]:
+        if piece.settled and piece.name in landed:
+            return landed[piece.name]
         for _ in range(_ATTEMPTS):
             try:
-                return self._extract(part, kept)
+                return self._extract(piece, kept)
             except _ChangedError:
                 kept.forget()
+            except _DisagreeError as error:  # which of the pages is the wrong one cannot be told
+                kept.forget()
+                raise SourceRefusedError(f"{piece.name}{error}. The last good extract stays.") from None
         raise SourceRefusedError(
-            f"{part.name}: the source changed between two pages, {_ATTEMPTS} times in a row. Run again when it is "
+            f"{piece.name}: the source changed between two pages, {_ATTEMPTS} times in a row. Run again when it is "
             "published; the last good extract stays."
         )
 
-    def _extract(self, part: Slice, kept: _Kept) -> list[bytes]:
+    def _extract(self, piece: Slice, kept: _Kept) -> list[bytes]:
         """All pages of a slice, those that are there already and those that are not."""
-        bodies: list[bytes] = []
-        pages: list[Page] = []
-        call: Call | None = part.first
-        seen: dict[str, int] = {}
-        while call is not None:
-            number = len(bodies) + 1
-            body = kept.get(number)
-            is_new = body is None
-            try:
-                if body is None:
-                    with _host(call.url):
-                        body = http.get(call.url, {**call.parameters, **self.secrets()}, self.auth())
-                if body is None:
-                    return []  # not published yet
-                page = self.read(call, body)
-            except SourceError as error:
-                raise type(error)(f"{part.name}, page {number}: {error}") from error
-            if pages and page.total != pages[0].total:
+        first = self._page(piece, kept, 1, piece.first)
+        if first is None:
+            return []  # not published yet
+        got, seen = [first], {first.ends: 1}
+        with closing(self._rest(piece, kept, first)) as rest:
+            for number, page in enumerate(rest, 2):
+                if (other := seen.setdefault(page.ends, number)) != number:
+                    raise _DisagreeError(f", page {number}: it repeats page {other}")
+                got.append(page)
+        for number, (page, call) in enumerate(zip(got, first.ahead, strict=False), 1):
+            if page.following != call:
+                raise _DisagreeError(f", page {number}: its link does not lead to page {number + 1}")
+        rows = sum(page.rows for page in got)
+        if first.total is not None and rows != first.total:
+            raise _DisagreeError(
+                f": the source says that there are {first.total} rows, its {len(got)} pages hold {rows}"
+            )
+        return [page.body for page in got]
+
+    def _rest(self, piece: Slice, kept: _Kept, first: _Got) -> Generator[_Got]:
+        """The pages after the first: some at once where their calls are known, else one when the last has named it."""
+        if first.ahead:
+            with ThreadPoolExecutor(http.CONCURRENCY, thread_name_prefix="pages") as pool:
+                yield from pool.map(partial(self._later_page, piece, kept, first), count(2), first.ahead)
+            return
+        page, numbers = first, count(2)
+        while page.following is not None:
+            page = self._later_page(piece, kept, first, next(numbers), page.following)
+            yield page
+
+    def _later_page(self, piece: Slice, kept: _Kept, first: _Got, number: int, call: Call) -> _Got:
+        page = self._page(piece, kept, number, call, first)
+        if page is None:
+            raise SourceRefusedError(f"{piece.name}, page {number}: it does not exist. The last good extract stays.")
+        return page
+
+    def _page(self, piece: Slice, kept: _Kept, number: int, call: Call, first: _Got | None = None) -> _Got | None:
+        """A page, from those that are there or from the source; it is kept once it is found to be good in itself."""
+        body = kept.get(number)
+        is_new = body is None
+        try:
+            if body is None:
+                body = self.get(call)
+            if body is None:
+                return None
+            page = self.read(call, body)
+            if first is not None and page.total != first.total:
                 raise _ChangedError
             if page.following and not page.rows:  # whatever follows may be empty too, and so on for ever
-                raise SourceRefusedError(
-                    f"{part.name}, page {number}: it has no rows, though another page follows. The last good extract "
-                    "stays."
-                )
-            digest = hashlib.sha256(json.dumps(page.rows).encode()).hexdigest()
-            if page.rows and digest in seen:
-                raise SourceRefusedError(
-                    f"{part.name}, page {number}: it repeats page {seen[digest]}. The last good extract stays."
-                )
-            seen[digest] = number
-            if is_new:
-                kept.keep(number, body)
-            bodies.append(body)
-            pages.append(page)
-            call = page.following
-        total, rows = pages[0].total, sum(len(page.rows) for page in pages)
-        if total is not None and rows != total:
-            kept.forget()
-            raise SourceRefusedError(
-                f"{part.name}: the source says that there are {total} rows, its {len(pages)} pages hold {rows}. The "
-                "last good extract stays."
-            )
-        return bodies
+                raise SourceRefusedError("it has no rows, though another page follows. The last good extract stays.")
+        except SourceError as error:
+            raise type(error)(f"{piece.name}, page {number}: {error}") from error
+        if is_new:
+            kept.keep(number, body)
+        # Of the rows, not of the body: an envelope may tell pages apart that hold the same. Their ends tell enough.
+        ends = json.dumps([page.rows[0], page.rows[-1], len(page.rows)]) if page.rows else f"page {number}"
+        ahead = tuple(self.ahead(call, page)) if first is None else ()
+        return _Got(body, len(page.rows), page.total, page.following, ends, ahead)
 
 
-_hosts: dict[str, threading.BoundedSemaphore] = {}
+def _place(work: Workspace, now: Versions) -> tuple[str, set[str]]:
+    """Where the pages of these versions are kept, and the names of those that are there."""
+    told = json.dumps([[part, version.request, version.state] for part, version in sorted(now.items())])
+    digest, today = hashlib.sha256(told.encode()).hexdigest()[:16], datetime.now(UTC).date()
+    there = set(work.pages)
+    begun = max((name.split("/")[1] for name in there if name.startswith(f"{digest}/")), default="")
+    day = begun if begun >= str(today - timedelta(days=1)) else str(today)
+    return f"{digest}/{day}", there
 
 
-def _host(url: str) -> threading.BoundedSemaphore:
-    """What bounds the requests to a host that are under way at once."""
-    return _hosts.setdefault(url.split("/")[2], threading.BoundedSemaphore(CONCURRENCY))
+def versions(known: Validators | None) -> dict[str, Version]:
+    """The versions of the parts of a landed extract; none where it says nothing that is understood."""
+    try:
+        found = json.loads((known and known.etag) or "{}")
+        return {part: Version(*map(str, version)) for part, version in found.items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _states(of: Versions) -> str:
+    return ", ".join(version.state for version in of.values())
 
 
 def _entries(archive: Path | None) -> dict[str, list[bytes]]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from etl_assets.settings import NotConfiguredError, settings
-from etl_assets.sources import SourceRefusedError, Validators, http
+from etl_assets.sources import SourceRefusedError, http
 from etl_assets.sources.odata import parse_json
 from etl_assets.sources.paging import Call, Page, PagedSource, Slice
 
@@ -22,23 +22,25 @@ class RetailApi(PagedSource):
     path: str
     page_size: int = 200
 
-    def slices(self, known: Validators | None) -> Sequence[Slice]:
+    def parts(self) -> Mapping[str, int]:
+        """The table is one part."""
+        return {self.path: 0}
+
+    def request(self, part: str) -> str:
+        """All of it, whatever the size of the pages."""
+        return "all"
+
+    def state(self, part: str) -> str:
+        """The table's ETag."""
+        return http.probe(self._url(), None, self._token()) or ""
+
+    def slices(self, part: str, state: str, before: str | None) -> Sequence[Slice]:
         """The table is one slice."""
         return [Slice(self.path, Call(self._url(), {"page": "1", "page_size": str(self.page_size)}))]
 
-    def probe(self, known: Validators | None) -> str | None:
-        """A conditional request for the table."""
-        return http.probe(self._url(), known, self.auth())
-
-    def auth(self) -> http.Bearer:
-        """The token; raises NotConfiguredError before any request where there is none."""
-        token = settings().retail_token
-        if token is None:
-            raise NotConfiguredError(
-                "The retail API wants a token: set ETL_RETAIL_TOKEN. The embedded default makes one for its own source "
-                "server: start it with `./dev up`."
-            )
-        return http.Bearer(token, "ETL_RETAIL_TOKEN")
+    def get(self, call: Call) -> bytes | None:
+        """A page, asked for with the token."""
+        return http.get(call.url, call.parameters, auth=self._token())
 
     def read(self, call: Call, body: bytes) -> Page:
         """A page's records; where it stands must agree with what was asked."""
@@ -57,6 +59,16 @@ class RetailApi(PagedSource):
             )
         following = {**call.parameters, "page": str(number + 1)}
         return Page(rows, int(total), Call(call.url, following) if number < last else None)
+
+    def _token(self) -> http.Bearer:
+        """The token, which is never written down; raises NotConfiguredError where there is none."""
+        token = settings().retail_token
+        if token is None:
+            raise NotConfiguredError(
+                "The retail API wants a token: set ETL_RETAIL_TOKEN. The embedded default makes one for its own source "
+                "server: start it with `./dev up`."
+            )
+        return http.Bearer(token, "ETL_RETAIL_TOKEN")
 
     def _url(self) -> str:
         return f"{settings().source_url('retail_api', local='retail', live=None).rstrip('/')}/{self.path}"

@@ -3,7 +3,6 @@
 import email.utils
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,17 +27,20 @@ from etl_assets.sources.folder import WatchedFolder
 from etl_assets.stages.dataset import SPECS, Dataset, Spec, remember
 from etl_assets.storage.configured import landing_store
 from etl_assets.storage.landing import Landed, Landing, Manifest, sha256
+from etl_assets.storage.scratch import scratch_folder
 
 #: Tag of runs that land the source's file whole, whatever the source says of its version.
 ANEW = "etl/anew"
 
 
-def landing(dataset: Dataset, source: Source, *, table: str | None = None) -> dg.AssetsDefinition:
+def landing(
+    dataset: Dataset, source: Source, *, table: str | None = None, metadata: Mapping[str, Any] | None = None
+) -> dg.AssetsDefinition:
     """The asset `landing/<table>`: asks the source, and lands its file if it is another than the last one.
 
     The step fails, and the last good file stays, if the source cannot be reached, answers with something else than
     data, or with much less than before (`Dataset.max_shrink`). Of a folder, the files that are new are landed; those
-    that are broken are reported by the check `files` and keep no other back.
+    that are broken are reported by the check `files` and keep no other back. `metadata` is shown with the asset.
     """
     name = table or dataset.name
     spec = remember(Spec(dg.AssetKey(["landing", name]), dataset, None, source))
@@ -48,7 +50,7 @@ def landing(dataset: Dataset, source: Source, *, table: str | None = None) -> dg
         key=spec.key,
         group_name=dataset.name,
         description=f"{dataset.title}: the source's file exactly as received.",
-        metadata=dataset.metadata(),
+        metadata={**dataset.metadata(), **(metadata or {})},
         owners=[dataset.owner],
         kinds={"file"},
         io_manager_key="landing_io",
@@ -60,12 +62,12 @@ def landing(dataset: Dataset, source: Source, *, table: str | None = None) -> dg
         store = landing_store(name)
         known = store.current()
         try:
-            with tempfile.TemporaryDirectory(prefix="etl-fetch-") as folder:
+            with scratch_folder("fetch") as folder:
                 asks = known is not None and context.run.tags.get(ANEW) != "true"
                 validators = Validators(known.etag, known.last_modified) if known and asks else None
                 files = store.files(known) if known is None or known.batch else {}
                 work = Workspace(
-                    Path(folder),
+                    folder,
                     store.pages(),
                     lambda: _opened(store, known),
                     sorted({batch for found in files.values() for batch in found}),
@@ -93,6 +95,7 @@ def landing(dataset: Dataset, source: Source, *, table: str | None = None) -> dg
                     metadata={
                         "new": not same,
                         "sha256": manifest.sha256,
+                        "version": manifest.etag or manifest.last_modified,
                         "bytes": manifest.size,
                         "url": manifest.url,
                         "fetched_at": manifest.fetched_at,

@@ -111,13 +111,10 @@ class Lake:
                     return None
                 raise
 
-    def delete(self, path: str) -> None:
-        """Delete an object; none being there is as good."""
-        try:
-            obstore.delete(self.store, path)
-        except (OSError, obstore.exceptions.BaseError) as error:
-            if not _is_absent(error):
-                raise
+    def delete(self, *paths: str) -> None:
+        """Delete objects; one that is not there is as good."""
+        if paths:
+            obstore.delete(self.store, list(paths))
 
     def download(self, path: str, to: Path) -> None:
         """Stream an object into a file."""

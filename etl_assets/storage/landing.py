@@ -19,7 +19,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from etl_assets.storage.lake import Lake, LakeError
+from etl_assets.storage.scratch import scratch_folder
 
 #: The name of a manifest.
 _MANIFEST = re.compile(r"([0-9a-f]{64})\.json")
@@ -97,7 +97,8 @@ class Landing:
 
     def forget(self, manifest: Manifest) -> None:
         """Delete a landed file and its manifest; the manifest last, so that what was cut off is found again."""
-        self.lake.delete(self._object(manifest))
+        if not manifest.members:  # a set has no bytes of its own
+            self.lake.delete(self._object(manifest))
         self.lake.delete(f"landing/{self.table}/{manifest.sha256}.json")
 
     def land(self, path: Path, manifest: Manifest) -> None:
@@ -166,8 +167,8 @@ class Landing:
         if self.lake.folder is not None:
             yield self._checked(self.lake.folder / path, path, expected)
             return
-        with tempfile.TemporaryDirectory(prefix="etl-landed-") as folder:
-            local = Path(folder) / f"{name}.parquet"
+        with scratch_folder("landed") as folder:
+            local = folder / f"{name}.parquet"
             self.lake.download(path, local)
             yield self._checked(local, path, expected)
 
@@ -199,8 +200,8 @@ class Landing:
 
         Raises LakeError if the bytes are gone or are not the ones that were landed.
         """
-        with tempfile.TemporaryDirectory(prefix="etl-landed-") as folder:
-            path = Path(folder) / f"{self.table}{manifest.suffix}"
+        with scratch_folder("landed") as folder:
+            path = folder / f"{self.table}{manifest.suffix}"
             if self.lake.folder is not None:
                 path.symlink_to(self.lake.folder / self._object(manifest))
             else:
@@ -253,9 +254,8 @@ class LakePages(MutableMapping[str, bytes]):
         return len(self.lake.list(self.prefix))
 
     def clear(self) -> None:
-        """Delete all of them."""
-        for name in list(self):
-            del self[name]
+        """Delete all of them, in one request."""
+        self.lake.delete(*self.lake.list(self.prefix))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ make roles (the embedded default's may); elsewhere that role works as itself, an
 
 from __future__ import annotations
 
+import contextlib
 from typing import LiteralString
 
 import psycopg
@@ -39,31 +40,34 @@ def prepare(connection: psycopg.Connection) -> None:
 
     The schemas are there. Does nothing where it was done before, or may not be done.
     """
-    if _is_done(connection) or not _make_roles(connection):
+    if _is_done(connection):
         return
+    # What may not be done is undone: the login then goes on as itself.
+    with contextlib.suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
+        if _make_roles(connection):
+            _hand_over(connection)
+
+
+def _hand_over(connection: psycopg.Connection) -> None:
+    """Give the schemas to the owner, their tables to the writer, and readers what they may read."""
+    # An owner of schemas has to be one who may make them.
+    _run(connection, "GRANT CREATE ON DATABASE {} TO {}", sql.Identifier(connection.info.dbname), sql.Identifier(OWNER))
     for schema in SCHEMAS:
         name = sql.Identifier(schema)
-        _run(connection, "ALTER SCHEMA {} OWNER TO {}", name, sql.Identifier(OWNER))
         _run(connection, "GRANT USAGE, CREATE ON SCHEMA {} TO {}", name, sql.Identifier(WRITER))
         for (table,) in connection.execute(
             "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace(%s) AND relkind = 'r'", (schema,)
         ).fetchall():
             _run(connection, "ALTER TABLE {} OWNER TO {}", sql.Identifier(schema, table), sql.Identifier(WRITER))
-    for role, schemas in READ_BY.items():
-        for schema in schemas:
-            _run(connection, "GRANT USAGE ON SCHEMA {} TO {}", sql.Identifier(schema), sql.Identifier(role))
-            _run(
-                connection,
-                "GRANT SELECT ON ALL TABLES IN SCHEMA {} TO {}",
-                sql.Identifier(schema),
-                sql.Identifier(role),
-            )
-            # Tables that the writer makes from now on.
-            _run(
-                connection,
-                "ALTER DEFAULT PRIVILEGES FOR ROLE {} IN SCHEMA {} GRANT SELECT ON TABLES TO {}",
-                *map(sql.Identifier, (WRITER, schema, role)),
-            )
+        for role, schemas in READ_BY.items():
+            if schema in schemas:
+                reader = sql.Identifier(role)
+                _run(connection, "GRANT USAGE ON SCHEMA {} TO {}", name, reader)
+                _run(connection, "GRANT SELECT ON ALL TABLES IN SCHEMA {} TO {}", name, reader)
+                # Tables that the writer makes from now on.
+                to_come = "ALTER DEFAULT PRIVILEGES FOR ROLE {} IN SCHEMA {} GRANT SELECT ON TABLES TO {}"
+                _run(connection, to_come, sql.Identifier(WRITER), name, reader)
+        _run(connection, "ALTER SCHEMA {} OWNER TO {}", name, sql.Identifier(OWNER))
 
 
 def what_to_run(connection: psycopg.Connection) -> str | None:
@@ -104,15 +108,7 @@ def _make_roles(connection: psycopg.Connection) -> bool:
                     _run(connection, "GRANT {} TO CURRENT_USER", sql.Identifier(role))
         except (psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
             pass  # roles are the whole server's: another database's run was faster
-    return is_super or (_is_member(connection, OWNER) and _is_member(connection, WRITER) and _owns(connection))
-
-
-def _owns(connection: psycopg.Connection) -> bool:
-    """Whether what is there already may be given away by this connection's role."""
-    found = connection.execute(
-        "SELECT bool_and(pg_has_role(nspowner, 'MEMBER')) FROM pg_namespace WHERE nspname = ANY(%s)", (list(SCHEMAS),)
-    ).fetchone()
-    return bool(found and found[0])
+    return is_super or (_is_member(connection, OWNER) and _is_member(connection, WRITER))
 
 
 def _is_member(connection: psycopg.Connection, role: str) -> bool:

@@ -21,7 +21,7 @@ from etl_assets.automation.receivers import DeliveryError, Mail, Message, Webhoo
 from etl_assets.local.sources import Fault
 from etl_assets.settings import NotConfiguredError
 from etl_assets_tests.automation.servers import Hook, Mailbox, Notified, mail_server, sns_topic, webhook
-from etl_assets_tests.automation.test_conditions import publish_with
+from etl_assets_tests.automation.test_conditions import publish_with, under_way
 from etl_assets_tests.house import House
 
 FAULT = Fault.status(404)
@@ -113,7 +113,10 @@ def a_check_that_fails_no_run(house: House, alerts: Alerts) -> None:
     assert told.startswith("*us_counties: the check columns fails*\nAssets: raw/us_counties\n")
     assert "&lt;b&gt;bold&lt;/b&gt;\ufffd[31m is new" in told, "what a source wrote is text"
     assert "/assets/raw/us_counties?view=checks" in told
+    known = alerts.cursor
+    under_way(house, "raw/us_counties")
     assert alerts.tick() == []
+    assert alerts.cursor == known, "what is evaluated anew is not mended yet"
 
 
 def changed_counties(house: House) -> bytes:
@@ -170,26 +173,31 @@ def data_gone_stale(house: House, alerts: Alerts) -> None:
 
 
 def a_sensor_that_fails(house: House, alerts: Alerts) -> None:
-    """The tick that the daemon writes down of a sensor that raised."""
+    """The ticks that the daemon writes down of sensors that raised, all for the same reason."""
     location = InProcessCodeLocationOrigin(LoadableTargetOrigin(), location_name="etl_assets")
     repository = RemoteRepositoryOrigin(location, "__repository__")
-    origin = RemoteInstigatorOrigin(repository, "gho_source")
-    state = InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.RUNNING)
-    house.instance.add_instigator_state(state)
+    names = ("gho_source", "treasury_title_xii_source")
+    states = [
+        InstigatorState(RemoteInstigatorOrigin(repository, name), InstigatorType.SENSOR, InstigatorStatus.RUNNING)
+        for name in names
+    ]
+    for state in states:
+        house.instance.add_instigator_state(state)
 
     def tick(status: TickStatus, error: str | None = None) -> None:
-        now = time.time()
         info = SerializableErrorInfo(f"KeyError: {error}\n", [], "KeyError") if error else None
-        house.instance.create_tick(
-            TickData(
-                state.instigator_origin_id, "gho_source", InstigatorType.SENSOR, status, now, error=info,
-                selector_id=state.selector_id,
-            )
-        )  # fmt: skip
+        for state in states:
+            house.instance.create_tick(
+                TickData(
+                    state.instigator_origin_id, state.instigator_name, InstigatorType.SENSOR, status, time.time(),
+                    error=info, selector_id=state.selector_id,
+                )
+            )  # fmt: skip
 
     tick(TickStatus.FAILURE, "'value'")
     (told,) = alerts.tick()
-    assert told.startswith("*sensor gho_source: the tick fails*\nWhat is wrong: KeyError: 'value'")
+    about = "sensor gho_source, sensor treasury_title_xii_source"
+    assert told.startswith(f"*{about}: the tick fails*\nWhat is wrong: KeyError: 'value'")
     assert "/locations/__repository__@etl_assets/sensors/gho_source|" in told
     tick(TickStatus.FAILURE, "'value'")
     assert alerts.tick() == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 import random
 import signal
@@ -96,6 +97,7 @@ def _s3() -> Iterator[tuple[Proxy, dict[str, str]]]:
     """An S3 server, and before it what can be killed without what is stored being lost."""
     import boto3
 
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     proxy = Proxy(server.get_host_and_port()[1])

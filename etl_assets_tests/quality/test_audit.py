@@ -111,12 +111,21 @@ def test_a_row_that_fails_several_checks_is_one_record() -> None:
         (frame().drop("name"), r"columns: missing \['name'\], not in the contract none"),
         (frame().with_columns(more=1), r"columns: missing none, not in the contract \['more'\]"),
         (frame().with_columns(pl.col("id").cast(pl.String)), "column id: the type is String, the contract says Int64"),
-        (frame({"id": 2}), r"the key \(id\) is not unique: 2 rows, such as id=2"),
+        (frame({"id": 2}).drop("_source_row"), r"the key \(id\) is not unique: 2 rows, such as one of 2 with id=2"),
     ],
 )
 def test_a_frame_that_is_wrong_as_a_whole(wrong: pl.DataFrame, why: str) -> None:
     [error] = audit(wrong, Places).errors
     assert re.search(why, error), error
+
+
+def test_records_that_contradict_each_other_are_kept_out_all_of_them() -> None:
+    """Which of them is right cannot be told; the others are not at fault."""
+    found = audit(frame({"id": 2, "name": "Another"}), Places)
+    assert found.errors == ()
+    assert found.rejected["id"].to_list() == [2, 2]
+    assert 2 not in found.good["id"]
+    assert {failure[1:] for failure in failures(found)} == {("unique_key", "", "one of 2 with id=2")}
 
 
 def test_a_bad_row_does_not_make_the_key_ambiguous() -> None:

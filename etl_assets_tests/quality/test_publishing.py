@@ -243,10 +243,6 @@ WRONG: dict[str, tuple[Callable[[pl.DataFrame], pl.DataFrame], str]] = {
         lambda rows: rows.with_columns(day=pl.when(number=2).then(date("2025-01-02")).otherwise("day")),
         "2 of 2 partitions were refused.* 2 rows came in, but 1 are to be published",
     ),
-    "a key is not unique": (
-        lambda rows: rows.with_columns(number=pl.lit(1, pl.Int64)),
-        r"the key \(day, number\) is not unique: 2 rows, such as day=2025-01-01, number=1",
-    ),
     "a column is missing": (lambda rows: rows.drop("number"), r"columns: missing \['number'\]"),
     "a row belongs to another partition": (
         lambda rows: rows.with_columns(day=date("2025-01-20")),

@@ -385,6 +385,30 @@ def test_the_pipeline_writes_as_the_writer_and_readers_see_what_is_for_them(
             ask()
 
 
+def test_a_login_that_may_make_roles_hands_its_own_database_over(
+    role: Callable[[str], str], cluster: Cluster, missing: str, warehouse_url: str
+) -> None:
+    Warehouse(warehouse_url).prepare()  # roles are the whole server's
+    url = role(missing)
+    user = sql.Identifier(str(psycopg.conninfo.conninfo_to_dict(url)["user"]))
+    with psycopg.connect(cluster.create_database(missing), autocommit=True) as connection:
+        connection.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(sql.Identifier(missing), user))
+        connection.execute(sql.SQL("ALTER ROLE {} CREATEROLE").format(user))
+        connection.execute(
+            sql.SQL("GRANT {}, {} TO {}").format(*map(sql.Identifier, (roles.OWNER, roles.WRITER)), user)
+        )
+    try:
+        database = Database(Warehouse(url))
+        database.replace(EVENTS, **{"2025-01-15": events((1, "2025-01-15"))})
+        assert database.values("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'refined'") == [
+            "etl_writer"
+        ]
+        with psycopg.connect(url) as connection:
+            assert roles.what_to_run(connection) is None
+    finally:
+        cluster.drop_database(missing)
+
+
 def before_there_were_roles(warehouse_url: str) -> None:
     """A warehouse as its tables' owner alone had made it."""
     with psycopg.connect(warehouse_url) as connection:

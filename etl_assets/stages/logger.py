@@ -1,0 +1,102 @@
+"""Logs for machines: one object of JSON a line on stdout, with `ETL_LOG_FORMAT=json`; dagster.yaml switches it on.
+
+A line has `time`, `level`, `message`, and where they are known `run`, `job`, `dataset`, `stage`, `asset`, `partition`
+(of a run of many: the first and the last), `event`, `rows`, `seconds` and `error`. One thing that happened is one line:
+what an asset has published has `rows`, the end of its step `seconds`. Dagster's own lines, for people, stay on stderr.
+"""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+
+from etl_assets.logs import plain
+from etl_assets.settings import settings
+from etl_assets.stages.dataset import SPECS, Spec
+from etl_assets.stages.failures import why_step_failed
+
+#: Dagster's events that are a line each, though it takes them for details.
+_TOLD = {
+    dg.DagsterEventType.RUN_START,
+    dg.DagsterEventType.RUN_SUCCESS,
+    dg.DagsterEventType.RUN_FAILURE,
+    dg.DagsterEventType.RUN_CANCELED,
+    dg.DagsterEventType.STEP_SUCCESS,
+    dg.DagsterEventType.STEP_FAILURE,
+    dg.DagsterEventType.ASSET_MATERIALIZATION,
+    dg.DagsterEventType.ASSET_CHECK_EVALUATION,
+}
+_RANGE = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
+
+class JsonLines(logging.Formatter):
+    """One object of JSON a line, without secrets, and without signs that a terminal would act on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._secrets = settings().secrets()
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as a line."""
+        fields = {key: value for key, value in _fields(record).items() if value is not None}
+        return plain(json.dumps(fields, ensure_ascii=False, default=str), secrets=self._secrets)
+
+
+class JsonHandler(logging.StreamHandler):
+    """What dagster.yaml adds to the logs of every run; silent unless the format is JSON."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stdout)
+        self._is_on = settings().log_format == "json"
+        self.setFormatter(JsonLines())
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is worth a line."""
+        return self._is_on and (record.levelno >= logging.INFO or _told(record))
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    meta: dict[str, Any] = getattr(record, "dagster_meta", None) or {}
+    event: dg.DagsterEvent | None = meta.get("dagster_event")
+    tags = meta.get("job_tags") or {}
+    spec = _spec(meta.get("step_key"))
+    first, last = (tags.get(tag) for tag in _RANGE)
+    partition = event.partition if event and event.partition else tags.get("dagster/partition")
+    if partition is None and first is not None:
+        partition = first if first == last else f"{first}...{last}"
+    error = why_step_failed(event) if event and event.is_step_failure else None
+    return {
+        "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+        "level": logging.getLevelName(max(record.levelno, logging.INFO)).lower(),
+        "message": meta.get("orig_message") or record.getMessage(),
+        "run": meta.get("run_id"),
+        "job": meta.get("job_name"),
+        "dataset": spec.dataset.name if spec else None,
+        "stage": spec.key.path[0] if spec else None,
+        "asset": spec.key.to_user_string() if spec else None,
+        "partition": partition,
+        "event": event.event_type_value if event else None,
+        "rows": _rows(event),
+        "seconds": round(event.step_success_data.duration_ms / 1000, 3) if event and event.is_step_success else None,
+        "error": error,
+    }
+
+
+def _told(record: logging.LogRecord) -> bool:
+    event: dg.DagsterEvent | None = (getattr(record, "dagster_meta", None) or {}).get("dagster_event")
+    return event is not None and event.event_type in _TOLD
+
+
+def _rows(event: dg.DagsterEvent | None) -> int | None:
+    if event is None or event.event_type != dg.DagsterEventType.ASSET_MATERIALIZATION:
+        return None
+    metadata = event.step_materialization_data.materialization.metadata
+    found = metadata.get("dagster/partition_row_count") or metadata.get("dagster/row_count")
+    return int(str(found.value)) if found is not None else None
+
+
+def _spec(step: str | None) -> Spec | None:
+    return next((spec for key, spec in SPECS.items() if key.to_python_identifier() == step), None) if step else None

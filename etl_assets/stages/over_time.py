@@ -1,0 +1,29 @@
+"""What tables of yearly values share: changes from year to year, and their picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import dagster as dg
+import polars as pl
+
+from etl_assets.stages.pictures import lines
+
+
+def with_changes(rows: pl.DataFrame, value: str, by: Sequence[str], years: Sequence[int] = (1, 10)) -> pl.DataFrame:
+    """Rows with `change_1_year` and so on: how far a value is from that of so many years before; null without one.
+
+    `by` and the column `year` are the rows' key.
+    """
+    for n in years:
+        earlier = rows.select(*by, pl.col("year") + n, earlier=value)
+        change = (pl.col(value) - pl.col("earlier")).alias(f"change_{n}_year{'s' * (n > 1)}")
+        joined = rows.join(earlier, on=[*by, "year"], how="left", maintain_order="left")
+        rows = joined.with_columns(change).drop("earlier")
+    return rows
+
+
+def yearly_lines(rows: pl.DataFrame, group: str, value: str, title: str) -> dg.MarkdownMetadataValue:
+    """A line over the years for each group; a year has one value of a group, or their median is shown."""
+    wide = rows.drop_nulls(group).pivot(group, index="year", values=value, aggregate_function="median").sort("year")
+    return lines(wide, "year", [name for name in wide.columns if name != "year"], title)

@@ -19,6 +19,7 @@ PACKAGE = Path(__file__).parent.parent / "etl_assets"
 #: A room imports only from rooms below it; `datasets` is imported by none but `definitions`.
 FLOOR = {
     "settings": 0,
+    "objects": 0,
     "logs": 1,
     "storage": 2,
     "sources": 2,

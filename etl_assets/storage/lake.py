@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -113,8 +113,12 @@ class Lake:
 
     def delete(self, *paths: str) -> None:
         """Delete objects; one that is not there is as good."""
-        if paths:
+        if self.folder is None and paths:
             obstore.delete(self.store, list(paths))
+            return
+        for path in paths:
+            with suppress(FileNotFoundError):  # which S3 does not raise
+                obstore.delete(self.store, path)
 
     def download(self, path: str, to: Path) -> None:
         """Stream an object into a file."""

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
+import dagster as dg
 import pytest
 import requests
 from moto.server import ThreadedMotoServer
 
 from etl_assets.datasets.retail_sales import landing_retail_sales
 from etl_assets.local.rebuild import rebuild_warehouse
+from etl_assets.settings import PROJECT
 from etl_assets.sources import Workspace
 from etl_assets.sources.folder import WatchedFolder
 from etl_assets.stages.dataset import SPECS
@@ -111,6 +113,30 @@ def test_credentials_that_are_refused_are_said_so_and_not_told(
             assert "s3cret" not in str(caught.value)
     finally:
         check_credentials(server, after=1_000_000_000)
+
+
+def test_what_a_step_prints_is_in_the_lake(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a lake on S3; of a lake in a folder it stays in Dagster's home."""
+
+    @dg.op
+    def talk() -> None:
+        print("said to whoever reads it later")
+
+    @dg.job
+    def talking() -> None:
+        talk()
+
+    (tmp_path / "dagster.yaml").symlink_to(PROJECT / "dagster.yaml")
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    for lake_url in (f"{s3}/told", str(tmp_path / "lake")):
+        monkeypatch.setenv("ETL_LAKE_URL", lake_url)
+        with dg.DagsterInstance.get() as instance:
+            run = talking.execute_in_process(instance=instance)
+        local = list((tmp_path / "storage" / run.run_id).rglob("*.out"))
+        remote = [p for p in Lake(f"{s3}/told").list("dagster_logs") if run.run_id in p and p.endswith(".out")]
+        assert (len(local), len(remote)) == ((0, 1) if lake_url.startswith("s3") else (1, 0))
+    (told,) = Lake(f"{s3}/told").list("dagster_logs")
+    assert b"said to whoever reads it later" in (Lake(f"{s3}/told").get(told) or b"")
 
 
 def check_credentials(server: str, after: int) -> None:

@@ -48,17 +48,17 @@ class RetailApi(PagedSource):
         if isinstance(document, list):
             return Page(document)
         try:
-            rows, total, number, last = (document[name] for name in ("data", "total", "page", "pages"))
-            is_right = isinstance(rows, list) and str(number) == call.parameters["page"] and int(number) <= int(last)
+            rows = document["data"]
+            total, number, last = (int(document[name]) for name in ("total", "page", "pages"))
         except (KeyError, TypeError, ValueError) as error:
             raise SourceRefusedError(f"the envelope lacks {error}. The last good extract stays.") from error
-        if not is_right:
+        if not isinstance(rows, list) or str(number) != call.parameters["page"] or number > last:
             raise SourceRefusedError(
                 f"the envelope says page {number} of {last}, and page {call.parameters['page']} was asked for. The "
                 "last good extract stays."
             )
-        following = {**call.parameters, "page": str(number + 1)}
-        return Page(rows, int(total), Call(call.url, following) if number < last else None)
+        following = Call(call.url, {**call.parameters, "page": str(number + 1)})
+        return Page(rows, total, following if number < last else None)
 
     def _token(self) -> http.Bearer:
         """The token, which is never written down; raises NotConfiguredError where there is none."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
 
 from etl_assets.settings import settings
-from etl_assets.sources import Fetched, SourceRefusedError, SourceUnavailableError, Validators, Workspace, http
-
-_SECONDS = 10
+from etl_assets.sources import Fetched, Validators, Workspace, http
+from etl_assets.sources.database import connected
 
 
 @dataclass(frozen=True)
@@ -30,13 +27,15 @@ class WholeTable:
 
     def probe(self, known: Validators | None) -> str | None:
         """The number of rows and their digest, if they are others than the known ones."""
-        with self._connected() as connection:
+        with connected(self.database) as connection:
             version = self._version(connection)
         return None if known and known.etag == version else version
 
     def fetch(self, work: Workspace, known: Validators | None) -> Fetched | None:
         """The table as of one moment; None if it is the known version."""
-        with self._connected() as connection:
+        with connected(self.database) as connection:
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            connection.read_only = True
             version = self._version(connection)
             if known and known.etag == version:
                 return None
@@ -46,38 +45,11 @@ class WholeTable:
             with path.open("wb") as sink, connection.cursor().copy(copy.format(*names)) as rows:
                 for block in rows:
                     sink.write(block)
-        return Fetched(path, f"{self._address()}/{self.table}", Validators(etag=version))
+        url = http.public(settings().database_url(self.database))
+        return Fetched(path, f"{url}/{self.table}", Validators(etag=version))
 
     def _version(self, connection: psycopg.Connection) -> str:
         digest = "SELECT count(*) || ' ' || coalesce(sum(hashtextextended(t::text, 0)), 0) FROM {} t"
         found = connection.execute(sql.SQL(digest).format(sql.Identifier(self.table))).fetchone()
         assert found is not None
         return str(found[0])
-
-    def _address(self) -> str:
-        return http.public(settings().database_url(self.database))
-
-    @contextmanager
-    def _connected(self) -> Iterator[psycopg.Connection]:
-        """A transaction that only reads and sees one moment; its errors say which database and what to do."""
-        url, variable = settings().database_url(self.database), f"ETL_{self.database.upper()}_URL"
-        options = "-c datestyle=ISO -c timezone=UTC -c extra_float_digits=1"
-        try:
-            with psycopg.connect(url, connect_timeout=_SECONDS, options=options) as connection:
-                connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-                connection.read_only = True
-                yield connection
-        except psycopg.OperationalError as error:
-            raise SourceUnavailableError(
-                f"{self._address()} ({variable}) could not be read: {_reason(error)}. The last good extract stays; run "
-                "again when it is there."
-            ) from error
-        except psycopg.Error as error:
-            raise SourceRefusedError(
-                f"{self._address()} ({variable}) does not give the table {self.table}: {_reason(error)}. See that it "
-                "has the table, and that the role may read it; the last good extract stays."
-            ) from error
-
-
-def _reason(error: psycopg.Error) -> str:
-    return " ".join(str(error).split())[:300]

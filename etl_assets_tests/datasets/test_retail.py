@@ -451,10 +451,11 @@ def test_a_database_that_does_not_do_as_it_should(retail: Retail, monkeypatch: p
     assert "required columns are missing: ['price']. It has: ['product_id', 'product_name'" in house.failures()
     retail.owner("REVOKE SELECT ON products FROM etl_source_reader")
     assert not house.run()
-    assert re.search(r"ETL_RETAIL_URL\) does not give the table products: permission denied", house.failures())
+    assert re.search(r"The database retail .* does not let the role .* read: permission denied", house.failures())
     monkeypatch.setenv("ETL_RETAIL_URL", "postgresql://someone:secret-word@127.0.0.1:1/retail")
     assert not house.run()
-    assert "postgresql://127.0.0.1:1/retail (ETL_RETAIL_URL) could not be read" in house.failures()
+    assert "The database retail (127.0.0.1:1/retail) cannot be read" in house.failures()
+    assert "that ETL_RETAIL_URL is right" in house.failures()
     assert "secret-word" not in house.failures() + house.printed
     assert house.frame("refined.retail_products").height == before.height
 

@@ -77,10 +77,12 @@ class State:
         """
         if spec.table is None:
             return set()
-        found = {name: self.versions(source) for name, source in spec.inputs.items()}
-        versions = {name: known for name, known in found.items() if known is not None}
-        if len(versions) < len(found):
-            return set()
+        versions: dict[str, Mapping[str, str]] = {}
+        for name, source in spec.inputs.items():
+            found = self.versions(source)
+            if found is None:  # no need to ask for the others
+                return set()
+            versions[name] = found
         known = self.facts(spec.table)
         if spec.whole:
             wanted = {WHOLE: spec.made_from(WHOLE, versions)}

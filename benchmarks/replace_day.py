@@ -40,7 +40,7 @@ def run(ground: Ground, sizes: Sequence[int], *, quick: bool) -> Report:
             for number, parts in enumerate(_filling(rows, per_day)):
                 publisher.publish([Publication(table, parts)], f"fill {number}")
             cases[f"{rows:,} rows"] = partial(_replace, publisher, table, per_day, itertools.count(1))
-        with publisher.warehouse.connect() as connection:
+        with publisher.warehouse.connect(role=None) as connection:
             connection.execute("CHECKPOINT")  # nobody pays for the dirty pages of the filling
         report.runs = interleave(cases, ground.rounds * _TIMES, ground.console)
     first, last = cases

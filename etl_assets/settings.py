@@ -53,7 +53,7 @@ def _password(url: str) -> str | None:
 
 
 class NotConfiguredError(RuntimeError):
-    """A setting that is needed has no value; the message names the variable and what to do."""
+    """A setting that is needed has no value, or one that is not accepted; the message names the variable."""
 
 
 class Settings(BaseSettings):
@@ -105,6 +105,11 @@ class Settings(BaseSettings):
     )
     census_key: SecretStr | None = Field(
         default=None, description="Key of the US Census API, free at https://api.census.gov/data/key_signup.html"
+    )
+    retail_token: SecretStr | None = Field(default=None, description="Bearer token of the retail company's API")
+    retail_sales_folder: str | None = Field(
+        default=None,
+        description="Where the retail company drops its sales files: a folder, file:///folder or s3://bucket/prefix",
     )
     eventdata_baseline: str | None = Field(
         default=None,
@@ -177,11 +182,18 @@ class Settings(BaseSettings):
             )
         return found.get_secret_value()
 
-    def source_url(self, source: str, *, local: str, live: str) -> str:
-        """The address of a source: `ETL_<SOURCE>_URL` if set, else the local server's path or the publisher's."""
+    def source_url(self, source: str, *, local: str, live: str | None) -> str:
+        """The address of a source: `ETL_<SOURCE>_URL` if set, else the local server's path or the publisher's.
+
+        Raises NotConfiguredError where there is none, as with a source that has no public address (`live` is None).
+        """
         if source in self.addresses:
             return self.addresses[source]
         if self.sources == "live":
+            if live is None:
+                raise NotConfiguredError(
+                    f"{source} has no public address: set ETL_{source.upper()}_URL to the one that you use."
+                )
             return live
         if self.local_sources_url is None:
             raise NotConfiguredError(

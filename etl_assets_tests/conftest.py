@@ -16,6 +16,8 @@ from etl_assets.local.sample import write_sample
 from etl_assets.local.sources import Faults, serve
 from etl_assets_tests.house import House
 
+#: What the sources that want a token accept.
+TOKEN = "a-token-of-the-tests"
 SHARED_DATA = Path(os.environ.get("ETL_SHARED_DATA") or Path(__file__).parents[2] / "shared" / "data")
 
 
@@ -88,7 +90,8 @@ def _house(
     as_of.write_text("2025-03-05")
     monkeypatch.setenv("ETL_WAREHOUSE_URL", warehouse_url)
     monkeypatch.setenv("ETL_LAKE_URL", str(tmp_path / "lake"))
-    with serve(data, as_of=as_of, faults=faults) as url, dg.DagsterInstance.ephemeral() as instance:
+    monkeypatch.setenv("ETL_RETAIL_TOKEN", TOKEN)
+    with serve(data, as_of=as_of, faults=faults, token=TOKEN) as url, dg.DagsterInstance.ephemeral() as instance:
         monkeypatch.setenv("ETL_LOCAL_SOURCES_URL", url)
         made = House(home, data, warehouse_url, as_of, faults, instance, cluster=cluster)
         yield made

@@ -34,6 +34,12 @@ RATIOS = {
         for place in ("near", "far")
         for peer in ("requests loop", "dlt")
     ],
+    "operate": [
+        "a run of one asset over Dagster's floor",
+        "a backfill in batches is so many times faster than a run a day",
+        "automation tick per asset over Dagster's floor",
+        "event log growth over Dagster's floor",
+    ],
     "correction": ["cost of the corrected publication over the cost of the full load"],
 }
 

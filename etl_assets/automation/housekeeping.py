@@ -104,7 +104,7 @@ def _compute_logs(instance: dg.DagsterInstance, since: datetime, *, dry_run: boo
 def _landed(instance: dg.DagsterInstance, since: datetime, *, dry_run: bool) -> int:
     """Landed files, with their manifests, in whose place another one came before `since`.
 
-    Never the current one, nor the one that the raw table was made from.
+    Never the current one, nor the one that the raw table was made from, nor what is in them if they are sets.
     """
     needed = {file for spec in SPECS.values() if (file := _read_by(instance, spec.key))}
     count = 0
@@ -114,10 +114,12 @@ def _landed(instance: dg.DagsterInstance, since: datetime, *, dry_run: bool) -> 
         store = landing_store(spec.key.path[-1])
         current = store.current()
         landed = sorted(store.manifests(), key=lambda manifest: manifest.fetched_at)
+        sets = [manifest for manifest in landed if manifest.sha256 in needed] + ([current] if current else [])
+        members = {digest for manifest in sets for digest in manifest.members.values()}
         for manifest, successor in pairwise(landed):
             if datetime.fromisoformat(successor.fetched_at) >= since:
                 continue
-            if manifest.sha256 not in needed and current is not None and manifest.sha256 != current.sha256:
+            if current is not None and manifest.sha256 not in {*needed, *members, current.sha256}:
                 count += 2
                 if not dry_run:
                     store.forget(manifest)

@@ -1,6 +1,7 @@
-"""The three public APIs as routes of the source server: each answers from recordings as the real one does live.
+"""The APIs as routes of the source server: each answers from recordings as the real one does live.
 
-Here: WHO GHO (OData), US Treasury Fiscal Data and US Census: their queries, paging, envelopes and refusals.
+Here: WHO GHO (OData), US Treasury Fiscal Data, US Census and the retail company's: their queries, paging, envelopes
+and refusals.
 Not here: HTTP, and misbehaviour on demand (sources.py).
 
 Where an API promises no order it keeps none: every request sees the rows, and rows that a sort leaves equal,
@@ -10,6 +11,7 @@ in another of a few orders. Who pages without a sort by a whole key gets rows tw
 from __future__ import annotations
 
 import csv
+import hmac
 import io
 import itertools
 import json
@@ -26,7 +28,7 @@ from urllib.parse import quote, urlencode
 
 from etl_assets.local.recordings import Recording, Request, Response, Route
 
-__all__ = ["census", "gho", "treasury"]
+__all__ = ["census", "gho", "retail", "treasury"]
 
 Row = Mapping[str, Any]
 Test = Callable[[Row], bool]
@@ -663,6 +665,53 @@ def _geography(text: str | None, argument: str) -> tuple[str, set[str] | None]:
         raise _BadQueryError(f"missing '{argument}' argument")
     level, _, codes = text.partition(":")
     return level, None if codes in ("", "*") else set(codes.split(","))
+
+
+# The retail company --------------------------------------------------------------------------------------
+
+_RETAIL_TABLES = {"customers": "customer_data.json", "exchange_rates": "exchange_rates.json"}
+_LARGEST_RETAIL_PAGE = 500
+
+
+def retail(request: Request) -> Response | None:
+    """The retail company's API under `/retail`, for who sends `Authorization: Bearer <token>`; 401 for any other.
+
+    `GET /retail/customers` and `/retail/exchange_rates` answer with a page of the recorded array:
+    `{"data": […], "total": 1000, "page": 2, "pages": 5}`. `page` counts from 1, `page_size` is 100 unless asked for, at
+    most 500. Every answer carries the ETag of the whole table, and is 304 for who has that.
+    """
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not request.token or not hmac.compare_digest(token, request.token):
+        return _retail_error(401, "a valid bearer token is required", {"WWW-Authenticate": "Bearer"})
+    if request.method not in ("GET", "HEAD"):
+        return _retail_error(405, "only GET and HEAD", {"Allow": "GET, HEAD"})
+    file = _RETAIL_TABLES.get("/".join(request.segments[1:]), "")
+    recording = request.recordings.find("retail", file)
+    if recording is None:
+        return _retail_error(404, f"there is no table {request.path}")
+    headers = {"ETag": recording.etag}
+    if request.headers.get("if-none-match") == recording.etag:
+        return Response(304, headers=headers)
+    texts = _read(recording, _record_texts)
+    try:
+        number = _whole_number(_one(request, "page"), "page") or 1
+        size = _whole_number(_one(request, "page_size"), "page_size") or 100
+        pages = max(-(-len(texts) // size), 1)
+        if size > _LARGEST_RETAIL_PAGE or number > pages:
+            raise _BadQueryError(f"page {number} of {pages}, {size} records each")
+    except _BadQueryError as error:
+        return _retail_error(400, f"bad request: {error}")
+    data = ",".join(texts[(number - 1) * size : number * size])
+    body = f'{{"data":[{data}],"total":{len(texts)},"page":{number},"pages":{pages}}}'
+    return Response(200, body.encode(), "application/json", headers)
+
+
+def _retail_error(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(status, json.dumps({"error": message}).encode(), "application/json", headers or {})
+
+
+def _record_texts(content: bytes) -> list[str]:
+    return [json.dumps(row, ensure_ascii=False) for row in json.loads(content)]
 
 
 # Names ---------------------------------------------------------------------------------------------------

@@ -42,8 +42,12 @@ def up() -> None:
             given["dagster_storage_url"] = cluster().create_database("dagster")
     if configured.sources == "local" and configured.local_sources_url is None:
         given["local_sources_url"] = _start_sources(configured)
+        token = configured.retail_token
+        given["retail_token"] = source_server().token(token.get_secret_value() if token else None)
     for source in databases:
         given[f"{source}_url"] = show(cluster(), source, _recordings(configured))
+    if _has_own_folder(configured):
+        given["retail_sales_folder"] = str(_drop_sales(_recordings(configured)))
     _write(home() / "local.json", json.dumps(given, indent=1))
     _dagster_home()
 
@@ -53,6 +57,8 @@ def publish(date: str) -> dict[str, str]:
     shown = source_server().publish(date)
     for source in _databases(explicit_settings()):
         show(cluster(), source, source_server().recordings())
+    if _has_own_folder(explicit_settings()):
+        _drop_sales(source_server().recordings())
     return shown
 
 
@@ -84,6 +90,21 @@ def _sample(configured: Settings) -> Path:
     return home() / "sample"
 
 
+def _has_own_folder(configured: Settings) -> bool:
+    """Whether the folder of retail sales is to be the embedded default's own."""
+    return configured.sources == "local" and configured.retail_sales_folder is None
+
+
+def _drop_sales(recordings: Recordings) -> Path:
+    """Put the sales file that the local sources show into the folder that is watched; other files there stay."""
+    recording = recordings.find("retail", "sales_data.csv")
+    file = home() / "retail_sales" / "sales_data.csv"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if recording and not (file.exists() and file.read_bytes() == recording.read()):
+        _write(file, recording.read())
+    return file.parent
+
+
 def _start_sources(configured: Settings) -> str:
     data = _sample(configured)
     # A date in the environment counts when it is new: it does not undo a later `./dev publish`.
@@ -103,10 +124,10 @@ def _dagster_home() -> None:
         (folder / "dagster.yaml").symlink_to(PROJECT / "dagster.yaml")
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: str | bytes) -> None:
     """Write a file at once, for its owner only: it may hold a password."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content if isinstance(content, bytes) else content.encode())
     temporary.replace(path)

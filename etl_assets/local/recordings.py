@@ -199,7 +199,10 @@ def last_day(text: str) -> date:
 
 @dataclass(frozen=True)
 class Request:
-    """What a route is asked: path segments and query decoded, header names in lower case."""
+    """What a route is asked: path segments and query decoded, header names in lower case.
+
+    `token` is what routes that want one accept; empty, they accept none.
+    """
 
     method: str
     path: str
@@ -207,6 +210,7 @@ class Request:
     query: Mapping[str, list[str]]
     headers: Mapping[str, str]
     recordings: Recordings
+    token: str = ""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from dagster._core.utils import make_new_run_id
@@ -25,6 +26,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from etl_assets.logs import plain
 from etl_assets.quality.quarantine import quarantine_table
 from etl_assets.settings import NotConfiguredError, home, settings
 from etl_assets.sources import SourceError, Validators
@@ -222,18 +224,21 @@ class Driver:
         self.console.print(table)
         for spec in in_order(self.datasets):
             for failure in self.outcomes.get(spec.key.to_user_string(), Outcome()).failures:
-                # A message may quote what a source sent: neither markup nor terminal escapes of it may work.
-                shown = "".join(sign if sign.isprintable() or sign == "\n" else "\ufffd" for sign in failure)
-                self.console.print(Text.assemble(("failed", "red"), f" {spec.key.to_user_string()}: {shown}"))
+                self.console.print(Text.assemble(("failed", "red"), f" {spec.key.to_user_string()}: {plain(failure)}"))
 
     def note_changes(self) -> None:
-        """Say how much of each whole-file source changed."""
+        """Say how much of each whole-file source changed, and which files of a folder were not taken."""
         for spec in in_order(self.datasets):
             outcome = self.outcomes.get(spec.key.to_user_string())
-            if spec.key.path[0] != "raw" or not outcome or not outcome.partitions or not spec.table:
+            if spec.key.path[0] not in ("landing", "raw"):
                 continue
             event = self.instance.get_latest_materialization_event(spec.key)
             metadata = event.asset_materialization.metadata if event and event.asset_materialization else {}
+            refused: Any = metadata["refused"].value if "refused" in metadata else {}
+            for file, why in refused.items():
+                self.console.print(Text(plain(f"{spec.dataset.name}: {file} was not taken. {why}")))
+            if not outcome or not outcome.partitions or not spec.table:
+                continue
             if spec.table.partitioning and "partitions_changed" in metadata:
                 changed, same = (metadata[f"partitions_{w}"].value for w in ("changed", "unchanged"))
                 self.console.print(f"{spec.dataset.name}: {changed} partitions changed, {same} unchanged")

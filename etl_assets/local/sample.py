@@ -23,6 +23,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from etl_assets.local.sample_retail import retail_files
 from etl_assets.local.sample_totesys import totesys_files
 
 __all__ = [
@@ -145,6 +146,7 @@ def _sample_files() -> dict[str, bytes]:
         **_advance_files(),
         **_poverty_files(counties),
         **totesys_files(),
+        **retail_files(),
         ".stamp": _version().encode(),
     }
 

@@ -24,6 +24,7 @@ import json
 import logging
 import os
 import re
+import secrets
 import signal
 import socket
 import struct
@@ -42,7 +43,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
-from etl_assets.local.apis import census, gho, treasury
+from etl_assets.local.apis import census, gho, retail, treasury
 from etl_assets.local.recordings import (
     UNDATED,
     Recording,
@@ -77,7 +78,7 @@ _log = logging.getLogger(__name__)
 
 # Routes --------------------------------------------------------------------------------------------------
 
-ROUTES: dict[str, Route] = {"who_gho": gho(), "treasury": treasury(), "census": census}
+ROUTES: dict[str, Route] = {"who_gho": gho(), "treasury": treasury(), "census": census, "retail": retail}
 """API sources by first path segment. Everything else is a file."""
 
 
@@ -173,7 +174,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class LoggedRequest:
-    """One request as it was answered; header names in lower case, an API key in the query as `***`."""
+    """One request as it was answered; header names in lower case, an API key and a token as `***`."""
 
     method: str
     path: str
@@ -274,8 +275,9 @@ class _Server(ThreadingHTTPServer):
         faults: Faults | None = None,
         routes: Mapping[str, Route] | None = None,
         home: Path | None = None,
+        token: str | Path = "",
     ) -> None:
-        self.data, self.as_of, self.home = data, as_of, home
+        self.data, self.as_of, self.home, self._token = data, as_of, home, token
         self.faults = faults
         self.routes = ROUTES if routes is None else routes
         self.closing = threading.Event()
@@ -296,9 +298,13 @@ class _Server(ThreadingHTTPServer):
         route = self.routes.get(request.segments[0])
         return (route and route(request)) or replay_file(request)
 
+    def token(self) -> str:
+        """What routes that want a token accept; a file is read at every request, as the date's is."""
+        return (_first_line(self._token) or "") if isinstance(self._token, Path) else self._token
+
     def recordings(self) -> Recordings:
         """As of now: the date may have been changed by another process since the last request."""
-        as_of = _read_as_of(self.as_of) if isinstance(self.as_of, Path) else self.as_of
+        as_of = _first_line(self.as_of) if isinstance(self.as_of, Path) else self.as_of
         return Recordings(self.data, as_of)
 
     def _index(self, recordings: Recordings) -> Response:
@@ -351,7 +357,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.change:
             response = replace(response, body=fault.change(response.body))
         if self.server.faults:
-            entry = LoggedRequest(self.command, path, _without_key(query), response.status, headers)
+            shown = headers | ({"authorization": "***"} if "authorization" in headers else {})
+            entry = LoggedRequest(self.command, path, _without_key(query), response.status, shown)
             self.server.faults._record(entry)
         self._send(response, fault)
 
@@ -363,7 +370,8 @@ class _Handler(BaseHTTPRequestHandler):
             segments = tuple(unquote(part) for part in path[1:].split("/")) if path != "/" else ()
             fields = parse_qs(query, keep_blank_values=True)
             recordings = self.server.recordings()
-            return self.server.respond(Request(self.command, path, segments, fields, headers, recordings))
+            request = Request(self.command, path, segments, fields, headers, recordings, self.server.token())
+            return self.server.respond(request)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a recording, a client is owed an answer
             _log.exception("cannot answer %s", _without_key(self.path))
             return Response(500, f"cannot answer {path}: {type(error).__name__}: {error}\n".encode())
@@ -397,15 +405,17 @@ def serve(
     as_of: str | Path | None = None,
     faults: Faults | None = None,
     routes: Mapping[str, Route] | None = None,
+    token: str = "",
 ) -> Iterator[str]:
     """Serve `data` from a thread of this process and yield the base URL.
 
-    `as_of` is a date, or a file that holds one and is read at every request. `routes` replaces `ROUTES`.
+    `as_of` is a date, or a file that holds one and is read at every request. `routes` replaces `ROUTES`. `token` is
+    what routes that want one accept.
     """
     publications(data)  # complains now rather than at the first request
     if isinstance(as_of, str):
         last_day(as_of)
-    server = _Server(0, data, as_of, faults, routes)
+    server = _Server(0, data, as_of, faults, routes, token=token)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), name="sources", daemon=True)
     thread.start()
     try:
@@ -423,7 +433,8 @@ def serve(
 class SourceServer:
     """The source server as a process of its own, which outlives whoever started it.
 
-    `home` keeps its state: `as_of` (the date shown), `server.json` (process, port, data) and `server.log`.
+    `home` keeps its state: `as_of` (the date shown), `token` (what routes that want one accept), `server.json`
+    (process, port, data) and `server.log`.
     """
 
     home: Path
@@ -468,6 +479,16 @@ class SourceServer:
             raise RuntimeError("the source server is not running: `./dev up` starts it")
         return f"http://{HOST}:{identity['port']}"
 
+    def token(self, given: str | None = None) -> str:
+        """The token that routes that want one accept: `given`, else the one of before, else a new one."""
+        with self._lock():
+            file = self.home / "token"
+            known = _first_line(file)
+            token = given or known or secrets.token_urlsafe(24)
+            if token != known:
+                _write_atomically(file, token + "\n")
+        return token
+
     def publish(self, as_of: str) -> dict[str, str]:
         """Show the sources as of a date from now on; returns source -> publication now shown."""
         last_day(as_of)
@@ -480,7 +501,7 @@ class SourceServer:
         state = self._state()
         if state is None:
             raise RuntimeError("the source server was never started: `./dev up` starts it")
-        return Recordings(Path(state["data"]), _read_as_of(self._as_of_file))
+        return Recordings(Path(state["data"]), _first_line(self._as_of_file))
 
     @property
     def _as_of_file(self) -> Path:
@@ -542,7 +563,7 @@ class SourceServer:
             yield
 
 
-def _read_as_of(file: Path) -> str | None:
+def _first_line(file: Path) -> str | None:
     try:
         return file.read_text().strip() or None
     except FileNotFoundError:
@@ -551,6 +572,7 @@ def _read_as_of(file: Path) -> str | None:
 
 def _write_atomically(file: Path, text: str) -> None:
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.touch(0o600)  # one of them holds a token
     temporary.write_text(text)
     temporary.replace(file)
 
@@ -565,9 +587,9 @@ def _main() -> None:
 
     state = SourceServer(home)._state()
     try:
-        server = _Server(state["port"] if state else 0, data, home / "as_of", home=home)
+        server = _Server(state["port"] if state else 0, data, home / "as_of", home=home, token=home / "token")
     except OSError:  # the remembered port is taken by now
-        server = _Server(0, data, home / "as_of", home=home)
+        server = _Server(0, data, home / "as_of", home=home, token=home / "token")
 
     if child := os.fork():
         written = {"pid": child, "port": server.server_port, "data": str(data)}

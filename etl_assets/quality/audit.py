@@ -17,6 +17,7 @@ import polars as pl
 import shapely
 
 from etl_assets.quality.contract import Contract
+from etl_assets.sources.files import UNPARSED
 from etl_assets.storage.table import SOURCE_ROW
 
 #: A column that a stage's function may add: what it already knows to be wrong with a row (see `unreadable`).
@@ -84,7 +85,7 @@ def audit(frame: pl.DataFrame, contract: type[Contract]) -> Audit:
     if errors:
         return Audit(frame.clear(), frame.clear(), _no_failures(), tuple(errors))
     body = body.select(list(declared))
-    failures = [_known_problems(frame), _geometry_failures(body, declared)]
+    failures = [_known_problems(frame), _unparsed(frame), _geometry_failures(body, declared)]
     binary = [name for name, dtype in body.schema.items() if dtype == pl.Binary]
     try:
         # pandera renders a failing row as JSON, which polars cannot do with bytes: geometry is judged apart.
@@ -193,6 +194,19 @@ def _known_problems(frame: pl.DataFrame) -> pl.DataFrame:
     if listed.is_empty():
         return _no_failures()
     return listed.explode(PROBLEMS).unnest(PROBLEMS).with_columns(pl.col("row").cast(pl.Int64))
+
+
+def _unparsed(frame: pl.DataFrame) -> pl.DataFrame:
+    """Records that do not have the header's number of fields: whatever is missing in them is missing for that."""
+    if UNPARSED not in frame.columns:
+        return _no_failures()
+    records = frame.select(UNPARSED).with_row_index("row").filter(pl.col(UNPARSED).is_not_null())
+    return records.select(
+        row=pl.col("row").cast(pl.Int64),
+        check=pl.lit("fields"),
+        column=pl.lit(""),
+        value=pl.col(UNPARSED).str.slice(0, _VALUE_LENGTH),
+    )
 
 
 def _geometry_failures(body: pl.DataFrame, declared: Mapping[str, object]) -> pl.DataFrame:

@@ -1,14 +1,41 @@
-"""Reading a source's text: expressions that give null where a value cannot be read as what it should be."""
+"""How values are read from text: what is not of the declared form is null, never guessed. Spaces around are no matter.
+
+What could not be read though it is there, `audit.unreadable` puts into quarantine.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import polars as pl
+
+#: How a date is written, by its form: a form means one thing in all rows.
+DateForms = Mapping[str, str]
+
+
+def date_by_form(text: pl.Expr, forms: DateForms) -> pl.Expr:
+    """A date by the form that it is written in: `forms` gives the format of each form, which is a regular expression.
+
+    Null for a text of no form, and for a date that there is not, such as the 13th day of a 13th month.
+    """
+    text = text.str.strip_chars()
+    return pl.coalesce(
+        pl.when(text.str.contains(rf"^{form}$")).then(text.str.to_date(format_, strict=False))
+        for form, format_ in forms.items()
+    )
 
 
 def exact(text: pl.Expr, kind: pl.Decimal) -> pl.Expr:
-    """A decimal that loses nothing: what has more digits than the type, or is no plain number, is not read."""
+    """A decimal that loses nothing: null for more digits than the type has, and for what is no plain number."""
+    text = text.str.strip_chars()
     plain = rf"^-?\d{{1,{kind.precision - kind.scale}}}(\.\d{{1,{kind.scale}}})?$"
     return pl.when(text.str.contains(plain)).then(text).cast(kind, strict=False)
+
+
+def whole(text: pl.Expr) -> pl.Expr:
+    """A whole number of up to 18 digits; null for what is none."""
+    text = text.str.strip_chars()
+    return pl.when(text.str.contains(r"^-?\d{1,18}$")).then(text).cast(pl.Int64, strict=False)
 
 
 def moment(text: pl.Expr) -> pl.Expr:

@@ -27,7 +27,8 @@ class Workspace:
 
     `pages` holds what an extract has already got, by name; a killed one finds it there. `previous` opens the last
     landed file. A source that is read in batches finds the names of those that were landed, what it has told itself
-    with the last (`Fetched.state`), and the files that `landed` gives of one name, oldest batch first.
+    with the last (`Fetched.state`), and the files that `landed` gives of one name, oldest batch first. That of a folder
+    finds in `state` what tells the version of each file that is landed, by name.
     """
 
     folder: Path
@@ -55,6 +56,19 @@ class Fetched:
     state: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class FetchedFolder:
+    """What was fetched of a folder: its files by name, without those that are landed already; and why some were not.
+
+    The ETag of each file is the stamp that tells its version.
+    """
+
+    files: Mapping[str, Fetched]
+    refused: Mapping[str, str]
+    url: str
+    validators: Validators
+
+
 class SourceError(RuntimeError):
     """A source did not give what was asked; the message says which, what it answered and what to do."""
 
@@ -79,6 +93,6 @@ class Source(Protocol):
         """The version that the source has now, or None if it is the known one. Cheap: no download."""
         ...
 
-    def fetch(self, work: Workspace, known: Validators | None) -> Fetched | None:
-        """Fetch the source's file into the workspace; None if it is the known version."""
+    def fetch(self, work: Workspace, known: Validators | None) -> Fetched | FetchedFolder | None:
+        """Fetch the source's file, or a folder's new ones, into the workspace; None if it is the known version."""
         ...

@@ -74,6 +74,38 @@ class _Extract:
     state: dict[str, Any] = field(default_factory=dict)
 
 
+@contextmanager
+def connected(source: str, schema: str = "public") -> Iterator[psycopg.Connection]:
+    """A connection with the database that ETL_<SOURCE>_URL names: in its block, errors are the source's.
+
+    Messages hold no password.
+    """
+    url = settings().database_url(source)
+    variable = f"ETL_{source.upper()}_URL"
+    try:
+        parts = conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        raise SourceRefusedError(f"{variable} is not an address of PostgreSQL: postgresql://…") from None
+    where = f"{source} ({parts.get('host')}:{parts.get('port') or 5432}/{parts.get('dbname')})"
+    try:
+        with psycopg.connect(
+            url, application_name="etl_assets", connect_timeout=10, options="-c timezone=UTC -c datestyle=ISO"
+        ) as connection:
+            yield connection
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise SourceRefusedError(
+            f"The database {where} does not let the role {parts.get('user')} read: {_said(error)}. Have its owner "
+            f"run: GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {parts.get('user')}; nothing was landed."
+        ) from error
+    except psycopg.OperationalError as error:
+        raise SourceUnavailableError(
+            f"The database {where} cannot be read: {_said(error)}. Nothing was landed, and the next run reads what "
+            f"this one would have; see that the server runs and that {variable} is right."
+        ) from error
+    except psycopg.Error as error:
+        raise SourceRefusedError(f"The database {where} refused: {_said(error)}. Nothing was landed.") from error
+
+
 @dataclass(frozen=True)
 class DatabaseSource:
     """Tables of the database that the setting ETL_<SOURCE>_URL names."""
@@ -89,13 +121,13 @@ class DatabaseSource:
 
     def probe(self, known: Validators | None) -> str | None:
         """See `Source.probe`. No table is read: the database counts the rows that are written to it."""
-        with self._connection() as connection:
+        with connected(self.source, self.schema) as connection:
             version = self._version(connection, self._counters(connection))
         return None if known and known.etag == version else version
 
     def fetch(self, work: Workspace, known: Validators | None) -> Fetched | None:
         """See `Source.fetch`: a folder with a file for each table of which anything has changed, maybe none."""
-        with self._connection() as connection:
+        with connected(self.source, self.schema) as connection:
             # Before the snapshot: what is written between the two is seen twice rather than never.
             counters = self._counters(connection)
             version = self._version(connection, counters)
@@ -118,34 +150,6 @@ class DatabaseSource:
             },
             state={name: e.state for name, e in found.items() if e.state},
         )  # fmt: skip
-
-    @contextmanager
-    def _connection(self) -> Iterator[psycopg.Connection]:
-        """A connection whose block is done with the source's errors told as such; messages hold no password."""
-        url = settings().database_url(self.source)
-        variable = f"ETL_{self.source.upper()}_URL"
-        try:
-            parts = conninfo_to_dict(url)
-        except psycopg.ProgrammingError:
-            raise SourceRefusedError(f"{variable} is not an address of PostgreSQL: postgresql://…") from None
-        where = f"{self.source} ({parts.get('host')}:{parts.get('port') or 5432}/{parts.get('dbname')})"
-        try:
-            with psycopg.connect(
-                url, application_name="etl_assets", connect_timeout=10, options="-c timezone=UTC -c datestyle=ISO"
-            ) as connection:
-                yield connection
-        except psycopg.errors.InsufficientPrivilege as error:
-            raise SourceRefusedError(
-                f"The database {where} does not let the role {parts.get('user')} read: {_said(error)}. Have its owner "
-                f"run: GRANT SELECT ON ALL TABLES IN SCHEMA {self.schema} TO {parts.get('user')}; nothing was landed."
-            ) from error
-        except psycopg.OperationalError as error:
-            raise SourceUnavailableError(
-                f"The database {where} cannot be read: {_said(error)}. Nothing was landed, and the next run reads what "
-                f"this one would have; see that the server runs and that {variable} is right."
-            ) from error
-        except psycopg.Error as error:
-            raise SourceRefusedError(f"The database {where} refused: {_said(error)}. Nothing was landed.") from error
 
     def _counters(self, connection: psycopg.Connection) -> dict[str, list[int]]:
         """Rows inserted, updated and deleted so far, by table, as the database counts them."""

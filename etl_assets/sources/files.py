@@ -99,8 +99,10 @@ class OptionalFile:
             raise SourceRefusedError(f"The file {location} cannot be read: {error.strerror}.") from error
 
 
-def read_csv(path: Path, required: Sequence[str] = ()) -> pl.DataFrame:
+def read_csv(path: Path, required: Sequence[str] = (), delimiter: str | None = None) -> pl.DataFrame:
     """Every record of a delimited text file (commas, tabs or semicolons) as text, under the file's own column names.
+
+    With `delimiter`, a file that has another is refused: who writes semicolons often writes numbers otherwise too.
 
     Adds `_source_row` (1 is the first record) and `_unparsed`: a record that does not have the header's number of
     fields stands there whole, with every column null. Empty fields are null. Text is UTF-8; single bytes that are
@@ -111,7 +113,13 @@ def read_csv(path: Path, required: Sequence[str] = ()) -> pl.DataFrame:
     column twice, a quote that is never closed.
     """
     text = _readable(path)
-    header, delimiter = _header(text.path, path.name)
+    header, found = _header(text.path, path.name)
+    if delimiter not in (None, found):
+        raise SourceRefusedError(
+            f"{path.name}: its fields are parted by {found!r}, and the dataset says {delimiter!r}. Write it anew, or "
+            "teach the dataset the other form; the last good file stays."
+        )
+    delimiter = found
     columns = [_column_name(name, position) for position, name in enumerate(header, 1)]
     check_columns(path.name, columns, required)
     rows, malformed = _parse(text.path, header, delimiter, path.name)

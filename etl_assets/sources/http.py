@@ -14,6 +14,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import LifoQueue
@@ -21,9 +22,10 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import requests
+from pydantic import SecretStr
 
 from etl_assets.logs import plain
-from etl_assets.settings import settings
+from etl_assets.settings import NotConfiguredError, settings
 from etl_assets.sources import Fetched, SourceRefusedError, SourceUnavailableError, Validators
 
 log = logging.getLogger(__name__)
@@ -73,9 +75,24 @@ def _session(url: str) -> Iterator[_Session]:
         free.put(session)
 
 
-def probe(url: str, known: Validators | None) -> str | None:
+@dataclass(frozen=True)
+class Bearer(requests.auth.AuthBase):
+    """A bearer token, and the variable that it is set by. It is sent to the host that was asked, and to no other."""
+
+    token: SecretStr
+    variable: str
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Put the token into a request's header, as `requests` asks of an authentication."""
+        request.headers["Authorization"] = f"Bearer {self.token.get_secret_value()}"
+        return request
+
+
+def probe(url: str, known: Validators | None, auth: Bearer | None = None) -> str | None:
     """Ask with HEAD whether there is another version than the known one: its ETag or date, or None."""
-    response = _with_retries(url, lambda session: session.head(url, headers=_conditions(known), allow_redirects=True))
+    response = _with_retries(
+        url, lambda session: session.head(url, headers=_conditions(known), allow_redirects=True), auth
+    )
     if response.status_code == 304:
         return None
     version = response.headers.get("ETag") or response.headers.get("Last-Modified")
@@ -112,11 +129,16 @@ def download(url: str, to: Path, known: Validators | None = None) -> Fetched | N
     return Fetched(to, public(url), Validators(headers.get("ETag"), headers.get("Last-Modified")), headers)
 
 
-def get(url: str, parameters: Mapping[str, str] | None = None, html_means: str = _HTML_MEANS) -> bytes | None:
+def get(
+    url: str,
+    parameters: Mapping[str, str] | None = None,
+    html_means: str = _HTML_MEANS,
+    auth: Bearer | None = None,
+) -> bytes | None:
     """The body of a small answer, such as a page; None for 204 (there is nothing yet).
 
-    Raises as `download` does. `parameters` may hold secrets: they are never in a message. `html_means` is said of an
-    HTML page that comes instead of data.
+    Raises as `download` does, and NotConfiguredError for a token that is not accepted. `parameters` may hold secrets:
+    they are never in a message. `html_means` is said of an HTML page that comes instead of data.
     """
 
     def ask(session: requests.Session) -> requests.Response:
@@ -129,7 +151,7 @@ def get(url: str, parameters: Mapping[str, str] | None = None, html_means: str =
             response._content = bytes(body)
             return response
 
-    response = _with_retries(url, ask)
+    response = _with_retries(url, ask, auth)
     if response.status_code == 204:
         return None
     _refuse_html(url, response.content[:512], response.headers.get("Content-Type", ""), html_means)
@@ -170,11 +192,13 @@ def _conditions(known: Validators | None) -> dict[str, str]:
     return conditions
 
 
-def _with_retries(url: str, ask: Callable[[requests.Session], requests.Response]) -> requests.Response:
+def _with_retries(
+    url: str, ask: Callable[[requests.Session], requests.Response], auth: Bearer | None = None
+) -> requests.Response:
     configured = settings()
     failure = ""
     with _session(url) as session:
-        session.patience = configured.http_timeout
+        session.patience, session.auth = configured.http_timeout, auth
         for attempt in range(1, configured.http_attempts + 1):
             wait = configured.http_retry_wait * 2 ** (attempt - 1) * random.uniform(0.75, 1.25)  # noqa: S311 jitter
             try:
@@ -184,6 +208,12 @@ def _with_retries(url: str, ask: Callable[[requests.Session], requests.Response]
             else:
                 if response.status_code in (200, 204, 304):
                     return response
+                if response.status_code == 401 and auth is not None:
+                    raise NotConfiguredError(
+                        f"{public(url)} does not accept the token in {auth.variable}: it is wrong or has expired (HTTP "
+                        f"401). Set {auth.variable} to a valid one and run again: an extract that was cut off goes on "
+                        "with the page that it lacks."
+                    )
                 failure = f"HTTP {response.status_code} {response.reason}"
                 if response.status_code not in _PASSING:
                     raise SourceRefusedError(

@@ -22,6 +22,7 @@ class Dataset:
     name: str
     title: str
     publisher: str
+    #: Address where the data are described; empty for what is not public.
     homepage: str
     licence: str
     citation: str
@@ -49,7 +50,7 @@ class Dataset:
     def metadata(self) -> dict[str, Any]:
         """The declaration as metadata of an asset."""
         return {
-            "source": dg.MetadataValue.url(self.homepage),
+            **({"source": dg.MetadataValue.url(self.homepage)} if self.homepage else {}),
             "publisher": self.publisher,
             "licence": self.licence,
             "citation": self.citation,

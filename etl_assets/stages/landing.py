@@ -14,10 +14,19 @@ import dagster as dg
 
 from etl_assets.quality.audit import table as ui_table
 from etl_assets.settings import NotConfiguredError
-from etl_assets.sources import Fetched, Source, SourceError, SourceRefusedError, Validators, Workspace
+from etl_assets.sources import (
+    Fetched,
+    FetchedFolder,
+    Source,
+    SourceError,
+    SourceRefusedError,
+    Validators,
+    Workspace,
+)
+from etl_assets.sources.folder import WatchedFolder
 from etl_assets.stages.dataset import SPECS, Dataset, Spec, remember
 from etl_assets.storage.configured import landing_store
-from etl_assets.storage.landing import Landing, Manifest, sha256
+from etl_assets.storage.landing import Landed, Landing, Manifest, sha256
 from etl_assets.storage.scratch import scratch_folder
 
 #: Tag of runs that land the source's file whole, whatever the source says of its version.
@@ -30,10 +39,12 @@ def landing(
     """The asset `landing/<table>`: asks the source, and lands its file if it is another than the last one.
 
     The step fails, and the last good file stays, if the source cannot be reached, answers with something else than
-    data, or with much less than before (`Dataset.max_shrink`). `metadata` is shown with the asset.
+    data, or with much less than before (`Dataset.max_shrink`). Of a folder, the files that are new are landed; those
+    that are broken are reported by the check `files` and keep no other back. `metadata` is shown with the asset.
     """
     name = table or dataset.name
     spec = remember(Spec(dg.AssetKey(["landing", name]), dataset, None, source))
+    every = dg.AssetCheckSpec("files", asset=spec.key, description="Every file of the folder can be read")
 
     @dg.asset(
         key=spec.key,
@@ -44,9 +55,10 @@ def landing(
         kinds={"file"},
         io_manager_key="landing_io",
         pool=f"source_{dataset.name}",
+        check_specs=[every] if isinstance(source, WatchedFolder) else None,
         freshness_policy=dg.FreshnessPolicy.time_window(dataset.stale_after) if dataset.stale_after else None,
     )
-    def land(context: dg.AssetExecutionContext) -> Iterator[dg.Output[object]]:
+    def land(context: dg.AssetExecutionContext) -> Iterator[Any]:
         store = landing_store(name)
         known = store.current()
         try:
@@ -63,11 +75,12 @@ def landing(
                     lambda name: _members(store, files.get(name, {}), name),
                 )
                 fetched = source.fetch(work, validators)
-                manifest = known if fetched is None else _manifest(dataset, source, fetched, context.run.run_id)
-                assert manifest is not None
-                if fetched and fetched.batch:
-                    yield _batch(store, files, manifest, fetched, known)
+                if isinstance(fetched, Fetched) and fetched.batch:
+                    yield _batch(store, files, _manifest(spec, fetched, context.run.run_id), fetched, known)
                     return
+                landed = _landed(spec, store, known, fetched, context.run.run_id)
+                manifest = landed.manifest
+                refused = fetched.refused if isinstance(fetched, FetchedFolder) else {}
                 good = known and _last_read(context, spec, store, known)
                 if good and fetched and manifest.size < good.size * (1 - dataset.max_shrink):
                     raise SourceRefusedError(
@@ -77,7 +90,7 @@ def landing(
                     )
                 same = known is not None and manifest.sha256 == known.sha256
                 yield dg.Output(
-                    (manifest, None if fetched is None else fetched.path),
+                    landed,
                     data_version=dg.DataVersion(manifest.sha256),
                     metadata={
                         "new": not same,
@@ -89,12 +102,27 @@ def landing(
                         "published_at": manifest.published_at,
                         "lake": dg.MetadataValue.path(store.address(manifest)),
                         "headers": manifest.headers,
+                        **({"files": manifest.members, "refused": dict(refused)} if manifest.members else {}),
                     },
                 )
+                if isinstance(source, WatchedFolder):
+                    yield _check_of_files(context, refused)
         except (SourceError, NotConfiguredError) as error:
             raise dg.Failure(f"{dataset.name}: {error}", allow_retries=False) from error
 
     return land
+
+
+def _check_of_files(context: dg.AssetExecutionContext, refused: Mapping[str, str]) -> dg.AssetCheckResult:
+    for name, why in refused.items():
+        context.log.warning(f"{name} was not taken: {why}")
+    return dg.AssetCheckResult(
+        passed=not refused,
+        check_name="files",
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(f"{name}: {why}" for name, why in refused.items()) or None,
+        metadata={"refused": ui_table([{"file": name, "why": why} for name, why in refused.items()])},
+    )
 
 
 @contextmanager
@@ -128,7 +156,7 @@ def _batch(
     digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
     manifest = replace(manifest, sha256=digest, files=files)
     return dg.Output(
-        (manifest, fetched.path),
+        Landed(manifest, [(fetched.path, manifest)]),
         data_version=dg.DataVersion(manifest.sha256),
         metadata={
             "new": known is None or manifest.sha256 != known.sha256,
@@ -154,7 +182,46 @@ def _last_read(context: dg.AssetExecutionContext, spec: Spec, store: Landing, kn
     return known
 
 
-def _manifest(dataset: Dataset, source: Source, fetched: Fetched, run_id: str) -> Manifest:
+def _landed(
+    spec: Spec, store: Landing, known: Manifest | None, fetched: Fetched | FetchedFolder | None, run_id: str
+) -> Landed:
+    """What was fetched with its manifest; where that is nothing new, the known one."""
+    if isinstance(fetched, FetchedFolder):
+        return _landed_set(spec, store, known, fetched, run_id)
+    if fetched is not None:
+        manifest = _manifest(spec, fetched, run_id)
+        return Landed(manifest, [(fetched.path, manifest)])
+    assert known is not None
+    return Landed(known, ())
+
+
+def _landed_set(spec: Spec, store: Landing, known: Manifest | None, fetched: FetchedFolder, run_id: str) -> Landed:
+    """The set of a folder's files: those that were landed before, and those that are new or replaced."""
+    new = {name: _manifest(spec, file, run_id) for name, file in fetched.files.items()}
+    members = (known.members if known else {}) | {name: own.sha256 for name, own in new.items()}
+    state = (known.state if known else {}) | {name: own.etag for name, own in new.items()}
+    facts = {file.sha256: file for file in (*(store.members(known) if known else ()), *new.values())}
+    own = [facts[digest] for digest in sorted(set(members.values()))]
+    manifest = Manifest(
+        sha256=hashlib.sha256("\n".join(file.sha256 for file in own).encode()).hexdigest(),
+        size=sum(file.size for file in own),
+        suffix="",
+        url=fetched.url,
+        fetched_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        published_at=max(file.published_at for file in own),
+        etag=fetched.validators.etag,
+        last_modified=None,
+        licence=spec.dataset.licence,
+        citation=spec.dataset.citation,
+        run_id=run_id,
+        state=state,
+        members=members,
+    )
+    return Landed(manifest, [(fetched.files[name].path, file) for name, file in new.items()])
+
+
+def _manifest(spec: Spec, fetched: Fetched, run_id: str) -> Manifest:
+    assert spec.source is not None
     now = datetime.now(UTC)
     modified = fetched.validators.last_modified
     try:
@@ -165,15 +232,15 @@ def _manifest(dataset: Dataset, source: Source, fetched: Fetched, run_id: str) -
     return Manifest(
         sha256="" if fetched.batch else sha256(fetched.path),
         size=sum(path.stat().st_size for path in files),
-        suffix=source.suffix,
+        suffix=spec.source.suffix,
         url=fetched.url,
         fetched_at=now.isoformat(timespec="seconds"),
         published_at=published.isoformat(timespec="seconds"),
         etag=fetched.validators.etag,
         last_modified=modified,
         headers=fetched.headers,
-        licence=dataset.licence,
-        citation=dataset.citation,
+        licence=spec.dataset.licence,
+        citation=spec.dataset.citation,
         run_id=run_id,
         batch=fetched.batch,
         facts={name: dict(found) for name, found in fetched.facts.items()},

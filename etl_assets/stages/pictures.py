@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 
 import dagster as dg
 import geopandas as gpd
@@ -80,14 +81,21 @@ def lines(frame: pl.DataFrame, x: str, ys: list[str], title: str) -> dg.Markdown
     return _markdown(figure, title)
 
 
-def bars(frame: pl.DataFrame, x: str, y: str, title: str) -> dg.MarkdownMetadataValue:
-    """Lying bars of one column, one per value of another, the first row on top."""
-    figure = Figure(figsize=(7, max(1.6, 0.24 * frame.height + 0.6)), layout="constrained")
+def bars(frame: pl.DataFrame, x: str, y: str | Sequence[str], title: str) -> dg.MarkdownMetadataValue:
+    """Lying bars of one or more columns, for each value of another, the first row on top."""
+    ys = [y] if isinstance(y, str) else list(y)
+    figure = Figure(figsize=(7, max(1.6, 0.24 * frame.height * len(ys) ** 0.7 + 0.6)), layout="constrained")
     axes = figure.subplots()
-    axes.barh(range(frame.height), frame[y].to_numpy(), color=colormaps["viridis"](0.35))
+    height = 0.8 / len(ys)
+    for n, name in enumerate(ys):
+        places = np.arange(frame.height) + (n + 0.5) * height - 0.4
+        colour = colormaps["viridis"](0.35 if len(ys) == 1 else n / len(ys))
+        axes.barh(places, frame[name].to_numpy(), height, color=colour, label=name)
     axes.set_yticks(range(frame.height), frame[x].cast(pl.String).to_list())
     axes.invert_yaxis()
-    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_major_formatter("{x:,.0f}" if axes.get_xlim()[1] > _CLASSES else "{x:.0%}")
+    if len(ys) > 1:
+        figure.legend(loc="outside lower center", ncols=len(ys), frameon=False, fontsize=7)
     axes.set_title(title, fontsize=10)
     axes.tick_params(labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)

@@ -58,10 +58,11 @@ def raw(
 ) -> Callable[[Callable[[Path], pl.DataFrame]], dg.AssetsDefinition]:
     """Decorate a function that reads a landed file's records as text, with `_source_row`.
 
-    `required` columns must be there. `partition` gives the partition key of a record. Records whose key is none of the
-    dataset's calendar stay in the raw table and are quarantined as `unplaced`; more of them than the dataset's bound,
-    and the file is refused. Without `partition`, the table has no partitions. `unstable` columns differ from one
-    extract to the next though the record is the same: they do not tell records apart.
+    The raw table of a folder has the records of all of its files. `required` columns must be there. `partition` gives
+    the partition key of a record. Records whose key is none of the dataset's calendar stay in the raw table and are
+    quarantined as `unplaced`; more of them than the dataset's bound, and the file is refused. Without `partition`, the
+    table has no partitions. `unstable` columns differ from one extract to the next though the record is the same: they
+    do not tell records apart.
     """
     name = table or dataset.name
     source = SPECS[landed.key]
@@ -112,16 +113,16 @@ def _read(
     unstable: Sequence[str],
     landed: LandedFile,
 ) -> Iterator[Any]:
-    manifest = landed.manifest
-    declared = spec.table
+    manifest, declared = landed.manifest, spec.table
     assert declared is not None
+    files: list[tuple[Manifest, pl.DataFrame]] = []
     try:
-        with landed.open() as path:
-            frame = read(path)
-        check_columns("the file", [c for c in frame.columns if not c.startswith("_")], required)
-        if frame.is_empty() and not spec.dataset.max_shrink >= 1:
+        for manifest, path in landed.files():
+            files.append((manifest, read(path)))
+            check_columns("the file", _own(files[-1][1]), required)
+        manifest, columns = landed.manifest, list(dict.fromkeys(c for _, part in files for c in _own(part)))
+        if all(part.is_empty() for _, part in files) and not spec.dataset.max_shrink >= 1:
             raise SourceRefusedError("the file has a header and no record. The last good state stays.")
-        columns = [c for c in frame.columns if not c.startswith("_")]
         drift = column_drift(columns, context.instance.get_latest_materialization_event(spec.key))
         new = [str(row["column"]) for row in drift if row["change"] == "new"]
         if new and spec.dataset.schema == "freeze":
@@ -130,14 +131,16 @@ def _read(
                 "its schema to evolve or discard; the last good state stays."
             )
         if spec.dataset.schema == "discard":
-            frame, columns = frame.drop(new), [c for c in columns if c not in new]
+            files = [(file, part.drop(new, strict=False)) for file, part in files]
+            columns = [c for c in columns if c not in new]
     except SourceRefusedError as error:
         message = f"{spec.dataset.name}, landed file {manifest.sha256[:12]} from {manifest.url}: {error}"
         yield dg.AssetCheckResult(
             passed=False, check_name="readable", description=message, metadata={"file": manifest.url}
         )
         raise dg.Failure(message, allow_retries=False) from error
-    frame = _placed(frame, columns, partition, unstable, spec.dataset, manifest)
+    placed = [_placed(part, _own(part), partition, unstable, spec.dataset, file) for file, part in files]
+    frame = pl.concat(placed, how="diagonal") if len(placed) > 1 else placed[0]
     unplaced = frame.filter(pl.col(PARTITION) == UNPLACED)
     kept_out = None if partition is None else _quarantine(unplaced, partition.meta.root_names()[0])
     if kept_out is not None and spec.dataset.bound.exceeded(unplaced.height, frame.height):
@@ -162,7 +165,7 @@ def _read(
     if kept_out is not None:
         publications.append(Publication(quarantine_table(table.name), [Part(UNPLACED, kept_out, made_from)]))
     changed = [p.key for p in parts if p.key not in before or before[p.key].content_hash != p.digest]
-    placed = [p for p in parts if p.key != UNPLACED]
+    in_calendar = [p for p in parts if p.key != UNPLACED]
     yield dg.Output(
         publications,
         # Of a table that is cut into partitions, only some have changed: another version would mark all as out of date.
@@ -172,7 +175,7 @@ def _read(
             "columns": columns,
             "landed_file": manifest.sha256,
             "partitions_changed": len([k for k in changed if k != UNPLACED]),
-            "partitions_unchanged": len([p for p in placed if p.key not in changed]),
+            "partitions_unchanged": len([p for p in in_calendar if p.key not in changed]),
             "changed": changed[:_SUMMARY_SHOWN],
             "unparsed": frame[UNPARSED].count() if UNPARSED in frame.columns else 0,
             "unplaced": unplaced.height,
@@ -188,6 +191,11 @@ def _read(
         description=None if not drift else "; ".join(f"{row['column']} is {row['change']}" for row in drift),
         metadata={"drift": ui_table(list(drift))},
     )
+
+
+def _own(frame: pl.DataFrame) -> list[str]:
+    """The source's columns of a frame."""
+    return [c for c in frame.columns if not c.startswith("_")]
 
 
 def _placed(

@@ -1,19 +1,25 @@
-"""Dagster's own storage: one dagster.yaml for a fresh clone and for a deployment."""
+"""Dagster's own storage, and what its steps print: one dagster.yaml for a fresh clone and for a deployment."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from dagster._core.storage.base_storage import DagsterStorage
+from dagster._core.storage.compute_log_manager import ComputeLogManager
+from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from dagster_aws.s3.compute_log_manager import S3ComputeLogManager
 from dagster_postgres import DagsterPostgresStorage
 
 from etl_assets.settings import home, settings
 
 _STATEMENT_MS = 600_000
+_UPLOAD_SECONDS = 30
 
 
 class ConfiguredStorage(DagsterStorage, ConfigurableClass):
@@ -31,8 +37,7 @@ class ConfiguredStorage(DagsterStorage, ConfigurableClass):
         """The storage that is configured now."""
         url = settings().dagster_storage_url
         if url is None:
-            folder = os.environ.get("DAGSTER_HOME") or str(home() / "dagster")
-            return DagsterSqliteStorage(base_dir=folder, inst_data=inst_data)
+            return DagsterSqliteStorage(base_dir=str(_dagster_home()), inst_data=inst_data)
         # SQLAlchemy takes a bare postgresql:// for psycopg 3, and dagster-postgres needs psycopg 2.
         address = "postgresql+psycopg2://" + url.get_secret_value().split("://", 1)[1]
         storage = DagsterPostgresStorage(address, should_autocreate_tables=True, inst_data=inst_data)
@@ -41,3 +46,33 @@ class ConfiguredStorage(DagsterStorage, ConfigurableClass):
             # makes two or three new ones, which is four fifths of the time of a run of many partitions (measured).
             part.optimize_for_webserver(statement_timeout=_STATEMENT_MS, pool_recycle=3600, max_overflow=20)
         return storage
+
+
+class ConfiguredComputeLogs(ComputeLogManager, ConfigurableClass):
+    """What steps print: in the lake (`dagster_logs/`) if that is on S3, where every machine sees it, else a folder."""
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        """No configuration in dagster.yaml: `settings` has it."""
+        return {}
+
+    @classmethod
+    def from_config_value(  # type: ignore[override] # it gives one of the two managers, not itself
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> ComputeLogManager:
+        """The manager that is configured now."""
+        folder, lake = str(_dagster_home() / "storage"), urlsplit(settings().lake_url)
+        if lake.scheme != "s3":
+            return LocalComputeLogManager(folder, inst_data=inst_data)
+        return S3ComputeLogManager(
+            bucket=lake.netloc,
+            prefix=f"{lake.path.strip('/')}/dagster_logs".strip("/"),
+            local_dir=folder,
+            skip_empty_files=True,
+            upload_interval=_UPLOAD_SECONDS,  # what a run that is killed has printed is there, too
+            inst_data=inst_data,
+        )
+
+
+def _dagster_home() -> Path:
+    return Path(os.environ.get("DAGSTER_HOME") or home() / "dagster")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -11,20 +10,23 @@ import dagster as dg
 from etl_assets.storage.changes import Changes
 from etl_assets.storage.configured import lake, landing_store, publisher
 from etl_assets.storage.lake import Loaded
-from etl_assets.storage.landing import LandedFile, Manifest
+from etl_assets.storage.landing import Landed, LandedFile
 from etl_assets.storage.table import Publication, Published, Table
 
 
 class LandingIOManager(dg.IOManager):
     """Lands a fetched file; gives it back as a `LandedFile`."""
 
-    def handle_output(self, context: dg.OutputContext, obj: tuple[Manifest, Path | None]) -> None:
-        """Land the file, unless it is the known one (no path)."""
-        manifest, path = obj
+    def handle_output(self, context: dg.OutputContext, obj: Landed) -> None:
+        """Land what is new; a file that is the known one leaves all as it is."""
         store = landing_store(context.asset_key.path[-1])
-        if manifest.batch is not None:
-            store.land_batch(path, manifest)
-        elif path is not None:
+        if obj.manifest.members:
+            store.land_set(obj.new, obj.manifest)
+            return
+        for path, manifest in obj.new:
+            if manifest.batch is not None:
+                store.land_batch(path, manifest)
+                continue
             store.land(path, manifest)
             store.pages().clear()  # what the extract was put together from
 

@@ -12,12 +12,11 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import geopandas as gpd
 import obstore
@@ -25,8 +24,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
-from obstore.store import LocalStore, ObjectStore, from_url
+from obstore.store import ObjectStore
 
+from etl_assets.objects import local_folder, object_store
 from etl_assets.storage.frames import empty, to_geopandas
 from etl_assets.storage.table import WHOLE, Table
 
@@ -74,26 +74,12 @@ class Lake:
     @property
     def folder(self) -> Path | None:
         """The lake's folder, if it is a local one."""
-        if self.url.startswith("file://"):
-            return Path(unquote(urlsplit(self.url).path))
-        return None if "://" in self.url else Path(self.url).resolve()
+        return local_folder(self.url)
 
     @cached_property
     def store(self) -> ObjectStore:
         """The object store at the lake's root."""
-        if self.folder is not None:
-            return LocalStore(self.folder, mkdir=True, automatic_cleanup=True)  # of folders without an object
-        options: dict[str, Any] = {}
-        if self.url.startswith("s3://"):
-            import os
-
-            endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-            if endpoint:
-                options |= {
-                    "endpoint": endpoint,
-                    "client_options": {"allow_http": endpoint.startswith("http://")},
-                }
-        return from_url(self.url, **options)
+        return object_store(self.url)
 
     def address(self, path: str) -> str:
         """Where an object is, as a person would look for it."""
@@ -127,8 +113,12 @@ class Lake:
 
     def delete(self, *paths: str) -> None:
         """Delete objects; one that is not there is as good."""
-        if paths:
+        if self.folder is None and paths:
             obstore.delete(self.store, list(paths))
+            return
+        for path in paths:
+            with suppress(FileNotFoundError):  # which S3 does not raise
+                obstore.delete(self.store, path)
 
     def download(self, path: str, to: Path) -> None:
         """Stream an object into a file."""

@@ -4,7 +4,8 @@
     landing/<table>/<sha256>.json         the manifest: where and when they were received
     landing/<table>/current.json          the manifest of the newest, and what to ask the source with next time
 
-`current.json` is written last: a fetch that is killed before leaves the last good file current.
+`current.json` is written last: a fetch that is killed before leaves the last good file current. A source that is a
+folder lands a set: each of its files as above, and a manifest that names them.
 
 A source that is read in batches lands folders of files, which are kept side by side:
 
@@ -18,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -33,7 +34,11 @@ _MANIFEST = re.compile(r"([0-9a-f]{64})\.json")
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is known of a landed file; holds no secrets."""
+    """What is known of a landed file, or of a set or batch of them; holds no secrets.
+
+    A set has no bytes of its own: its SHA-256 is of those of its files, so that the same bytes under other names are
+    the same set.
+    """
 
     sha256: str
     size: int
@@ -53,6 +58,8 @@ class Manifest:
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
     files: dict[str, dict[str, str]] = field(default_factory=dict)
+    #: Of a set: the SHA-256 of each of its files, by the file's name.
+    members: dict[str, str] = field(default_factory=dict)
 
     def versions(self, name: str | None) -> dict[str, str]:
         """What was landed of a name, batch by batch; without a name, the whole as one."""
@@ -90,16 +97,41 @@ class Landing:
 
     def forget(self, manifest: Manifest) -> None:
         """Delete a landed file and its manifest; the manifest last, so that what was cut off is found again."""
-        self.lake.delete(self._object(manifest))
+        if not manifest.members:  # a set has no bytes of its own
+            self.lake.delete(self._object(manifest))
         self.lake.delete(f"landing/{self.table}/{manifest.sha256}.json")
 
     def land(self, path: Path, manifest: Manifest) -> None:
         """Store a file and its manifest, and make it the current one."""
+        self._store(path, manifest)
+        self._make_current(manifest)
+
+    def land_set(self, files: Iterable[tuple[Path, Manifest]], manifest: Manifest) -> None:
+        """Store the files that are new in a set, each with its manifest, and make the set the current one."""
+        for path, own in files:
+            self._store(path, own)
+        self._make_current(manifest)
+
+    def members(self, manifest: Manifest) -> list[Manifest]:
+        """The manifests of a set's files, in the order of their names; of a file that is no set, its own."""
+        if not manifest.members:
+            return [manifest]
+        found = {sha256: self.manifest(sha256) for _, sha256 in sorted(manifest.members.items())}
+        if lost := [sha256 for sha256, own in found.items() if own is None]:
+            raise LakeError(
+                f"{self.lake.address(f'landing/{self.table}/{lost[0]}.json')} is missing. Delete "
+                f"{self.lake.address(f'landing/{self.table}/current.json')} and land the folder again."
+            )
+        return [own for own in found.values() if own]
+
+    def _store(self, path: Path, manifest: Manifest) -> None:
         if not self.lake.size(self._object(manifest)):
             self.lake.put(self._object(manifest), path)
-        text = json.dumps(asdict(manifest), indent=1).encode()
-        self.lake.put(f"landing/{self.table}/{manifest.sha256}.json", text, create=True)
-        self.lake.put(f"landing/{self.table}/current.json", text)
+        self.lake.put(f"landing/{self.table}/{manifest.sha256}.json", _text(manifest), create=True)
+
+    def _make_current(self, manifest: Manifest) -> None:
+        self.lake.put(f"landing/{self.table}/{manifest.sha256}.json", _text(manifest), create=True)
+        self.lake.put(f"landing/{self.table}/current.json", _text(manifest))
 
     # -- batches -------------------------------------------------------------------------------------------------
 
@@ -110,9 +142,9 @@ class Landing:
         if batch and folder is not None and own:
             for name in own:
                 self.lake.put(self._member(batch, name), folder / f"{name}.parquet")
-            text = json.dumps(asdict(replace(manifest, files=own, state={})), indent=1).encode()
+            text = _text(replace(manifest, files=own, state={}))
             self.lake.put(f"{self._batch(batch)}manifest.json", text)
-        self.lake.put(f"landing/{self.table}/current.json", json.dumps(asdict(manifest), indent=1).encode())
+        self.lake.put(f"landing/{self.table}/current.json", _text(manifest))
 
     def files(self, known: Manifest | None) -> dict[str, dict[str, str]]:
         """The files of every batch by name: those that the manifest has, and those of whole batches beside them.
@@ -160,7 +192,7 @@ class Landing:
         """Where a landed file is, for a person."""
         if manifest.batch:
             return self.lake.address(self._batch(manifest.batch))
-        return self.lake.address(self._object(manifest))
+        return self.lake.address(f"landing/{self.table}/" if manifest.members else self._object(manifest))
 
     @contextmanager
     def open(self, manifest: Manifest) -> Iterator[Path]:
@@ -227,15 +259,29 @@ class LakePages(MutableMapping[str, bytes]):
 
 
 @dataclass(frozen=True)
+class Landed:
+    """What a landing step yields: the manifest that is current from now on, and the files that are new with theirs."""
+
+    manifest: Manifest
+    new: Sequence[tuple[Path, Manifest]]
+
+
+@dataclass(frozen=True)
 class LandedFile:
-    """A landed file, as a stage's function gets it."""
+    """A landed file or set of files, as a stage's function gets it."""
 
     store: Landing
     manifest: Manifest
 
-    def open(self) -> Any:
-        """Context manager: the file as a local path."""
-        return self.store.open(self.manifest)
+    def files(self) -> Iterator[tuple[Manifest, Path]]:
+        """Each file with its manifest, as a local path until the next one is asked for."""
+        for manifest in self.store.members(self.manifest):
+            with self.store.open(manifest) as path:
+                yield manifest, path
+
+
+def _text(manifest: Manifest) -> bytes:
+    return json.dumps(asdict(manifest), indent=1).encode()
 
 
 def sha256(path: Path) -> str:

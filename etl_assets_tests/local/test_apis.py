@@ -604,3 +604,37 @@ def test_real_census(shared_data: Path):
                 query["time"] = first[year]
             response = requests.get(f"{url}/census/data/timeseries/poverty/{file.parent.name}", query, timeout=10)
             assert response.content == file.read_bytes().rstrip(b"\n")
+
+
+# The retail company --------------------------------------------------------------------------------------
+
+CUSTOMERS = "/retail/customers"
+
+
+@pytest.mark.parametrize("header", [None, "Bearer wrong", "Bearer ", "Basic token", "token", "Bearer TOKEN"])
+def test_retail_wants_its_token(sample: Path, header: str | None):
+    with serve(sample, token="token") as url:
+        answer = requests.get(url + CUSTOMERS, headers={"Authorization": header} if header else {}, timeout=10)
+        assert answer.status_code == 401
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+        assert "John" not in answer.text
+    with serve(sample) as url:  # a server without a token accepts none
+        assert requests.get(url + CUSTOMERS, headers={"Authorization": "Bearer "}, timeout=10).status_code == 401
+
+
+def test_retail_gives_every_record_once_over_its_pages(sample: Path):
+    recorded_rows = json.loads((sample / "retail" / "customer_data.json").read_bytes())
+    with serve(sample, token="token") as url, requests.Session() as session:
+        session.headers["Authorization"] = "Bearer token"
+        pages = [session.get(url + CUSTOMERS, params={"page": n, "page_size": 30}).json() for n in (1, 2, 3)]
+        assert [row for page in pages for row in page["data"]] == recorded_rows
+        assert [(page["page"], page["pages"], page["total"]) for page in pages] == [(n, 3, 80) for n in (1, 2, 3)]
+        whole = session.get(url + CUSTOMERS)
+        assert len(whole.json()["data"]) == 80
+        again = session.head(url + CUSTOMERS, headers={"If-None-Match": whole.headers["ETag"]})
+        assert again.status_code == 304
+        for query in ("page=4&page_size=30", "page_size=501", "page=x", "page=-1", "page=1&page=2"):
+            assert session.get(f"{url}{CUSTOMERS}?{query}").status_code == 400, query
+        for path in ("/retail", "/retail/products", "/retail/customer_data.json", "/retail/customers/1"):
+            assert session.get(url + path).status_code == 404, path
+        assert session.post(url + CUSTOMERS).status_code == 405

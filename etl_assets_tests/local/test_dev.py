@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import requests
 
 from etl_assets.local.postgres import Cluster
 from etl_assets.local.sources import SourceServer
@@ -31,6 +33,7 @@ def test_the_commands_do_what_they_say_one_after_another(dev: Dev) -> None:
     two_runs_at_once_do_the_work_once(dev)
     a_run_with_nothing_new_makes_nothing_and_says_what_there_is(dev)
     sql_answers_a_statement(dev)
+    the_retail_companys_sources_are_there(dev)
     a_source_that_fails_is_named_and_nothing_is_lost(dev)
     a_published_correction_is_run_for_the_days_that_differ(dev)
     two_dagster_runs_of_a_partition_at_once_do_not_corrupt_it(dev)
@@ -85,6 +88,16 @@ def sql_answers_a_statement(dev: Dev) -> None:
     assert code != 0
     assert "cannot execute DELETE in a read-only transaction" in printed
     assert dev.do("sql", "-At", "-c", "SELECT 1")[1].strip().endswith("1")
+
+
+def the_retail_companys_sources_are_there(dev: Dev) -> None:
+    local = json.loads((home(dev) / "local.json").read_text())
+    assert [path.name for path in Path(local["retail_sales_folder"]).iterdir()] == ["sales_data.csv"]
+    with psycopg.connect(local["retail_url"]) as connection:
+        assert connection.execute("SELECT count(*) FROM transactions").fetchone() == (240,)
+    customers = f"{local['local_sources_url']}/retail/customers"
+    for token, status in ((local["retail_token"], 200), ("another", 401)):
+        assert requests.get(customers, headers={"Authorization": f"Bearer {token}"}, timeout=10).status_code == status
 
 
 def a_source_that_fails_is_named_and_nothing_is_lost(dev: Dev) -> None:
@@ -153,13 +166,18 @@ def the_password_is_told_to_nobody(dev: Dev) -> None:
     code, printed = broken.do("run", "protest_events")
     assert code != 0
     assert "The warehouse at 127.0.0.1:9/warehouse cannot be reached" in printed
-    assert not [text for text in dev.printed if password in text]
+    token = json.loads((home(dev) / "local.json").read_text())["retail_token"]
+    assert not [text for text in dev.printed if password in text or token in text]
     for table, column in (("event_logs", "event"), ("runs", "run_body")):
         found = f"SELECT count(*) FROM {table} WHERE strpos({column}::text, '{password}') > 0"
         assert count(dev, found, "dagster") == 0, table
     told = [path for path in home(dev).rglob("*") if path.is_file() and "data" not in path.relative_to(home(dev)).parts]
-    holders = {str(path.relative_to(home(dev))) for path in told if password.encode() in path.read_bytes()}
-    assert holders <= {"local.json", "postgres/password"}
+    holders = {
+        str(path.relative_to(home(dev)))
+        for path in told
+        if any(secret.encode() in path.read_bytes() for secret in (password, token))
+    }
+    assert holders <= {"local.json", "postgres/password", "sources/token"}
     assert all((home(dev) / name).stat().st_mode & 0o077 == 0 for name in holders), "for their owner only"
 
 

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -40,6 +41,10 @@ API_FILES = (
     *(f"census/saipe/state_{year}.json" for year in (2017, 2018, 2019)),
     *(f"census/saipe/county_{year}.json" for year in (2018, 2019)),
     "census/histpov2/all_years.derived.json",
+)
+RETAIL_FILES = tuple(
+    f"retail/{name}"
+    for name in ("customer_data.json", "exchange_rates.json", "products.csv", "sales_data.csv", "transactions.csv")
 )
 SOURCES = [f"source{number}" for number in range(1, 31)]
 KEY = ("date", "locality", "state", "location", "title", "event_type", "organizations")
@@ -92,6 +97,7 @@ def test_layout(sample: Path):
     assert publications(sample) == {
         "census": [],
         "protest_events": ["2025-03-05", "2025-04-04"],
+        "retail": [],
         "totesys": ["2024-11-14", "2024-11-15"],
         "treasury": ["2021-08-31", "2021-09-30"],
         "us_counties": ["2010"],
@@ -107,7 +113,7 @@ def test_same_bytes_every_time_in_every_process(sample: Path, tmp_path: Path):
     environment = os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
     subprocess.run([sys.executable, "-c", program, tmp_path / "again"], check=True, env=environment)
     names = sorted(path.relative_to(sample) for path in sample.rglob("*") if path.is_file())
-    assert len(names) == 3 + len(API_FILES) + 10 + 11 + 1  # the tables of ToteSys on two days, and the stamp
+    assert len(names) == 3 + len(API_FILES) + len(RETAIL_FILES) + 10 + 11 + 1  # ToteSys on two days, and the stamp
     for name in names:
         assert (tmp_path / "again" / name).read_bytes() == (sample / name).read_bytes()
 
@@ -418,6 +424,42 @@ def test_poverty(sample: Path, counties: dict[str, shapely.Geometry]):
     assert {race for _, race in years_and_races} == {str(race) for race in range(1, 13)}
     before = {race for year, race in years_and_races if year < "2002"}
     assert before & {race for year, race in years_and_races if year >= "2002"} == {"1", "12"}
+
+
+# Retail --------------------------------------------------------------------------------------------------
+
+
+def test_retail_has_the_dirt_of_the_real_sources(sample: Path):
+    tables = {
+        name: list(csv.DictReader(io.StringIO(read(sample, f"retail/{name}.csv").decode(), newline="")))
+        for name in ("products", "transactions", "sales_data")
+    }
+    customers, rates = (json.loads(read(sample, f"retail/{name}.json")) for name in ("customer_data", "exchange_rates"))
+    sales, products = tables["sales_data"], {row["Product_ID"]: row for row in tables["products"]}
+    assert read(sample, "retail/sales_data.csv").count(b"\r\n") == len(sales) + 1
+    assert {re.sub(r"\d", "9", row["Transaction_Date"]) for row in sales} == {
+        "9999-99-99",
+        "99/99/9999",
+        "99-99-9999",
+        "",
+    }
+    assert not {row["Product_ID"] for row in sales} & products.keys()
+    assert {"-1", "0", "1000"} <= {row["Quantity"] for row in sales}
+    for rows, column in ((sales, "Price"), (tables["products"], "Price"), (tables["transactions"], "Total_Amount")):
+        assert any(row[column].startswith("-") for row in rows)
+    assert "" in {row["Price"] for row in sales}
+    for row in tables["transactions"]:
+        assert row["Product_ID"] in products
+        assert int(row["Customer_ID"]) in {customer["Customer_ID"] for customer in customers}
+        cents = float(row["Total_Amount"] or 0) / int(row["Quantity"]) * 100
+        assert abs(cents - round(cents)) < 1e-6
+    assert any(len(row["Total_Amount"]) > 12 for row in tables["transactions"])  # the noise of a binary fraction
+    assert {"", "Unknown"} <= {customer["Location"] for customer in customers}
+    assert None in {customer["Age"] for customer in customers}
+    keys = Counter((rate["Currency_Code"], rate["Date"]) for rate in rates)
+    assert max(keys.values()) > 1
+    assert any(rate["Exchange_Rate"] is None for rate in rates)
+    assert any((rate["Exchange_Rate"] or 1) < 0 for rate in rates)
 
 
 # For benchmarks ------------------------------------------------------------------------------------------

@@ -185,6 +185,13 @@ def landed(tmp_path: Path, content: bytes) -> tuple[Path, Manifest]:
     return path, Manifest(sha256(path), len(content), ".csv", "http://source/file.csv", "now", "then", '"tag"', None)
 
 
+def test_an_object_that_is_not_there_is_deleted_like_one_that_is(lake: Lake) -> None:
+    for name in ("one", "two"):
+        lake.put(name, b"")
+    lake.delete("one", "none", "two")
+    assert lake.list("") == {}
+
+
 def test_the_same_bytes_land_once(lake: Lake, tmp_path: Path) -> None:
     store = Landing(lake, "events")
     assert store.current() is None

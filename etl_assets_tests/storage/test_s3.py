@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import boto3
+import dagster as dg
 import pytest
 import requests
 from moto.server import ThreadedMotoServer
 
+from etl_assets.datasets.retail_sales import landing_retail_sales
 from etl_assets.local.rebuild import rebuild_warehouse
+from etl_assets.settings import PROJECT
+from etl_assets.sources import Workspace
+from etl_assets.sources.folder import WatchedFolder
+from etl_assets.stages.dataset import SPECS
 from etl_assets.storage.lake import Lake, LakeError
 from etl_assets_tests.contents import bookkeeping, differences, in_lake, lake_agrees_with_warehouse, rows
 from etl_assets_tests.house import House
@@ -42,6 +49,30 @@ def s3(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     return f"s3://{BUCKET}"
+
+
+def test_a_prefix_is_watched_as_a_folder_is(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ETL_RETAIL_SALES_FOLDER", f"{s3}/dropped/sales")
+    dropped = Lake(f"{s3}/dropped")
+    source = SPECS[landing_retail_sales.key].source
+    assert isinstance(source, WatchedFolder)
+    header = b"Transaction_ID,Product_ID,Quantity,Price,Transaction_Date\n"
+    dropped.put("sales/may.csv", header + b"1,1001,2,9.50,2022-05-05\n")
+    dropped.put("sales/2022/june", header + b"2,1001,2,9.50,2022-06-05")
+    dropped.put("sales/broken.csv", b"")
+    dropped.put("sales2/another prefix.csv", header)
+    fetched = source.fetch(Workspace(tmp_path), None)
+    assert fetched is not None
+    assert set(fetched.files) == {"2022/june", "may.csv"}
+    assert set(fetched.refused) == {"broken.csv"}
+    assert fetched.files["may.csv"].url == f"{s3}/dropped/sales/may.csv"
+    assert source.probe(fetched.validators) is None
+    stamps = {name: str(file.validators.etag) for name, file in fetched.files.items()}
+    dropped.put("sales/july.csv", header + b"3,1001,2,9.50,2022-07-05\n")
+    assert source.probe(fetched.validators) is not None
+    later = source.fetch(Workspace(tmp_path, state=stamps), fetched.validators)
+    assert later is not None
+    assert set(later.files) == {"july.csv"}
 
 
 def test_objects_are_put_listed_and_got(s3: str) -> None:
@@ -82,6 +113,30 @@ def test_credentials_that_are_refused_are_said_so_and_not_told(
             assert "s3cret" not in str(caught.value)
     finally:
         check_credentials(server, after=1_000_000_000)
+
+
+def test_what_a_step_prints_is_in_the_lake(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a lake on S3; of a lake in a folder it stays in Dagster's home."""
+
+    @dg.op
+    def talk() -> None:
+        print("said to whoever reads it later")
+
+    @dg.job
+    def talking() -> None:
+        talk()
+
+    (tmp_path / "dagster.yaml").symlink_to(PROJECT / "dagster.yaml")
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    for lake_url in (f"{s3}/told", str(tmp_path / "lake")):
+        monkeypatch.setenv("ETL_LAKE_URL", lake_url)
+        with dg.DagsterInstance.get() as instance:
+            run = talking.execute_in_process(instance=instance)
+        local = list((tmp_path / "storage" / run.run_id).rglob("*.out"))
+        remote = [p for p in Lake(f"{s3}/told").list("dagster_logs") if run.run_id in p and p.endswith(".out")]
+        assert (len(local), len(remote)) == ((0, 1) if lake_url.startswith("s3") else (1, 0))
+    (told,) = Lake(f"{s3}/told").list("dagster_logs")
+    assert b"said to whoever reads it later" in (Lake(f"{s3}/told").get(told) or b"")
 
 
 def check_credentials(server: str, after: int) -> None:

@@ -1,0 +1,257 @@
+"""`operate`: what running it costs, beside Dagster's own floor: assets that do nothing, in the same instance.
+
+- a run: an asset that is up to date already, made again, so that nothing is written;
+- a backfill of a year of days through the four stages, in the dataset's batches, beside one run a day;
+- ticks: the event file's sensor, and the automation of every asset, over ten years of days;
+- the event log: bytes that a thousand partitions leave there;
+- the UI: an asset's page with ten years of partitions, in headless Chromium.
+
+Dagster's storage is PostgreSQL, as in the embedded default. Runs are in this process for both: what the launcher and
+the queue add to each run of a day (4 to 5 seconds) is not in the figures, so the real ratio is greater.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from datetime import date
+from pathlib import Path
+
+import dagster as dg
+import psycopg
+
+from benchmarks.ground import Ground
+from benchmarks.house import environment, materialize
+from benchmarks.measure import Ratio, Report, Run, interleave, timed
+from etl_assets.automation.sensors import source_sensors
+from etl_assets.definitions import defs
+from etl_assets.local.sample import synthetic_counties, synthetic_events
+from etl_assets.local.sources import serve
+from etl_assets.settings import PROJECT
+
+#: Ten years of days, and the year of them that is made again; every event has a day in them.
+FIRST_DAY, YEAR = date(2017, 1, 1), date(2024, 1, 1)
+DAYS, QUICK_DAYS = 3650, 8
+BACKFILL_DAYS, QUICK_BACKFILL_DAYS, SINGLE_DAYS = 365, 3, 12
+PUBLISHED = "2027-01-01"
+LANDED = ("landing/us_counties", "raw/us_counties", "refined/us_counties", "landing/eventdata_baseline",
+          "raw/eventdata_baseline", "refined/eventdata_baseline", "landing/protest_events",
+          "raw/protest_events")  # fmt: skip
+STAGES = [dg.AssetKey(["refined", "protest_events"]), dg.AssetKey(["presentation", "eventdata"])]
+SMALL = dg.AssetKey(["refined", "eventdata_baseline"])
+_CALENDAR = dg.DailyPartitionsDefinition(FIRST_DAY.isoformat(), end_offset=1)
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+_PATIENCE_MS = 120_000
+
+
+@dg.asset(name="nothing")
+def nothing() -> None:
+    """An asset that does nothing."""
+
+
+@dg.asset(
+    name="nothing_daily",
+    partitions_def=_CALENDAR,
+    backfill_policy=dg.BackfillPolicy.multi_run(BACKFILL_DAYS),
+    automation_condition=dg.AutomationCondition.missing().newly_true(),
+)
+def nothing_daily() -> None:
+    """An asset of days that does nothing."""
+
+
+FLOOR = dg.Definitions(assets=[nothing, nothing_daily])
+
+
+def run(ground: Ground, sizes: Sequence[int], *, quick: bool) -> Report:
+    """Measure."""
+    (rows,) = sizes
+    days = QUICK_DAYS if quick else DAYS
+    first = (FIRST_DAY if quick else YEAR).isoformat()
+    year = _CALENDAR.get_partition_keys()[_CALENDAR.get_partition_keys().index(first) :]
+    year = year[: QUICK_BACKFILL_DAYS if quick else BACKFILL_DAYS]
+    report = Report("operate", f"{rows:,} events of {days} days, {len(year)} of which are made again")
+    data = _publication(ground, rows, days)
+    with ground.database() as url, ground.database() as storage, serve(data) as sources:
+        os.environ.update(environment(url, ground.folder / "operate" / "lake", sources))
+        os.environ["ETL_DAGSTER_STORAGE_URL"] = storage
+        with _instance(ground.folder / "operate") as instance:
+            _prepare(instance, [_CALENDAR.get_partition_keys()[n] for n in range(days)])
+            _runs(ground, report, instance)
+            _backfill(ground, report, instance, year)
+            _ticks(ground, report, instance)
+            _event_log(report, instance, storage, year)
+            if not quick:
+                _page(ground, report)
+    shutil.rmtree(ground.folder / "operate")
+    return report
+
+
+def _publication(ground: Ground, rows: int, days: int) -> Path:
+    data = ground.folder / f"operate-{rows}-{days}"
+    for name in ("us_counties/2010", f"protest_events/{PUBLISHED}"):
+        (data / name).mkdir(parents=True)
+    synthetic_counties(data / "us_counties/2010/counties.geojson")
+    synthetic_events(data / f"protest_events/{PUBLISHED}/ccc.csv", rows, days=days, first_day=FIRST_DAY)
+    return data
+
+
+@contextlib.contextmanager
+def _instance(folder: Path) -> Iterator[dg.DagsterInstance]:
+    """An instance with the project's own dagster.yaml."""
+    home = folder / "dagster"
+    home.mkdir(parents=True)
+    (home / "dagster.yaml").symlink_to(PROJECT / "dagster.yaml")
+    os.environ["DAGSTER_HOME"] = str(home)
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        yield instance
+
+
+def _prepare(instance: dg.DagsterInstance, days: Sequence[str]) -> None:
+    """Everything made once, ten years of days of it; and as many of Dagster's own."""
+    for key in LANDED:
+        _make(instance, [dg.AssetKey(key.split("/"))])
+    _make(instance, STAGES, days)
+    _floor(instance, "nothing_daily", days)
+
+
+def _make(instance: dg.DagsterInstance, keys: Sequence[dg.AssetKey], days: Sequence[str] = ("",)) -> None:
+    """Make assets, one after another; those with partitions for these days, in the dataset's batches."""
+    for key in keys:
+        materialize(instance, key, days)
+
+
+def _floor(instance: dg.DagsterInstance, name: str, days: Sequence[str] = ()) -> None:
+    """Make an asset that does nothing."""
+    tags = {}
+    if days:
+        tags = {"dagster/asset_partition_range_start": days[0], "dagster/asset_partition_range_end": days[-1]}
+    FLOOR.resolve_implicit_global_asset_job_def().execute_in_process(
+        asset_selection=[dg.AssetKey(name)], instance=instance, tags=tags, run_config=_QUIET
+    )
+
+
+def _runs(ground: Ground, report: Report, instance: dg.DagsterInstance) -> None:
+    ours, floor = "a run of one asset, nothing changed", "a run of an asset that does nothing"
+    cases = {
+        ours: lambda: timed(lambda: _make(instance, [SMALL])),
+        floor: lambda: timed(lambda: _floor(instance, "nothing")),
+    }
+    report.runs |= interleave(cases, ground.rounds, ground.console)
+    report.ratios.append(Ratio("a run of one asset over Dagster's floor", report.over(ours, floor)))
+
+
+def _backfill(ground: Ground, report: Report, instance: dg.DagsterInstance, year: Sequence[str]) -> None:
+    batch, single = f"backfill of {len(year)} days, in batches", f"backfill of {len(year)} days, a run a day"
+    floor = f"backfill of {len(year)} days of an asset that does nothing, one run"
+    sampled = year[:: max(1, len(year) // SINGLE_DAYS)]
+
+    def daily() -> Run:
+        taken = [timed(lambda day=day: _make(instance, STAGES, [day])).seconds for day in sampled]  # type: ignore[misc]
+        return Run(sum(taken) * len(year) / len(sampled))
+
+    cases = {
+        batch: lambda: timed(lambda: _make(instance, STAGES, year)),
+        single: daily,
+        floor: lambda: timed(lambda: _floor(instance, "nothing_daily", year)),
+    }
+    report.runs |= interleave(cases, ground.rounds, ground.console)
+    report.ratios.append(
+        Ratio("a backfill in batches is so many times faster than a run a day", report.over(single, batch), at_least=20)
+    )
+    report.notes.append(f"A run a day is measured on {len(sampled)} of the {len(year)} days.")
+
+
+def _ticks(ground: Ground, report: Report, instance: dg.DagsterInstance) -> None:
+    sensor = next(s for s in source_sensors() if s.name == "protest_events_source")
+    cursor = dg.evaluate_automation_conditions(defs, instance).cursor
+    floor_cursor = dg.evaluate_automation_conditions(FLOOR, instance).cursor
+
+    def look() -> object:
+        with dg.build_sensor_context(instance=instance, repository_def=defs.get_repository_def()) as context:
+            return sensor(context)
+
+    ours, floor = "automation tick, every asset", "automation tick, one asset that does nothing"
+    cases = {
+        "sensor tick, event file": lambda: timed(look),
+        ours: lambda: timed(lambda: dg.evaluate_automation_conditions(defs, instance, cursor=cursor)),
+        floor: lambda: timed(lambda: dg.evaluate_automation_conditions(FLOOR, instance, cursor=floor_cursor)),
+    }
+    report.runs |= interleave(cases, ground.rounds, ground.console)
+    assets = len(list(defs.resolve_asset_graph().materializable_asset_keys))
+    each = report.seconds(ours) / assets / report.seconds(floor)
+    report.ratios.append(Ratio("automation tick per asset over Dagster's floor", each))
+
+
+def _event_log(report: Report, instance: dg.DagsterInstance, storage: str, year: Sequence[str]) -> None:
+    def size() -> int:
+        query = "SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relkind = 'r' AND relnamespace = 2200"
+        with psycopg.connect(storage, autocommit=True) as connection:
+            connection.execute("VACUUM FULL")
+            found = connection.execute(query).fetchone()
+        assert found
+        return int(found[0])
+
+    before = size()
+    _make(instance, STAGES[:1], year)
+    between = size()
+    _floor(instance, "nothing_daily", year)
+    after = size()
+    ours, floor = ((b - a) * 1000 / len(year) / 1e6 for a, b in ((before, between), (between, after)))
+    report.ratios.append(Ratio("event log growth over Dagster's floor", ours / floor))
+    report.notes.append(f"1,000 partitions of refined.protest_events leave {ours:.1f} MB in Dagster's storage, "
+                        f"of an asset that does nothing {floor:.1f} MB.")  # fmt: skip
+
+
+def _page(ground: Ground, report: Report) -> None:
+    """Load an asset's page in a browser, until its partitions are shown."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        report.notes.append("The UI's page: not measured, there is no Chromium (Debian: apt-get install chromium).")
+        return
+    from playwright.sync_api import sync_playwright
+
+    with _webserver() as url, sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+
+        def load() -> None:
+            page = browser.new_page()
+            page.goto(f"{url}/assets/refined/protest_events?view=partitions", timeout=_PATIENCE_MS)
+            page.get_by_text("Materialized", exact=False).first.wait_for(timeout=_PATIENCE_MS)
+            page.close()
+
+        report.runs |= interleave(
+            {"UI: an asset's page with its partitions": lambda: timed(load)}, ground.rounds, ground.console
+        )
+        browser.close()
+
+
+@contextlib.contextmanager
+def _webserver() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    where = ["-h", "127.0.0.1", "-p", str(port), "-w", str(PROJECT / "workspace.yaml")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dagster_webserver", *where],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        url, until = f"http://127.0.0.1:{port}", time.monotonic() + _PATIENCE_MS / 1000
+        while True:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/server_info", timeout=5):
+                break
+            assert time.monotonic() < until, "the webserver does not answer"
+            time.sleep(0.2)
+        yield url
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()

@@ -1,0 +1,77 @@
+"""Customers of the retail company, from its API."""
+
+from pathlib import Path
+
+import polars as pl
+
+from etl_assets.datasets.retail_sales import DATES
+from etl_assets.quality.audit import Bound
+from etl_assets.quality.contract import Contract, column
+from etl_assets.quality.readings import date_by_form, whole
+from etl_assets.quality.rules import Rule, by_rules, corrections, told, values_before
+from etl_assets.sources.paging import read_pages
+from etl_assets.sources.retail_api import RetailApi, records
+from etl_assets.stages import Dataset, Result, landing, raw, refined
+
+DATASET = Dataset(
+    name="retail_customers",
+    title="Retail: customers",
+    publisher="the retail company",
+    homepage="",
+    licence="none stated",
+    citation="Retail company, customer API",
+    cadence="whenever a customer is added or changed",
+    bound=Bound(share=0.25),
+)
+
+REQUIRED = ("Customer_ID", "Customer_Name", "Age", "Gender", "Location", "Date_Joined")
+OLDEST = 120
+READINGS = {
+    "customer_id": ("Customer_ID", whole(pl.col("Customer_ID"))),
+    "customer_name": ("Customer_Name", pl.col("Customer_Name")),
+    "age": ("Age", whole(pl.col("Age"))),
+    "gender": ("Gender", pl.col("Gender")),
+    "location": ("Location", pl.col("Location")),
+    "date_joined": ("Date_Joined", date_by_form(pl.col("Date_Joined"), DATES)),
+}
+RULES = (
+    Rule(
+        "customer_id", "is of several records", pl.col("customer_id").is_duplicated(), "quarantine",
+        "Nothing says which of them is right.",
+    ),
+    *(
+        Rule(name, "is blank", pl.col(name).str.strip_chars() == "", "missing", "Blank is how the API writes nothing.")
+        for name in ("customer_name", "gender", "location")
+    ),
+    Rule("location", "is Unknown", pl.col("location") == "Unknown", "missing", "That says that no place is known."),
+    Rule("age", "is of no person", ~pl.col("age").is_between(0, OLDEST), "null", "Nobody is that old."),
+)  # fmt: skip
+
+
+class RetailCustomers(Contract, stage="refined", table="retail_customers", key=["customer_id"]):
+    """Customers as they are now, one row per customer."""
+
+    customer_id: pl.Int64 = column("Number of the customer")
+    customer_name: pl.String = column("Name; not unique", nullable=True)
+    age: pl.Int64 = column("Age when last told", unit="years", nullable=True, ge=0, le=OLDEST)
+    gender: pl.String = column("Gender as the customer has told it", nullable=True)
+    location: pl.String = column("State of the United States", nullable=True)
+    date_joined: pl.Date = column("Day on which the customer joined", nullable=True)
+    corrections: pl.List(pl.String) = corrections()
+    values_before: pl.List(pl.String) = values_before()
+
+
+landing_retail_customers = landing(DATASET, RetailApi("customers"))
+
+
+@raw(DATASET, landing_retail_customers, required=REQUIRED)
+def raw_retail_customers(path: Path) -> pl.DataFrame:
+    """The records of all pages, every value a text."""
+    return read_pages(path, records)
+
+
+@refined(DATASET, RetailCustomers, raw=raw_retail_customers)
+def refined_retail_customers(raw: pl.DataFrame) -> Result:
+    """Typed, by the rules; records that are equal in all are merged."""
+    table, merged = by_rules(raw, READINGS, RULES, nothing=[""])
+    return Result(table, merged, {"rules": told(table, RULES)})

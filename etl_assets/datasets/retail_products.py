@@ -1,0 +1,74 @@
+"""Products of the retail company, from its database."""
+
+from pathlib import Path
+
+import polars as pl
+
+from etl_assets.quality.audit import Bound
+from etl_assets.quality.contract import Contract, column
+from etl_assets.quality.readings import exact, whole
+from etl_assets.quality.rules import Rule, by_rules, corrections, outlier, told, values_before
+from etl_assets.sources.files import read_csv
+from etl_assets.sources.whole_table import WholeTable
+from etl_assets.stages import Dataset, Result, landing, raw, refined
+
+DATASET = Dataset(
+    name="retail_products",
+    title="Retail: products",
+    publisher="the retail company",
+    homepage="",
+    licence="none stated",
+    citation="Retail company, database, table products",
+    cadence="whenever a product or its stock changes",
+    bound=Bound(share=0.25),
+)
+
+REQUIRED = ("product_id", "product_name", "category", "price", "stock_available")
+PRICE = pl.Decimal(12, 2)
+READINGS = {
+    "product_id": ("product_id", whole(pl.col("product_id"))),
+    "product_name": ("product_name", pl.col("product_name")),
+    "category": ("category", pl.col("category")),
+    "price": ("price", exact(pl.col("price"), PRICE)),
+    "stock_available": ("stock_available", whole(pl.col("stock_available"))),
+}
+RULES = (
+    Rule(
+        "price", "is negative", pl.col("price") < 0, "null",
+        "No unit costs less than nothing, and nothing says that the minus alone is wrong; the price is not known.",
+    ),
+    Rule(
+        "stock_available", "is negative", pl.col("stock_available") < 0, "null",
+        "Less than nothing cannot be in stock; whether it is oversold or miscounted is not known.",
+    ),
+)  # fmt: skip
+
+
+class RetailProducts(Contract, stage="refined", table="retail_products", key=["product_id"]):
+    """Products as they are now, one row per product."""
+
+    product_id: pl.Int64 = column("Number of the product")
+    product_name: pl.String = column("Name", nullable=True)
+    category: pl.String = column("Kind of product", nullable=True)
+    price: PRICE = column("Price of a unit; the source names no currency", nullable=True, ge=0)
+    price_is_outlier: pl.Boolean = column("Its modified z-score is above 3.5", nullable=True)
+    stock_available: pl.Int64 = column("Units in stock", unit="units", nullable=True, ge=0)
+    corrections: pl.List(pl.String) = corrections()
+    values_before: pl.List(pl.String) = values_before()
+
+
+landing_retail_products = landing(DATASET, WholeTable("retail", "products", key="product_id"))
+
+
+@raw(DATASET, landing_retail_products, required=REQUIRED)
+def raw_retail_products(path: Path) -> pl.DataFrame:
+    """The rows of the table, every value a text."""
+    return read_csv(path)
+
+
+@refined(DATASET, RetailProducts, raw=raw_retail_products)
+def refined_retail_products(raw: pl.DataFrame) -> Result:
+    """Typed, by the rules."""
+    table, merged = by_rules(raw, READINGS, RULES)
+    table = table.with_columns(price_is_outlier=outlier(pl.col("price")))
+    return Result(table, merged, {"rules": told(table, RULES)})

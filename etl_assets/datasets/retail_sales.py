@@ -1,0 +1,114 @@
+"""Sales of the retail company: flat files that it drops into a folder."""
+
+from pathlib import Path
+
+import polars as pl
+
+from etl_assets.quality.audit import Bound, unreadable
+from etl_assets.quality.contract import Contract, column
+from etl_assets.quality.readings import date_by_form, exact, whole
+from etl_assets.quality.rules import Rule, by_rules, corrections, outlier, told, values_before
+from etl_assets.sources import SourceRefusedError
+from etl_assets.sources.files import UNPARSED, read_csv
+from etl_assets.sources.folder import WatchedFolder
+from etl_assets.stages import Dataset, Result, landing, raw, refined
+
+DATASET = Dataset(
+    name="retail_sales",
+    title="Retail: sales",
+    publisher="the retail company",
+    homepage="",
+    licence="none stated",
+    citation="Retail company, sales files",
+    cadence="whenever a file is dropped",
+    bound=Bound(share=0.25),
+)
+
+REQUIRED = ("Transaction_ID", "Product_ID", "Quantity", "Price", "Transaction_Date")
+#: The company writes dates in three forms; each of them means one thing, in all of its sources.
+DATES = {
+    r"\d{4}-\d{2}-\d{2}": "%Y-%m-%d",
+    r"\d{1,2}/\d{1,2}/\d{4}": "%d/%m/%Y",
+    r"\d{1,2}-\d{1,2}-\d{4}": "%m-%d-%Y",
+}
+PRICE = pl.Decimal(12, 2)
+READINGS = {
+    "transaction_id": ("Transaction_ID", whole(pl.col("Transaction_ID"))),
+    "product_id": ("Product_ID", whole(pl.col("Product_ID"))),
+    "quantity": ("Quantity", whole(pl.col("Quantity"))),
+    "price": ("Price", exact(pl.col("Price"), PRICE)),
+    "transaction_date": ("Transaction_Date", date_by_form(pl.col("Transaction_Date"), DATES)),
+}
+RULES = (
+    Rule(
+        "transaction_id", "is of several records", pl.col("transaction_id").is_duplicated(), "quarantine",
+        "Nothing says which of them is right. A corrected file replaces the first one under the same name.",
+    ),
+    Rule(
+        "quantity", "is not positive", pl.col("quantity") < 1, "null",
+        "Nothing was sold that way, and nothing says that it is a return; what was sold is not known.",
+    ),
+    Rule(
+        "price", "is negative", pl.col("price") < 0, "null",
+        "No unit costs less than nothing, and nothing says that the minus alone is wrong; the price is not known.",
+    ),
+)  # fmt: skip
+
+
+class RetailSales(Contract, stage="refined", table="retail_sales", key=["transaction_id"]):
+    """Sales as the flat files have them, one row per sale. Their product numbers are of no known list of products."""
+
+    transaction_id: pl.Int64 = column("Number of the sale; not one of retail_transactions")
+    product_id: pl.Int64 = column("Number of the product")
+    quantity: pl.Int64 = column("Units sold", unit="units", nullable=True, ge=1)
+    quantity_is_outlier: pl.Boolean = column("Its modified z-score is above 3.5", nullable=True)
+    price: PRICE = column("Price of a unit; the source names no currency", nullable=True, ge=0)
+    price_is_outlier: pl.Boolean = column("Its modified z-score is above 3.5", nullable=True)
+    transaction_date: pl.Date = column("Day of the sale", nullable=True)
+    corrections: pl.List(pl.String) = corrections()
+    values_before: pl.List(pl.String) = values_before()
+
+
+def read_sales(path: Path) -> pl.DataFrame:
+    """The records of one file; one of which more than half cannot be read is refused, for itself alone."""
+    frame = read_csv(path, REQUIRED, delimiter=",")
+    problems = frame.select("_source_row", UNPARSED, unreadable(READINGS)).filter(
+        pl.col(UNPARSED).is_not_null() | (pl.col("_problems").list.len() > 0)
+    )
+    if 2 * problems.height > frame.height or not frame.height:
+        first = problems.row(0, named=True) if problems.height else {}
+        found = first.get("_problems") or [{"column": "the record", "value": first.get(UNPARSED)}]
+        such = (
+            f", such as record {first['_source_row']}: {found[0]['column']} is {found[0]['value']!r}" if first else ""
+        )
+        raise SourceRefusedError(
+            f"{path.name}: {problems.height} of {frame.height} records cannot be read{such}. The file is not taken."
+        )
+    return frame
+
+
+landing_retail_sales = landing(
+    DATASET,
+    WatchedFolder(
+        location=lambda settings: settings.retail_sales_folder,
+        variable="ETL_RETAIL_SALES_FOLDER",
+        check=read_sales,
+        suffix=".csv",
+    ),
+)
+
+
+@raw(DATASET, landing_retail_sales, required=REQUIRED)
+def raw_retail_sales(path: Path) -> pl.DataFrame:
+    """The records of every file that was dropped."""
+    return read_sales(path)
+
+
+@refined(DATASET, RetailSales, raw=raw_retail_sales)
+def refined_retail_sales(raw: pl.DataFrame) -> Result:
+    """Typed, by the rules; records that are equal in all are merged, whichever files they are of."""
+    table, merged = by_rules(raw, READINGS, RULES)
+    table = table.with_columns(
+        quantity_is_outlier=outlier(pl.col("quantity")), price_is_outlier=outlier(pl.col("price"))
+    )
+    return Result(table, merged, {"rules": told(table, RULES)})

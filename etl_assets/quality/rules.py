@@ -1,0 +1,129 @@
+"""Rules: what is done about values that are read, and are not right. Declared per dataset, counted, and traceable.
+
+A rule says what is wrong with a column, what is done about it and why. Whatever a rule changes is on record in its row:
+`corrections` names the rules that changed a value of the row, `values_before` what the source has there, place by
+place. A row that a rule keeps out is in quarantine under the rule's name. So "which cells did this rule change?" is
+
+    SELECT transaction_id, value FROM refined.retail_sales, unnest(corrections, values_before) AS r(rule, value)
+    WHERE rule = 'price is negative'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import dagster as dg
+import polars as pl
+
+from etl_assets.quality.audit import PROBLEMS, table, unreadable
+from etl_assets.quality.contract import column
+
+CORRECTIONS, BEFORE = "corrections", "values_before"
+#: Modified z-score from which on a value is an outlier, and what makes the MAD of normal data its standard deviation.
+_OUTLYING, _NORMAL = 3.5, 0.6745
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What is done about a value of `column` that is `wrong` (in words), which it is where `where` is true.
+
+    It becomes null, because it cannot be right or (missing) because it is how the source writes that there is nothing;
+    or it becomes `value` (correct); or its row goes to quarantine.
+    """
+
+    column: str
+    wrong: str
+    where: pl.Expr
+    action: Literal["missing", "null", "correct", "quarantine"]
+    reason: str
+    value: pl.Expr | None = None
+
+    @property
+    def name(self) -> str:
+        """The rule by its name: "price is negative"."""
+        return f"{self.column} {self.wrong}"
+
+
+def corrections() -> Any:
+    """The column that names the rules that changed a row."""
+    return column("Rules that changed a value of the row, in the order in which they did")
+
+
+def values_before() -> Any:
+    """The column with the values that they changed."""
+    return column("The value before each of those corrections, as text; empty where there was none")
+
+
+def obey(frame: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
+    """Apply rules one after another: changed values, `corrections` and `values_before`, and more `_problems`.
+
+    `frame` may have a column `_problems` already (see `audit.unreadable`).
+    """
+    notes, before, problems = [], [], []
+    for n, rule in enumerate(rules):
+        hit, value = pl.col(f"_hit{n}"), pl.col(f"_value{n}")
+        frame = frame.with_columns(
+            rule.where.fill_null(value=False).alias(f"_hit{n}"), _text(frame, rule.column).alias(f"_value{n}")
+        )
+        if rule.action == "quarantine":
+            problem = pl.struct(check=pl.lit(rule.name), column=pl.lit(rule.column), value=value)
+            problems.append(pl.when(hit).then(problem))
+            continue
+        to = pl.lit(None) if rule.value is None else rule.value
+        frame = frame.with_columns(pl.when(hit).then(to).otherwise(rule.column).alias(rule.column))
+        notes.append(pl.when(hit).then(pl.lit(rule.name)))
+        before.append(pl.when(hit).then(value.fill_null("")))
+    nothing = pl.lit(None, pl.String)
+    problem_list = pl.concat_list(problems).list.drop_nulls() if problems else None
+    known = [pl.col(PROBLEMS)] if PROBLEMS in frame.columns else []
+    return frame.with_columns(
+        pl.concat_list([*notes, nothing]).list.drop_nulls().alias(CORRECTIONS),
+        pl.concat_list([*before, nothing]).list.drop_nulls().alias(BEFORE),
+        *([pl.concat_list([*known, problem_list]).alias(PROBLEMS)] if problem_list is not None else []),
+    ).drop(pl.selectors.matches(r"^_(hit|value)\d+$"))
+
+
+def _text(frame: pl.DataFrame, name: str) -> pl.Expr:
+    """A column as text; decimals without the zeros that only their type has."""
+    text = pl.col(name).cast(pl.String)
+    return text.str.replace(r"\.?0+$", "") if isinstance(frame.schema[name], pl.Decimal) else text
+
+
+def by_rules(
+    raw: pl.DataFrame,
+    readings: Mapping[str, tuple[str, pl.Expr]],
+    rules: Sequence[Rule],
+    nothing: Sequence[str] = (),
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Raw records, read (see `audit.unreadable`), by the rules; and those that are merged, equal to others in all."""
+    rows = raw.unique("_row_hash", keep="first", maintain_order=True)
+    typed = rows.select(
+        *(reading.alias(name) for name, (_, reading) in readings.items()),
+        unreadable(readings, nothing),
+        *(c for c in rows.columns if c.startswith("_")),
+    )
+    return obey(typed, rules), raw.join(rows, on=["_source_sha256", "_source_row"], how="anti")
+
+
+def told(frame: pl.DataFrame, rules: Sequence[Rule]) -> dg.TableMetadataValue:
+    """What each rule did to a frame, for the UI: rule, action, rows and reason."""
+    names = [frame[CORRECTIONS].list.explode()]
+    if PROBLEMS in frame.columns:
+        names.append(frame[PROBLEMS].list.explode().struct.field("check"))
+    counts = dict(pl.concat(names).drop_nulls().value_counts().iter_rows())
+    return table(
+        [{"rule": r.name, "action": r.action, "rows": counts.get(r.name, 0), "reason": r.reason} for r in rules]
+    )
+
+
+def outlier(value: pl.Expr) -> pl.Expr:
+    """Whether a value lies far from the others of its column: a modified z-score of more than 3.5.
+
+    That is 0.6745 x the distance from the median / the median absolute deviation (Iglewicz and Hoaglin, 1993). Null
+    where the value is, and everywhere if more than half of the values are the same.
+    """
+    number = value.cast(pl.Float64)
+    distance = (number - number.median()).abs()
+    return pl.when(distance.median() > 0).then(_NORMAL * distance / distance.median() > _OUTLYING)

@@ -1,0 +1,135 @@
+"""A folder or prefix that somebody drops files into: every new file is taken once, whatever it is called.
+
+A file is told by its name, and its version by the store's own stamp of it. A file that is replaced under its name is a
+new version of it; one that is moved away stays as it was landed. Names that begin with a dot or end as those of
+unfinished downloads do are left alone, and so is a local file that is still being written: it is taken the next time.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import obstore
+from obstore.store import ObjectStore
+
+from etl_assets.objects import local_folder, object_store
+from etl_assets.settings import NotConfiguredError, Settings, settings
+from etl_assets.sources import (
+    Fetched,
+    FetchedFolder,
+    SourceRefusedError,
+    SourceUnavailableError,
+    Validators,
+    Workspace,
+)
+
+_UNFINISHED = (".part", ".partial", ".tmp", ".crdownload", ".filepart", "~")
+#: A local file whose last line has no end, and that was written to within this time, is taken to be unfinished.
+_SETTLES_AFTER = timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class WatchedFolder:
+    """The files below the folder or prefix that a setting names.
+
+    `check` reads a file and raises SourceRefusedError for one that is broken: it is left where it is and reported, and
+    the others are taken.
+    """
+
+    location: Callable[[Settings], str | None]
+    variable: str
+    check: Callable[[Path], object]
+    suffix: str
+
+    def probe(self, known: Validators | None) -> str | None:
+        """A digest of names and stamps, if it is another than the known one."""
+        version = _version({name: _stamp(meta) for name, meta in self._files(self._url())})
+        return None if known and known.etag == version else version
+
+    def fetch(self, work: Workspace, known: Validators | None) -> FetchedFolder | None:
+        """The files that are new, or other than the landed ones of their name; and why others were not taken."""
+        url = self._url()
+        store, landed, stamps, refused = object_store(url), work.state if known else {}, {}, {}
+        files: dict[str, Fetched] = {}
+        for number, (name, meta) in enumerate(self._files(url)):
+            stamp, path = _stamp(meta), work.folder / f"{number}{self.suffix}"
+            if landed.get(name) != stamp:
+                try:
+                    if not _download(store, name, stamp, path):
+                        continue  # it was written to, or moved away, while it was read: the next time
+                    self.check(path)
+                except SourceRefusedError as error:
+                    refused[name] = str(error).removeprefix(f"{path.name}: ").replace(path.name, "the file")
+                except (OSError, obstore.exceptions.BaseError) as error:
+                    refused[name] = f"It cannot be read: {_reason(error)}. It is tried again with the next run."
+                    continue
+                else:
+                    modified = email.utils.format_datetime(meta["last_modified"].astimezone(UTC), usegmt=True)
+                    files[name] = Fetched(path, f"{url.rstrip('/')}/{name}", Validators(stamp, modified))
+            stamps[name] = stamp
+        if not files and not work.state:
+            why = "; ".join(f"{name}: {reason}" for name, reason in refused.items()) or "there is none"
+            raise SourceRefusedError(f"{url} has no file that can be read ({why}). Put one there and run again.")
+        return FetchedFolder(files, refused, url, Validators(etag=_version(stamps)))
+
+    def _url(self) -> str:
+        url = self.location(settings())
+        if not url:
+            raise NotConfiguredError(
+                f"No folder to watch: set {self.variable} to a folder or an s3://bucket/prefix. The embedded default "
+                "has one: start it with `./dev up`."
+            )
+        folder = local_folder(url)
+        if folder is not None and not folder.is_dir():
+            raise NotConfiguredError(f"{self.variable} names {folder}, which is no folder: make it, or name another.")
+        return url
+
+    def _files(self, url: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Name and facts of every file that is finished, in the order of their names."""
+        store, is_local = object_store(url), local_folder(url) is not None
+        try:
+            found = [meta for page in obstore.list(store) for meta in page]
+            for meta in sorted(found, key=lambda meta: meta["path"]):
+                name = meta["path"]
+                hidden = any(part.startswith(".") for part in name.split("/"))
+                if not hidden and not name.endswith(_UNFINISHED) and not (is_local and _is_being_written(store, meta)):
+                    yield name, meta
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise SourceUnavailableError(f"{url} ({self.variable}) cannot be listed: {_reason(error)}") from error
+
+
+def _stamp(meta: Mapping[str, Any]) -> str:
+    return meta.get("e_tag") or f"{meta['size']} {meta['last_modified'].isoformat()}"
+
+
+def _version(stamps: Mapping[str, str]) -> str:
+    return hashlib.sha256("\n".join(f"{name}\0{stamp}" for name, stamp in sorted(stamps.items())).encode()).hexdigest()
+
+
+def _is_being_written(store: ObjectStore, meta: Mapping[str, Any]) -> bool:
+    if datetime.now(UTC) - meta["last_modified"] >= _SETTLES_AFTER:
+        return False
+    size = meta["size"]
+    return not size or bytes(obstore.get_range(store, meta["path"], start=size - 1, length=1)) not in (b"\n", b"\r")
+
+
+def _download(store: ObjectStore, name: str, stamp: str, to: Path) -> bool:
+    """Fetch a file; gives whether it is the one of the stamp, whole."""
+    try:
+        with to.open("wb") as sink:
+            for chunk in obstore.get(store, name).stream(min_chunk_size=8 << 20):
+                sink.write(chunk)
+        return _stamp(obstore.head(store, name)) == stamp
+    except (FileNotFoundError, obstore.exceptions.NotFoundError):
+        return False
+
+
+def _reason(error: Exception) -> str:
+    """What an error says to a person: without the store's insides."""
+    return str(error).partition("\n\nDebug source")[0]

@@ -1,0 +1,79 @@
+"""The retail company's API: tables as pages of JSON, for who has a token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from etl_assets.settings import NotConfiguredError, settings
+from etl_assets.sources import SourceRefusedError, http
+from etl_assets.sources.odata import parse_json
+from etl_assets.sources.paging import Call, Page, PagedSource, Slice
+
+
+@dataclass(frozen=True)
+class RetailApi(PagedSource):
+    """A table of the API, such as `customers`: `GET <path>?page=1&page_size=200`, `Authorization: Bearer <token>`.
+
+    An answer is `{"data": […], "total": 1000, "page": 1, "pages": 5}`, or a plain array of all records, which is how
+    they are recorded. The ETag of every answer is the whole table's.
+    """
+
+    path: str
+    page_size: int = 200
+
+    def parts(self) -> Mapping[str, int]:
+        """The table is one part."""
+        return {self.path: 0}
+
+    def request(self, part: str) -> str:
+        """All of it, whatever the size of the pages."""
+        return "all"
+
+    def state(self, part: str) -> str:
+        """The table's ETag."""
+        return http.probe(self._url(), None, self._token()) or ""
+
+    def slices(self, part: str, state: str, before: str | None) -> Sequence[Slice]:
+        """The table is one slice."""
+        return [Slice(self.path, Call(self._url(), {"page": "1", "page_size": str(self.page_size)}))]
+
+    def get(self, call: Call) -> bytes | None:
+        """A page, asked for with the token."""
+        return http.get(call.url, call.parameters, auth=self._token())
+
+    def read(self, call: Call, body: bytes) -> Page:
+        """A page's records; where it stands must agree with what was asked."""
+        document = parse_json(body)
+        if isinstance(document, list):
+            return Page(document)
+        try:
+            rows = document["data"]
+            total, number, last = (int(document[name]) for name in ("total", "page", "pages"))
+        except (KeyError, TypeError, ValueError) as error:
+            raise SourceRefusedError(f"the envelope lacks {error}. The last good extract stays.") from error
+        if not isinstance(rows, list) or str(number) != call.parameters["page"] or number > last:
+            raise SourceRefusedError(
+                f"the envelope says page {number} of {last}, and page {call.parameters['page']} was asked for. The "
+                "last good extract stays."
+            )
+        following = Call(call.url, {**call.parameters, "page": str(number + 1)})
+        return Page(rows, total, following if number < last else None)
+
+    def _token(self) -> http.Bearer:
+        """The token, which is never written down; raises NotConfiguredError where there is none."""
+        token = settings().retail_token
+        if token is None:
+            raise NotConfiguredError(
+                "The retail API wants a token: set ETL_RETAIL_TOKEN. The embedded default makes one for its own source "
+                "server: start it with `./dev up`."
+            )
+        return http.Bearer(token, "ETL_RETAIL_TOKEN")
+
+    def _url(self) -> str:
+        return f"{settings().source_url('retail_api', local='retail', live=None).rstrip('/')}/{self.path}"
+
+
+def records(page: object) -> Sequence[dict[str, object]]:
+    """The records of a page that has been read before."""
+    return page["data"] if isinstance(page, dict) else page  # type: ignore[return-value]

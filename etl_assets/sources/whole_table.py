@@ -1,0 +1,55 @@
+"""Tables of a PostgreSQL database, each extracted as a whole: for tables of which nothing says what has changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+from etl_assets.settings import settings
+from etl_assets.sources import Fetched, Validators, Workspace, http
+from etl_assets.sources.database import connected
+
+
+@dataclass(frozen=True)
+class WholeTable:
+    """A table of the database that ETL_<DATABASE>_URL names, as CSV in the order of its `key`.
+
+    Its version is a digest of all of its rows, which the database makes: no change goes unseen, and nothing is
+    transferred to see that there was none. That reads the table, so it is for small ones.
+    """
+
+    database: str
+    table: str
+    key: str
+    suffix: str = ".csv"
+
+    def probe(self, known: Validators | None) -> str | None:
+        """The number of rows and their digest, if they are others than the known ones."""
+        with connected(self.database) as connection:
+            version = self._version(connection)
+        return None if known and known.etag == version else version
+
+    def fetch(self, work: Workspace, known: Validators | None) -> Fetched | None:
+        """The table as of one moment; None if it is the known version."""
+        with connected(self.database) as connection:
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            connection.read_only = True
+            version = self._version(connection)
+            if known and known.etag == version:
+                return None
+            path = work.folder / f"{self.table}{self.suffix}"
+            copy = sql.SQL("COPY (SELECT * FROM {} ORDER BY {}) TO STDOUT (FORMAT csv, HEADER)")
+            names = sql.Identifier(self.table), sql.Identifier(self.key)
+            with path.open("wb") as sink, connection.cursor().copy(copy.format(*names)) as rows:
+                for block in rows:
+                    sink.write(block)
+        url = http.public(settings().database_url(self.database))
+        return Fetched(path, f"{url}/{self.table}", Validators(etag=version))
+
+    def _version(self, connection: psycopg.Connection) -> str:
+        digest = "SELECT count(*) || ' ' || coalesce(sum(hashtextextended(t::text, 0)), 0) FROM {} t"
+        found = connection.execute(sql.SQL(digest).format(sql.Identifier(self.table))).fetchone()
+        assert found is not None
+        return str(found[0])

@@ -1,0 +1,107 @@
+"""Rules: what they change is on record, what they keep out is named, and what is wrong is only what they say."""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+
+import polars as pl
+import pytest
+
+from etl_assets.quality.readings import date_by_form, exact, whole
+from etl_assets.quality.rules import Rule, obey, outlier, told
+
+FORMS = {
+    r"\d{4}-\d{2}-\d{2}": "%Y-%m-%d",
+    r"\d{1,2}/\d{1,2}/\d{4}": "%d/%m/%Y",
+    r"\d{1,2}-\d{1,2}-\d{4}": "%m-%d-%Y",
+}
+
+
+def test_every_change_is_on_record() -> None:
+    money = pl.Series(
+        [Decimal("-8.299"), Decimal("10.50"), None, Decimal("100"), Decimal("5")], dtype=pl.Decimal(20, 9)
+    )
+    frame = pl.DataFrame({"price": money, "place": ["", "X", "Y", "", "Y"]})
+    rules = (
+        Rule("price", "is finer than a cent", pl.col("price") != pl.col("price").round(2), "correct", "noise",
+             pl.col("price").round(2)),
+        Rule("price", "is negative", pl.col("price") < 0, "null", "no price"),
+        Rule("place", "is blank", pl.col("place") == "", "null", "nothing"),
+        Rule("price", "is missing", pl.col("price").is_null(), "quarantine", "nothing to keep"),
+        Rule("price", "is too much", pl.col("price") > 99, "quarantine", "too much"),
+    )  # fmt: skip
+    found = obey(frame, rules)
+    assert found.columns == ["price", "place", "corrections", "values_before", "_problems"]
+    assert found.select("price", "place").rows() == [
+        (None, None), (Decimal("10.50"), "X"), (None, "Y"), (Decimal(100), None), (Decimal(5), "Y"),
+    ]  # fmt: skip
+    assert found["corrections"].to_list() == [
+        ["price is finer than a cent", "price is negative", "place is blank"], [], [], ["place is blank"], [],
+    ]  # fmt: skip
+    assert found["values_before"].to_list() == [["-8.299", "-8.3", ""], [], [], [""], []]
+    problems = [[(p["check"], p["column"], p["value"]) for p in row] for row in found["_problems"].to_list()]
+    assert problems == [
+        [("price is missing", "price", None)], [], [("price is missing", "price", None)],
+        [("price is too much", "price", "100")], [],
+    ]  # fmt: skip
+    counts = {row.data["rule"]: (row.data["action"], row.data["rows"]) for row in told(found, rules).records}
+    assert counts["place is blank"] == ("null", 2)
+    assert counts["price is missing"] == ("quarantine", 2)
+
+
+def test_without_rules_or_rows_nothing_is_changed() -> None:
+    frame = pl.DataFrame({"price": [1, 2]})
+    assert obey(frame, ()).drop("corrections", "values_before").equals(frame)
+    rule = Rule("price", "is negative", pl.col("price") < 0, "null", "no price")
+    assert obey(frame.clear(), [rule]).schema["corrections"] == pl.List(pl.String)
+    assert [row.data["rows"] for row in told(obey(frame.clear(), [rule]), [rule]).records] == [0]
+
+
+@pytest.mark.parametrize(
+    ("text", "day"),
+    [
+        ("2022-03-04", date(2022, 3, 4)),
+        ("03/04/2022", date(2022, 4, 3)),
+        ("03-04-2022", date(2022, 3, 4)),
+        (" 3/4/2022\n", date(2022, 4, 3)),
+        ("13/13/2022", None),
+        ("12/13/2022", None),  # a month of 13 is not made a day
+        ("13-12-2022", None),
+        ("2022-02-30", None),
+        ("2022-3-4", None),
+        ("3.4.2022", None),
+        ("2022-03-04T00:00", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_date_is_read_by_its_form(text: str | None, day: date | None) -> None:
+    frame = pl.DataFrame({"text": [text]}, schema={"text": pl.String})
+    assert frame.select(date_by_form(pl.col("text"), FORMS)).item() == day
+
+
+def test_numbers_are_read_exactly_or_not_at_all() -> None:
+    texts = pl.DataFrame(
+        {"text": ["1.10", " 7 ", "-0.5", "1.234,50", "1,5", "1e3", "1.005", "99999999999", "", None, "٣"]}
+    )
+    money = texts.select(exact(pl.col("text"), pl.Decimal(12, 2))).to_series().to_list()
+    assert money == [Decimal("1.10"), Decimal(7), Decimal("-0.50"), *[None] * 8]
+    assert texts.select(whole(pl.col("text"))).to_series().to_list() == [
+        None,
+        7,
+        *[None] * 5,
+        99999999999,
+        None,
+        None,
+        None,
+    ]
+
+
+def test_outliers_are_far_from_the_median() -> None:
+    values = pl.DataFrame({"v": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 1000, None]})
+    assert values.select(outlier(pl.col("v"))).to_series().to_list() == [*[False] * 10, True, None]
+    # 0.6745 x 15.6 / 3 is 3.507: above 3.5, and 0.6745 x 15.5 / 3 is not.
+    near = pl.DataFrame({"v": [0.0, 3.0, -3.0, 3.0, -3.0, 15.6, -15.5]})
+    assert near.select(outlier(pl.col("v"))).to_series().to_list() == [False] * 5 + [True, False]
+    assert pl.DataFrame({"v": [1, 1, 1, 9]}).select(outlier(pl.col("v"))).to_series().to_list() == [None] * 4

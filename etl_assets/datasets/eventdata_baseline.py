@@ -72,13 +72,10 @@ def refined_eventdata_baseline(raw: pl.DataFrame) -> Result:
     """Typed; a geometry may be GeoJSON, WKT or hexadecimal WKB."""
     texts = {c: pl.col(c).str.strip_chars() if c in raw.columns else pl.lit(None, pl.String) for c in COLUMNS}
     readings = {
-        "id": ("id", _integer(texts["id"])),
-        "event_id": ("event_id", _integer(texts["event_id"])),
-        "event_date": (
-            "event_date",
-            texts["event_date"].str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False),
-        ),
-        "geometry": ("geometry", texts["geometry"].map_batches(points, return_dtype=pl.Binary)),
+        "id": ("id", _integer(pl.col("id"))),
+        "event_id": ("event_id", _integer(pl.col("event_id"))),
+        "event_date": ("event_date", pl.col("event_date").str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False)),
+        "geometry": ("geometry", pl.col("geometry").map_batches(points, return_dtype=pl.Binary)),
     }
     rows = raw.with_columns(**texts).select(
         *(reading.alias(name) for name, (_, reading) in readings.items()),

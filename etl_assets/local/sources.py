@@ -124,6 +124,7 @@ class Fault:
     share_sent: float = 1.0
     reset_connection: bool = False
     change: Callable[[bytes], bytes] | None = None
+    is_announced: bool = True
 
     @classmethod
     def status(cls, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Fault:
@@ -157,9 +158,12 @@ class Fault:
         return cls(change=change)
 
     @classmethod
-    def truncated(cls, share_sent: float = 0.5) -> Fault:
-        """The right answer, but the connection ends before Content-Length is reached."""
-        return cls(share_sent=share_sent)
+    def truncated(cls, share_sent: float = 0.5, *, is_announced: bool = True) -> Fault:
+        """The right answer, but the connection ends before all of it was sent.
+
+        With `is_announced`, a Content-Length says how much that is; without one, nobody can tell.
+        """
+        return cls(share_sent=share_sent, is_announced=is_announced)
 
     @classmethod
     def reset(cls, share_sent: float = 0.5) -> Fault:
@@ -382,7 +386,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         if response.status not in (204, 304):
             self.send_header("Content-Type", response.content_type)
-            self.send_header("Content-Length", str(len(response.body)))
+            if fault.is_announced:
+                self.send_header("Content-Length", str(len(response.body)))
+            else:
+                self.send_header("Connection", "close")  # which is then what ends the answer
         self.end_headers()
         if self.command != "HEAD" and response.status not in (204, 304):
             self.wfile.write(response.body[: int(len(response.body) * fault.share_sent)])

@@ -124,6 +124,8 @@ def download(url: str, to: Path, known: Validators | None = None) -> Fetched | N
     response = _with_retries(url, get)
     if response.status_code == 304:
         return None
+    if response.status_code == 204:
+        raise SourceRefusedError(f"{public(url)} answered HTTP 204, with nothing. The last good file stays.")
     refuse_page(url, to, response.headers.get("Content-Type", ""))
     headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
     return Fetched(to, public(url), Validators(headers.get("ETag"), headers.get("Last-Modified")), headers)

@@ -31,6 +31,10 @@ NUL_SYMBOL = "\u2400"
 #: Stands for a carriage return within a field while the file is parsed: to a CSV parser it would end the record.
 _LONE_CR = "\ue00d"
 _LARGEST_RECORD = 32 << 20
+#: Columns that every table of PostgreSQL has of itself.
+_SYSTEM_COLUMNS = {"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
+#: Bytes of a name that PostgreSQL keeps; it cuts the rest off without a word.
+_LONGEST_NAME = 63
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ def read_csv(path: Path, required: Sequence[str] = (), delimiter: str | None = N
             "teach the dataset the other form; the last good file stays."
         )
     delimiter = found
-    columns = [_column_name(name, position) for position, name in enumerate(header, 1)]
+    columns = [column_name(name, position) for position, name in enumerate(header, 1)]
     check_columns(path.name, columns, required)
     rows, malformed = _parse(text.path, header, delimiter, path.name)
     rows = rows.rename_columns(columns)
@@ -246,10 +250,24 @@ def _header(path: Path, file: str) -> tuple[list[str], str]:
     return names, delimiter
 
 
-def _column_name(name: str, position: int) -> str:
+def column_name(name: str, position: int) -> str:
+    """The name of a source's column in the house; `position` is that of the column, from 1.
+
+    A column without a name is called by its position. `source` is put before names that mean something else: those
+    that begin with `_` are the house's own, and some are PostgreSQL's. A name that is longer than PostgreSQL keeps is
+    cut, with a digest of the whole behind it: two that begin alike stay two.
+    """
+    name = as_text(name)
     if not name:
         return f"column_{position}"
-    return f"source{name}" if name.startswith("_") else name
+    if name.startswith("_"):
+        name = f"source{name}"
+    elif name in _SYSTEM_COLUMNS:
+        name = f"source_{name}"
+    if len(name.encode()) > _LONGEST_NAME:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        name = f"{name.encode()[: _LONGEST_NAME - 9].decode(errors='ignore')}_{digest}"
+    return name
 
 
 def _latin1(error: UnicodeError) -> tuple[str, int]:
@@ -335,7 +353,7 @@ def read_geojson(path: Path, required: Sequence[str] = ()) -> pl.DataFrame:
         raise SourceRefusedError(f"{path.name} is JSON, but not a GeoJSON FeatureCollection. The last good file stays.")
     names = list(dict.fromkeys(name for feature in features for name in feature.get("properties") or {}))
     own_id = "feature_id" if "id" in names else "id"
-    kept = {name: _column_name(name, position) for position, name in enumerate(names, 1)}
+    kept = {name: column_name(name, position) for position, name in enumerate(names, 1)}
     check_columns(path.name, [own_id, "geometry", *kept.values()], required)
     columns: dict[str, list[str | None]] = {own_id: [_text(feature.get("id")) for feature in features]}
     for name, column in kept.items():
@@ -355,6 +373,9 @@ def _is_feature(value: object) -> bool:
 def _text(value: object) -> str | None:
     if value is None:
         return None
-    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-    # JSON can spell half of a surrogate pair, which no encoding can.
+    return as_text(value if isinstance(value, str) else json.dumps(value, separators=(",", ":")))
+
+
+def as_text(text: str) -> str:
+    """A text that JSON has spelled as PostgreSQL takes it: without NUL, nor half of a surrogate pair."""
     return text.encode(errors="replace").decode().replace("\0", NUL_SYMBOL)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+from etl_assets.logs import plain
 from etl_assets.settings import settings
-from etl_assets.sources import Fetched, SourceRefusedError, Validators, Workspace, http
+from etl_assets.sources import Fetched, SourceError, SourceRefusedError, Validators, Workspace, http
 from etl_assets.sources.odata import parse_json
 from etl_assets.sources.paging import Call, Page, PagedSource, Slice, pages, versions
+
+#: Each month from the first record's to the last one's is asked for: a wrong date would mean a hundred thousand.
+_EARLIEST, _LATEST = date(1900, 1, 1), timedelta(days=366)
 
 
 @dataclass(frozen=True)
@@ -53,13 +57,13 @@ class FiscalDataSource(PagedSource):
 
     def state(self, part: str) -> str:
         """The newest date and the number of rows."""
-        page = self._ask({"sort": "-record_date", "page[size]": "1", "page[number]": "1"})
-        return f"{page.rows[0]['record_date']} {page.total}"
+        newest, page = self._end("-record_date")
+        return f"{newest} {page.total}"
 
     def slices(self, part: str, state: str, before: str | None) -> Sequence[Slice]:
         """One slice per month from the first to the newest date."""
-        first = self._ask({"sort": "record_date", "page[size]": "1", "page[number]": "1"}).rows[0]["record_date"]
-        month, last = date.fromisoformat(first).replace(day=1), date.fromisoformat(state.partition(" ")[0])
+        first, _ = self._end("record_date")
+        month, last = first.replace(day=1), date.fromisoformat(state.partition(" ")[0])
         known = date.fromisoformat(before.partition(" ")[0]) if before else date.min
         slices = []
         while month <= last:
@@ -79,7 +83,7 @@ class FiscalDataSource(PagedSource):
             count, total, last = int(meta["count"]), int(meta["total-count"]), int(meta["total-pages"])
             if not isinstance(rows, list) or not isinstance(links, dict):
                 raise TypeError("rows and links of the expected kind")
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise SourceRefusedError(f"the envelope lacks {error}. The last good extract stays.") from error
         if count != len(rows):
             raise SourceRefusedError(
@@ -101,13 +105,24 @@ class FiscalDataSource(PagedSource):
         numbers = range(2, -(-(page.total or 0) // self.page_size) + 1)
         return [Call(first.url, {**first.parameters, "page[number]": str(number)}) for number in numbers]
 
-    def _ask(self, parameters: dict[str, str]) -> Page:
-        """A page that has rows."""
-        call = Call(self._url(), parameters)
-        page = self.read(call, self.get(call) or b"")
-        if not page.rows:
-            raise SourceRefusedError(f"{http.public(call.url)} has no rows. The last good extract stays.")
-        return page
+    def _end(self, sort: str) -> tuple[date, Page]:
+        """The first date in an order of all rows, and the page that says it."""
+        call = Call(self._url(), {"sort": sort, "page[size]": "1", "page[number]": "1"})
+        try:
+            page = self.read(call, self.get(call) or b"")
+            if not page.rows:
+                raise SourceRefusedError("there are no rows. The last good extract stays.")
+            found = date.fromisoformat(page.rows[0]["record_date"])
+            if not _EARLIEST <= found <= datetime.now(UTC).date() + _LATEST:
+                raise ValueError(f"{found} is no date of a record")
+        except SourceError as error:
+            raise type(error)(f"{http.public(call.url)}, sorted by {sort}: {error}") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise SourceRefusedError(
+                f"{http.public(call.url)}, sorted by {sort}: the first row has no record_date that can be read "
+                f"({plain(str(error), 200)}). The last good extract stays."
+            ) from error
+        return found, page
 
     def _total(self, fetched: Fetched) -> int:
         """The number of all rows, as the version says it."""

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic_core import from_json
 
 from etl_assets.settings import settings
-from etl_assets.sources import SourceRefusedError
+from etl_assets.sources import SourceError, SourceRefusedError
 from etl_assets.sources.paging import Call, Page, PagedSource, Slice
 
 
@@ -50,7 +50,10 @@ class ODataSource(PagedSource):
         """The newest value of the stamp's column (or a digest of the first page), and the number of rows."""
         newest = {"$orderby": f"{self.stamp} desc", "$top": "1"} if self.stamp else {"$orderby": self.order}
         call = self._call(part, {**newest, "$count": "true"})
-        page = self.read(call, self.get(call) or b"")
+        try:
+            page = self.read(call, self.get(call) or b"")
+        except SourceError as error:
+            raise type(error)(f"{call.url}: {error}") from error
         if not page.rows:
             raise SourceRefusedError(
                 f"{part}: the filter {self.sets[part]!r} matches nothing. Correct it in the dataset, or switch the "
@@ -68,12 +71,14 @@ class ODataSource(PagedSource):
         """A page of an entity set; its count must not change between pages."""
         document = parse_json(body)
         rows = document.get("value") if isinstance(document, dict) else None
-        if not isinstance(rows, list):
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise SourceRefusedError("the answer has no list of values. The last good extract stays.")
-        following = document.get("@odata.nextLink")
+        following, total = document.get("@odata.nextLink"), document.get("@odata.count")
+        if not isinstance(following, str | None) or not isinstance(total, int | None):
+            raise SourceRefusedError("its count or its link is neither number nor text. The last good extract stays.")
         return Page(
             rows=rows,
-            total=document.get("@odata.count"),
+            total=total,
             following=_following(call, following) if following else None,
         )
 
@@ -111,4 +116,7 @@ def _following(call: Call, link: str) -> Call:
 
     A link may name a host that only the service itself can reach, or the one of before an extract was cut off.
     """
-    return Call(call.url, dict(parse_qsl(urlsplit(link).query)))
+    try:
+        return Call(call.url, dict(parse_qsl(urlsplit(link).query)))
+    except ValueError as error:
+        raise SourceRefusedError(f"its link is no address ({error}). The last good extract stays.") from error

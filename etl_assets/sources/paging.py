@@ -26,8 +26,11 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from etl_assets.sources import Fetched, SourceError, SourceRefusedError, Validators, Workspace, http
+from etl_assets.sources.files import as_text, check_columns, column_name
 
 _ATTEMPTS = 3
+#: More than any source has: a count that says so is wrong.
+_MOST_PAGES = 100_000
 #: A fixed date for the zip's entries: equal pages make an equal file.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 #: Twice as fast as the default and a third larger (measured): compressing is what an extract waits for at its end.
@@ -294,6 +297,8 @@ class PagedSource(ABC):
             page = self.read(call, body)
             if first is not None and page.total != first.total:
                 raise _ChangedError
+            if (page.total or 0) > _MOST_PAGES * max(len(page.rows), 1):  # each would be asked for
+                raise SourceRefusedError(f"it says that there are {page.total} rows. The last good extract stays.")
             if page.following and not page.rows:  # whatever follows may be empty too, and so on for ever
                 raise SourceRefusedError("it has no rows, though another page follows. The last good extract stays.")
         except SourceError as error:
@@ -350,21 +355,27 @@ def pages(archive: Path) -> Iterator[tuple[str, bytes]]:
 def read_pages(archive: Path, records: Callable[[Any], Sequence[Mapping[str, Any]]]) -> pl.DataFrame:
     """Every record of a landed extract as text, numbers as the source wrote them, with `_source_row` and `_page`.
 
-    `records` gives the records of a page's JSON.
+    `records` gives the records of a page's JSON. Columns are called as `files.column_name` says.
     """
-    rows: list[dict[str, str | None]] = []
-    for name, body in pages(archive):
+    rows: list[Mapping[str, Any]] = []
+    of: list[str] = []
+    for page, body in pages(archive):
         try:
             document = json.loads(body, parse_float=str, parse_int=str)
-            rows.extend({**{k: _text(v) for k, v in record.items()}, "_page": name} for record in records(document))
+            found = [dict(record.items()) for record in records(document)]
         except (ValueError, AttributeError, KeyError, TypeError) as error:
-            raise SourceRefusedError(f"{archive.name}, page {name}: not the expected JSON ({error}).") from error
-    columns = dict.fromkeys(name for row in rows for name in row)
-    frame = pl.DataFrame({c: [row.get(c) for row in rows] for c in columns}, schema=dict.fromkeys(columns, pl.String))
+            raise SourceRefusedError(f"{archive.name}, page {page}: not the expected JSON ({error}).") from error
+        rows += found
+        of += [page] * len(found)
+    names = dict.fromkeys(name for row in rows for name in row)
+    kept = {name: column_name(name, position) for position, name in enumerate(names, 1)}
+    check_columns(archive.name, list(kept.values()), ())
+    values = {column: [_text(row.get(name)) for row in rows] for name, column in kept.items()}
+    frame = pl.DataFrame(values | {"_page": of}, schema=dict.fromkeys([*values, "_page"], pl.String))
     return frame.with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("_source_row"))
 
 
 def _text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value)
+    if value is None:
+        return None
+    return as_text(value if isinstance(value, str) else json.dumps(value))

@@ -50,7 +50,7 @@ class RetailApi(PagedSource):
         try:
             rows = document["data"]
             total, number, last = (int(document[name]) for name in ("total", "page", "pages"))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise SourceRefusedError(f"the envelope lacks {error}. The last good extract stays.") from error
         if not isinstance(rows, list) or str(number) != call.parameters["page"] or number > last:
             raise SourceRefusedError(

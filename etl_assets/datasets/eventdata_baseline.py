@@ -13,6 +13,7 @@ from etl_assets.quality.audit import unreadable
 from etl_assets.quality.contract import Contract, column, geometry
 from etl_assets.sources.files import OptionalFile, read_csv, read_geojson
 from etl_assets.stages import Dataset, Result, landing, raw, refined
+from etl_assets.storage.frames import wkb
 from etl_assets.storage.table import Partitioning
 
 DATASET = Dataset(
@@ -98,4 +99,4 @@ def points(texts: pl.Series) -> pl.Series:
     for read in (shapely.from_wkt, shapely.from_wkb):
         rest = shapely.is_missing(shapes)
         shapes[rest] = read(values[rest], on_invalid="ignore")
-    return pl.Series(texts.name, shapely.to_wkb(shapes, output_dimension=2), dtype=pl.Binary)
+    return wkb(shapes, texts.name)

@@ -19,7 +19,7 @@ from etl_assets.sources.files import WebFile, read_csv
 from etl_assets.stages import Dataset, Of, Result, landing, presentation, raw, refined
 from etl_assets.stages.pictures import choropleth, lines
 from etl_assets.storage.configured import identities, lake
-from etl_assets.storage.frames import row_text, text_hash
+from etl_assets.storage.frames import row_text, text_hash, wkb
 from etl_assets.storage.table import Partitioning
 
 DATASET = Dataset(
@@ -222,8 +222,7 @@ def _points(lat: pl.Series, lon: pl.Series) -> pl.Series:
     """WKB points, null where a coordinate is missing or is no number; each distinct point is made once."""
     pairs = pl.DataFrame({"lon": lon, "lat": lat})
     distinct = pairs.drop_nulls().unique().filter(pl.all_horizontal(pl.all().is_finite()))
-    wkb = pl.Series(shapely.to_wkb(shapely.points(distinct.to_numpy())), dtype=pl.Binary)
-    known = distinct.with_columns(geometry=wkb)
+    known = distinct.with_columns(geometry=wkb(shapely.points(distinct.to_numpy())))
     return pairs.join(known, on=["lon", "lat"], how="left", maintain_order="left")["geometry"]
 
 
@@ -340,7 +339,7 @@ def presentation_county_protests_monthly(events: pl.DataFrame, counties: gpd.Geo
         {
             "fips": counties["fips"].to_list(),
             "county": counties["name"].to_list(),
-            "geometry": list(shapely.to_wkb(counties.geometry.values)),
+            "geometry": wkb(counties.geometry.values),
         },
         schema={"fips": pl.String, "county": pl.String, "geometry": pl.Binary},
     )

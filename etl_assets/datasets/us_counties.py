@@ -12,6 +12,7 @@ from etl_assets.quality.contract import Contract, column, geometry
 from etl_assets.sources.files import WebFile, read_geojson
 from etl_assets.stages import Dataset, Result, landing, raw, refined
 from etl_assets.stages.pictures import choropleth
+from etl_assets.storage.frames import wkb
 
 DATASET = Dataset(
     name="us_counties",
@@ -74,7 +75,7 @@ def refined_us_counties(raw: pl.DataFrame) -> Result:
         legal_type=pl.lit(optional["LSAD"], pl.String),
         census_area=pl.lit(optional["CENSUSAREA"], pl.String).cast(pl.Float64, strict=False),
         vintage=pl.lit(vintage, pl.Int32),
-        geometry=pl.Series(shapely.to_wkb(boundaries(records["geometry"])), dtype=pl.Binary),
+        geometry=wkb(boundaries(records["geometry"])),
         **{c: pl.col(c) for c in records.columns if c.startswith("_")},
     )
     merged = raw.join(records, on="_source_row", how="anti")

@@ -207,6 +207,10 @@ def _with_retries(
                 response = ask(session)
             except requests.RequestException as error:
                 failure = f"{type(error).__name__}: {_reason(error)}"
+            except ValueError as error:  # the standard library's, of a redirect
+                raise SourceRefusedError(
+                    f"{public(url)} redirects to what is no address ({error}). The last good file stays."
+                ) from error
             else:
                 if response.status_code in (200, 204, 304):
                     return response

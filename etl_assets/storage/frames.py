@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -34,9 +35,15 @@ def to_geopandas(table: Table, frame: pl.DataFrame) -> gpd.GeoDataFrame:
 def from_geopandas(geo: gpd.GeoDataFrame) -> pl.DataFrame:
     """A GeoDataFrame as a frame whose geometry column is WKB (2-D, little-endian)."""
     name = geo.geometry.name
-    wkb = pl.Series(name, shapely.to_wkb(geo.geometry.values, output_dimension=2, byte_order=1), dtype=pl.Binary)
+    shapes = wkb(geo.geometry.values, name)
     attributes = pl.from_pandas(geo.drop(columns=name)) if len(geo.columns) > 1 else pl.DataFrame()
-    return attributes.with_columns(wkb).select(list(geo.columns))
+    return attributes.with_columns(shapes).select(list(geo.columns))
+
+
+def wkb(shapes: Any, name: str = "") -> pl.Series:
+    """Shapes as WKB (2-D, little-endian), as tables hold them; null for None."""
+    # As a list: of an array whose first value is None, polars makes objects.
+    return pl.Series(name, shapely.to_wkb(shapes, output_dimension=2, byte_order=1).tolist(), dtype=pl.Binary)
 
 
 def empty(table: Table, columns: Sequence[str] | None = None) -> pl.DataFrame:

@@ -247,3 +247,4 @@ def test_points_however_they_are_written() -> None:
     ]  # fmt: skip
     found = points(pl.Series("geometry", texts, dtype=pl.String))
     assert [None if wkb is None else shapely.from_wkb(wkb).wkt for wkb in found] == ["POINT (1 2)"] * 5 + [None] * 2
+    assert points(pl.Series(texts[::-1], dtype=pl.String)).to_list() == found.to_list()[::-1]  # the first has none

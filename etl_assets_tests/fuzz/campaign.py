@@ -37,6 +37,7 @@ from etl_assets_tests.fuzz.subjects import PAGED, Answer, Subject
 from etl_assets_tests.house import House
 
 _LONGEST_MESSAGE = 20_000
+_TOKEN = "fuzz-token"
 _TRUNCATED: dict[str, LiteralString] = {"day": "day", "month": "month", "year": "year"}
 
 #: Partitions of tables, each with all its rows as text, and how often each row is there.
@@ -344,7 +345,7 @@ def campaign(subject: Subject, sample: Path, folder: Path, cluster: Cluster) -> 
     url = cluster.create_database(database)
     with (
         pytest.MonkeyPatch.context() as patch,
-        serve(data, as_of=as_of, faults=faults, routes=PAGED) as sources,
+        serve(data, as_of=as_of, faults=faults, routes=PAGED, token=_TOKEN) as sources,
         dg.DagsterInstance.ephemeral() as instance,
     ):
         settings = {
@@ -352,6 +353,7 @@ def campaign(subject: Subject, sample: Path, folder: Path, cluster: Cluster) -> 
             "ETL_WAREHOUSE_URL": url,
             "ETL_LAKE_URL": str(folder / "lake"),
             "ETL_LOCAL_SOURCES_URL": sources,
+            "ETL_RETAIL_TOKEN": _TOKEN,
             "ETL_HTTP_RETRY_WAIT": "0",
             "ETL_HTTP_ATTEMPTS": "2",
             "ETL_HTTP_TIMEOUT": "5",

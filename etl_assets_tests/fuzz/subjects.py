@@ -170,6 +170,10 @@ def _poverty(_data: Path) -> None:
     """The sample's is small."""
 
 
+def _retail(_data: Path) -> None:
+    """The sample's is small."""
+
+
 SUBJECTS = {
     subject.name: subject
     for subject in (
@@ -187,6 +191,8 @@ SUBJECTS = {
         Subject("gho_countries", ["gho_countries"], "/who_gho/api/DIM", JSON, _indicators),
         Subject("treasury_title_xii", ["treasury_title_xii"], "/treasury/", JSON, _advances),
         Subject("poverty_national", ["poverty_national"], "/census/data/timeseries/poverty/histpov2", JSON, _poverty),
+        Subject("retail_customers", ["retail_customers"], "/retail/customers", JSON, _retail),
+        Subject("retail_exchange_rates", ["retail_exchange_rates"], "/retail/exchange_rates", JSON, _retail),
         Subject("poverty_small_area", ["poverty_small_area"], "/census/data/timeseries/poverty/saipe", JSON, _poverty),
     )
 }  # fmt: skip

@@ -250,3 +250,13 @@ def test_real_publications(shared_data: Path, tmp_path: Path, date: str, rows: i
 def test_validators_of_another_kind_of_source_do_no_harm(tmp_path: Path) -> None:
     unset = OptionalFile(lambda s: None, without=b"id\n", suffix=".txt")
     assert unset.fetch(Workspace(tmp_path), Validators('"etag"', "Thu, 01 Jan 1970 00:00:00 GMT")) is not None
+
+
+def test_names_that_postgresql_would_not_keep(tmp_path: Path) -> None:
+    """Its own are told apart from the source's, and two long ones that begin alike stay two."""
+    one, other = "n" * 64 + "1", "n" * 64 + "2"
+    names = read_csv(csv(tmp_path, f"ctid,{one},{other},\nx,1,2,3\n")).columns[:4]
+    assert names[0] == "source_ctid"
+    assert names[3] == "column_4"
+    assert names[1] != names[2]
+    assert all(name.startswith("n" * 54 + "_") and len(name) == 63 for name in names[1:3])

@@ -167,3 +167,24 @@ def test_a_server_that_is_not_there(url: str, tmp_path: Path, monkeypatch: pytes
 
 def test_an_address_is_shown_without_what_is_secret() -> None:
     assert public("https://user:word@example.org:8443/a/b?key=1#c") == "https://example.org:8443/a/b"
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        (Fault.status(204), "answered HTTP 204, with nothing"),
+        (Fault.status(301, headers={"Location": "http://[::1"}), "redirects to what is no address"),
+    ],
+)
+def test_an_answer_without_a_file(url: str, tmp_path: Path, faults: Faults, fault: Fault, why: str) -> None:
+    faults.always(FILE, fault)
+    with pytest.raises(SourceRefusedError, match=f"{FILE} {why}.*last good"):
+        download(url, tmp_path / "got")
+
+
+def test_without_a_length_nobody_can_tell_that_a_file_was_cut_short(url: str, tmp_path: Path, faults: Faults) -> None:
+    """What is then left of it is judged by its size, and by what it holds."""
+    faults.add(FILE, Fault.truncated(0.5, is_announced=False))
+    fetched = download(url, tmp_path / "got")
+    assert fetched is not None
+    assert fetched.path.read_bytes() == CONTENT[: len(CONTENT) // 2]

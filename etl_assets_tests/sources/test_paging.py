@@ -247,6 +247,28 @@ TREASURY_PAGES: dict[str, tuple[Fault, str]] = {
 }
 
 
+#: What the first page of all rows says of their ends, or of itself; each was once asked for month by month, or died.
+TREASURY_ENDS: dict[str, tuple[Fault, str]] = {
+    "a first date before there was a Treasury": (
+        changed(lambda page: page["data"][0].update(record_date="0001-01-01")), "0001-01-01 is no date of a record"
+    ),
+    "a last date that is far off": (
+        changed(lambda page: page["data"][0].update(record_date="9999-12-31")), "9999-12-31 is no date of a record"
+    ),
+    "no date": (changed(lambda page: page["data"][0].update(record_date="null")), "no record_date that can be read"),
+    "no rows of the expected kind": (changed(lambda page: page.update(data=[5])), "no record_date that can be read"),
+    "an endless count": (changed(lambda page: page["meta"].update({"total-count": 1e999})), "the envelope lacks"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TREASURY_ENDS)
+def test_ends_of_treasury_that_cannot_be(api: Api, kind: str) -> None:
+    api.faults.always(TITLE_XII_PATH, TREASURY_ENDS[kind][0], query={"page[size]": "1"})
+    with pytest.raises(SourceRefusedError, match=f"{TITLE_XII_PATH}, sorted by .*{TREASURY_ENDS[kind][1]}.*last good"):
+        api.fetch(TITLE_XII)
+    assert len(api.faults.log) <= 2
+
+
 @pytest.mark.parametrize("kind", TREASURY_PAGES)
 def test_page_3_of_5_of_treasury(api: Api, kind: str) -> None:
     """It is told which page, nothing is landed, and the next attempt asks only for what is missing."""
@@ -279,6 +301,12 @@ GHO_ANSWERS: dict[str, tuple[Fault, str]] = {
         changed(lambda page: page["value"].clear()),
         "WHOSIS_000001, page 3: it has no rows, though another page follows",
     ),
+    "values that are no rows": (changed(lambda page: page.update(value=[1])), "the answer has no list of values"),
+    "a link that is no text": (changed(lambda page: page.update({"@odata.nextLink": 5})), "neither number nor text"),
+    "a link that is no address": (
+        changed(lambda page: page.update({"@odata.nextLink": "http://[::1"})),
+        "its link is no address",
+    ),
     "short": (
         changed(lambda page: page["value"].pop()),
         "WHOSIS_000001: the source says that there are 1782 rows, its 20 pages hold 1781",
@@ -301,6 +329,24 @@ def test_page_3_of_20_of_gho(api: Api, kind: str) -> None:
     assert same(gho_rows(api.extract(GHO)), api.recorded("who_gho/2024-10-01/WHOSIS_000001.json.gz"))
     assert api.asked(GHO_PATH, "$skip")["180"] == 2
     assert api.asked(GHO_PATH, "$skip")["90"] == (2 if kind in TOGETHER else 1)
+
+
+def test_a_count_that_no_source_has_is_not_turned_into_requests(api: Api) -> None:
+    api.faults.always(GHO_PATH, changed(lambda page: page.update({"@odata.count": 2**200})))
+    with pytest.raises(SourceRefusedError, match=r"page 1: it says that there are 16069380442589902755.*last good"):
+        api.fetch(GHO)
+    assert len(api.faults.log) <= 2
+
+
+def test_texts_and_names_of_pages_are_such_as_postgresql_takes(tmp_path: Path) -> None:
+    """As those of files are: without NUL or half a surrogate pair, none of them the house's or PostgreSQL's own."""
+    archive = tmp_path / "extract.zip"
+    page = b'[{"a": "x\\u0000y", "_page": "\\ud800", "xmin": [1, null], "": 1.50}, {"a": null}]'
+    with zipfile.ZipFile(archive, "w") as opened:
+        opened.writestr("one/00001", page)
+    frame = read_pages(archive, lambda records: records)
+    assert frame.columns == ["a", "source_page", "source_xmin", "column_4", "_page", "_source_row"]
+    assert frame.rows() == [("x\u2400y", "?", '["1", null]', "1.50", "one/00001", 1), (None,) * 4 + ("one/00001", 2)]
 
 
 def test_a_page_that_repeats_another(api: Api) -> None:

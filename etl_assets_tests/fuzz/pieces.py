@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import uuid
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ class Piece:
 def fuzz(piece: Piece) -> list[Verdict]:
     """The verdicts on some mutations, on a server of databases of this process."""
     logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore", RuntimeWarning)  # shapely's, of numbers that no coordinate can be
     for name in [name for name in os.environ if name.startswith(("ETL_", "AWS_", "DAGSTER_"))]:
         del os.environ[name]
     folder = piece.folder / f"{piece.source}_{uuid.uuid4().hex[:8]}"

@@ -15,7 +15,6 @@ SEEDS = {
     "eventdata_baseline_geojson": [17, 106, 138],
     "gho_countries": [0, 3],
     "retail_sales": [1],
-    "treasury_title_xii": [208],
     "us_counties": [1, 2],
 }
 

@@ -101,7 +101,7 @@ def test_the_readme_names_commands_that_exist() -> None:
 
     pages = README.read_text() + OPERATIONS.read_text()
     named = set(re.findall(r"\./dev ([a-z][a-z-]*)", pages))
-    assert named <= {*COMMANDS, "test", "audit", "bench", "chaos", "lock"}
+    assert named <= {*COMMANDS, "test", "audit", "bench", "chaos", "fuzz", "lock"}
 
 
 def test_every_alert_has_its_paragraph() -> None:

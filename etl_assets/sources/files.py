@@ -346,6 +346,10 @@ def read_geojson(path: Path, required: Sequence[str] = ()) -> pl.DataFrame:
             f"{path.name} is not whole JSON (line {error.lineno}, column {error.colno}: {error.msg}). "
             "The last good file stays."
         ) from error
+    except ValueError as error:
+        raise SourceRefusedError(
+            f"{path.name} holds a number that nobody can mean ({error}). The last good file stays."
+        ) from error
     except RecursionError as error:
         raise SourceRefusedError(f"{path.name} is nested too deeply. The last good file stays.") from error
     features = document.get("features") if isinstance(document, dict) else None

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import multiprocessing
 import os
 import sys
 import tempfile
 import time
-import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from rich.console import Console
@@ -21,24 +18,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from etl_assets.local.postgres import Cluster
 from etl_assets.local.sample import write_sample
 from etl_assets.logs import plain
-from etl_assets_tests.fuzz.campaign import Verdict, campaign
+from etl_assets_tests.fuzz.campaign import Verdict
+from etl_assets_tests.fuzz.pieces import Piece, fuzz
 from etl_assets_tests.fuzz.subjects import SUBJECTS
 
 #: Mutations on one house; then another is built, so that what a run costs does not grow with what has been.
 _AT_ONCE = 50
 _OUTCOMES = ("published", "unchanged", "quarantined", "refused")
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Some mutations of a source, for one process."""
-
-    source: str
-    seeds: Sequence[int]
-    folder: Path
 
 
 def main() -> int:
@@ -78,23 +66,9 @@ def main() -> int:
 def _done(pieces: Sequence[Piece], processes: int) -> Iterator[tuple[Piece, list[Verdict]]]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(processes, len(pieces)), mp_context=context) as pool:
-        yield from zip(pieces, pool.map(_fuzz, pieces), strict=True)
-
-
-def _fuzz(piece: Piece) -> list[Verdict]:
-    """The verdicts on some mutations, on a server of databases of this process."""
-    logging.disable(logging.WARNING)
-    for name in [name for name in os.environ if name.startswith(("ETL_", "AWS_", "DAGSTER_"))]:
-        del os.environ[name]
-    folder = piece.folder / f"{piece.source}_{uuid.uuid4().hex[:8]}"
-    folder.mkdir()
-    cluster = Cluster(folder / "postgres", fast=True)
-    cluster.start()
-    try:
-        with campaign(SUBJECTS[piece.source], piece.folder / "sample", folder, cluster) as fuzzed:
-            return [fuzzed.spoil(seed) for seed in piece.seeds]
-    finally:
-        cluster.stop(immediate=True)
+        under_way = {pool.submit(fuzz, piece): piece for piece in pieces}
+        for done in as_completed(under_way):
+            yield under_way[done], done.result()
 
 
 def _progress(console: Console) -> Progress:

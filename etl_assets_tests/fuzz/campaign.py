@@ -27,17 +27,19 @@ from etl_assets.local.sources import Faults, serve
 from etl_assets.quality.audit import audit
 from etl_assets.quality.contract import Contract, storage_table
 from etl_assets.quality.quarantine import quarantine_table
+from etl_assets.sources.folder import WatchedFolder
 from etl_assets.sources.paging import PagedSource
 from etl_assets.stages.dataset import Spec
 from etl_assets.stages.failures import why_step_failed
 from etl_assets.stages.staleness import in_order
 from etl_assets.storage.frames import content_hash
 from etl_assets.storage.table import WHOLE, Partitioning, Table
-from etl_assets_tests.fuzz.subjects import PAGED, Answer, Subject
+from etl_assets_tests.fuzz.subjects import PAGED, Answer, Mutation, Subject
 from etl_assets_tests.house import House
 
 _LONGEST_MESSAGE = 20_000
 _TOKEN = "fuzz-token"
+_DROPPED = "dropped"
 _TRUNCATED: dict[str, LiteralString] = {"day": "day", "month": "month", "year": "year"}
 
 #: Partitions of tables, each with all its rows as text, and how often each row is there.
@@ -66,6 +68,7 @@ class Campaign:
     def prepare(self) -> None:
         """Publish what is good, and see which answers of the source that took."""
         self.house.datasets = list(self.subject.datasets)
+        self._send(None)
         assert self.house.run(), self.house.failures()
         # A second time whole, as every mutation is asked for; from then on all of it is known.
         seen = len(self.house.faults.log)
@@ -80,6 +83,8 @@ class Campaign:
             for path, query in sorted(asked)
         ]
         names = {name for _, query in queries for name in query}
+        if self.subject.dropped is not None:
+            queries = [(self.subject.dropped, {})]
         self.answers = [Answer(path, {name: query.get(name) for name in names}) for path, query in queries]
         with psycopg.connect(self.house.warehouse_url) as connection:
             connection.execute("CREATE TABLE IF NOT EXISTS fuzz_canary ()")
@@ -88,12 +93,12 @@ class Campaign:
     def spoil(self, seed: int) -> Verdict:
         """Let the source answer wrongly, judge what came of it, and let it be well again."""
         mutation = self.subject.mutation(seed, self.answers)
-        self.house.faults.always(mutation.answer.path, mutation.fault, mutation.answer.query)
+        self._send(mutation)
         failed, findings = self._run("")
         after = self._look()
         findings += self._changed_though_refused(failed, after)
         findings += self._judge(after)
-        self.house.faults.clear()
+        self._send(None)
         outcome = self._outcome(failed, after)
         if outcome == "refused" and not self._is_paged and all(name.startswith("landing/") for name in failed):
             return Verdict(seed, mutation.what, outcome, tuple(findings))  # nothing is there that could stay
@@ -108,6 +113,17 @@ class Campaign:
         if after != self.reference or again:
             findings += [f"when the source was well again: {name} is another" for name in self._differ(self._look())]
         return Verdict(seed, mutation.what, outcome, tuple(findings))
+
+    def _send(self, mutation: Mutation | None) -> None:
+        """Let the source be spoilt; or well again, without a mutation."""
+        if self.subject.dropped is not None:
+            good = (self.house.data / self.subject.dropped).read_bytes()
+            change = mutation and mutation.fault.change
+            (self.house.home.parent / _DROPPED / "file.csv").write_bytes(change(good) if change else good)
+        elif mutation is None:
+            self.house.faults.clear()
+        else:
+            self.house.faults.always(mutation.answer.path, mutation.fault, mutation.answer.query)
 
     # -- running -------------------------------------------------------------------------------------------------
 
@@ -146,13 +162,15 @@ class Campaign:
         dataset, table = self._specs[name].dataset.name, name.replace("/", ".")
         if dataset not in why and table not in why:
             yield f"the message names neither dataset nor table: {why}"
-        if name.startswith(("landing/", "raw/")) and not re.search(r"https?://|page |extract", why):
+        if name.startswith(("landing/", "raw/")) and not re.search(r"https?://|page |extract|\.csv", why):
             yield f"the message names no file: {why}"
         if len(why) > _LONGEST_MESSAGE:
             yield f"the message has {len(why)} signs"
 
     def _outcome(self, failed: Mapping[str, str], after: Contents) -> str:
-        if failed or any(outcome.failures for outcome in self.house.outcomes.values()):
+        landed = [spec for spec in self._specs.values() if isinstance(spec.source, WatchedFolder)]
+        left = [spec for spec in landed if not self.house.check(spec.key.to_user_string(), "files").passed]
+        if left or failed or any(outcome.failures for outcome in self.house.outcomes.values()):
             return "refused"
         changed = self._differ(after)
         if any(name.startswith("quarantine.") for name in changed):
@@ -342,6 +360,7 @@ def campaign(subject: Subject, sample: Path, folder: Path, cluster: Cluster) -> 
     shutil.copytree(sample, data)
     subject.prepare(data)
     as_of.write_text("2025-03-05")
+    (folder / _DROPPED).mkdir()
     url = cluster.create_database(database)
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -354,6 +373,7 @@ def campaign(subject: Subject, sample: Path, folder: Path, cluster: Cluster) -> 
             "ETL_LAKE_URL": str(folder / "lake"),
             "ETL_LOCAL_SOURCES_URL": sources,
             "ETL_RETAIL_TOKEN": _TOKEN,
+            "ETL_RETAIL_SALES_FOLDER": str(folder / _DROPPED),
             "ETL_HTTP_RETRY_WAIT": "0",
             "ETL_HTTP_ATTEMPTS": "2",
             "ETL_HTTP_TIMEOUT": "5",

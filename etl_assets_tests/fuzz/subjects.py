@@ -48,13 +48,15 @@ class Subject:
     structure: Sequence[Change]
     prepare: Callable[[Path], None]
     settings: Mapping[str, str] | None = None
+    #: A recording that is no answer, but a file that is dropped into a folder.
+    dropped: str | None = None
 
     def mutation(self, seed: int, answers: Sequence[Answer]) -> Mutation:
         """The mutation of a seed; the same for the same seed and answers."""
         chance = random.Random(f"{self.name} {seed}")
         answer = chance.choice(answers)
         asked = " ".join(f"{k}={v}" for k, v in answer.query.items() if v is not None)
-        if chance.random() < _ON_THE_WAY:
+        if self.dropped is None and chance.random() < _ON_THE_WAY:
             name, fault = chance.choice(_FAULTS)
             return Mutation(f"{name} at {answer.path} {asked}", answer, fault)
         change = chance.choice(BYTES if chance.random() < _OF_BYTES else self.structure)
@@ -191,6 +193,7 @@ SUBJECTS = {
         Subject("gho_countries", ["gho_countries"], "/who_gho/api/DIM", JSON, _indicators),
         Subject("treasury_title_xii", ["treasury_title_xii"], "/treasury/", JSON, _advances),
         Subject("poverty_national", ["poverty_national"], "/census/data/timeseries/poverty/histpov2", JSON, _poverty),
+        Subject("retail_sales", ["retail_sales"], "", CSV, _retail, dropped="retail/sales_data.csv"),
         Subject("retail_customers", ["retail_customers"], "/retail/customers", JSON, _retail),
         Subject("retail_exchange_rates", ["retail_exchange_rates"], "/retail/exchange_rates", JSON, _retail),
         Subject("poverty_small_area", ["poverty_small_area"], "/census/data/timeseries/poverty/saipe", JSON, _poverty),

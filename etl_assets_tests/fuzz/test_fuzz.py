@@ -12,7 +12,9 @@ from etl_assets_tests.fuzz.subjects import SUBJECTS
 
 SEEDS = {
     "eventdata_baseline_csv": [11, 13],
+    "eventdata_baseline_geojson": [17, 106, 138],
     "gho_countries": [0, 3],
+    "retail_sales": [1],
     "us_counties": [1, 2],
 }
 

@@ -205,6 +205,7 @@ def test_half_a_surrogate_pair_is_no_text(tmp_path: Path) -> None:
         pytest.param('{"features": [1]}', "not a GeoJSON FeatureCollection", id="features that are none"),
         pytest.param('{"features": [{"properties": [1]}]}', "not a GeoJSON FeatureCollection", id="properties"),
         pytest.param("[" * 100_000, "nested too deeply", id="nested"),
+        pytest.param("1" * 5000, "a number that nobody can mean", id="number"),
         pytest.param('{"features": []}', r"missing: \['NAME'\]. It has: \['id', 'geometry'\]", id="a property missing"),
         pytest.param(
             '{"features": [{"properties": {"geometry": 1}}]}', r"\['geometry'\] are there more than once", id="twice"

@@ -31,7 +31,7 @@ from benchmarks.house import environment
 from benchmarks.measure import Case, Ratio, Report, Run, interleave, read_run
 from etl_assets.local.sources import serve
 
-DAYS, QUICK_DAYS = 365, 30
+DAYS, QUICK_DAYS = 365, 5
 
 BEFORE = [
     f"{stage}/{name}" for name in ("us_counties", "eventdata_baseline") for stage in ("landing", "raw", "refined")

@@ -23,10 +23,26 @@ RATIOS = {
         "speed of geopandas.to_postgis as a share of server-side COPY",
     ],
     "pipeline": [
+        "the project is so many times faster, 1,000 rows",
+        "peak memory over the script's, 1,000 rows",
         "the project is so many times faster, 2,000 rows",
         "peak memory over the script's, 2,000 rows",
-        "the project is so many times faster, 10,000 rows",
-        "peak memory over the script's, 10,000 rows",
+    ],
+    "oltp": [
+        *(
+            f"{ratio}, {rows} rows"
+            for rows in ("1,000", "5,000")
+            for ratio in (
+                "rows landed a second",
+                "landing over COPY to a file",
+                "rows read of the source for 1,000 changed of the newest",
+                "1,000 changed of the newest over all stages",
+                "rows read of the source for 1,000 changed of anywhere",
+                "1,000 changed of anywhere over all stages",
+                "read_sql + to_sql over all stages",
+            )
+        ),
+        "peak memory of 5,000 rows over that of 1,000 rows",
     ],
     "replace-day": ["cost at 100,000 rows over the cost at 10,000 rows"],
     "extract": [
@@ -80,7 +96,7 @@ def test_a_median_is_of_all_runs_and_a_ratio_knows_what_is_wanted() -> None:
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["lode"], "no benchmark is called lode; there are load, pipeline, replace-day, correction, extract"),
+        (["lode"], "no benchmark is called lode; there are load, pipeline, replace-day, oltp"),
         (["--rows", "10"], "--rows needs the NAME of the one benchmark that it is for"),
         (["load", "--rows", "0"], "take numbers from 1 on"),
         (["load", "--rows", "10", "20"], "load takes 1 number"),

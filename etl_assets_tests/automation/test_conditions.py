@@ -32,7 +32,10 @@ class Daemon:
     def tick(self) -> Requested:
         """What one tick asks for."""
         cursor = deserialize_value(self.cursor, AssetDaemonCursor) if self.cursor else None
-        result = dg.evaluate_automation_conditions(self.house.definitions, self.house.instance, cursor=cursor)
+        chosen = dg.AssetSelection.assets(*(spec.key for spec in in_order(["protest_events"])))
+        result = dg.evaluate_automation_conditions(
+            self.house.definitions, self.house.instance, asset_selection=chosen, cursor=cursor
+        )
         self.cursor = serialize_value(result.cursor)
         found = {r.key.to_user_string(): set(result.get_requested_partitions(r.key)) for r in result.results}
         requested = {key: partitions for key, partitions in found.items() if partitions}

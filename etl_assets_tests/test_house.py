@@ -87,8 +87,6 @@ def test_assets_are_declared_in_the_order_in_which_data_flows() -> None:
 #: Lines of code that a dataset's file may have beside its column declarations, and where more are needed.
 LINES = 80
 MORE_LINES = {
-    # Fifteen fields that the source gives as text of three kinds, a chart and a map.
-    "treasury_title_xii.py": 100,
     # Four tables of a file without ids whose form has drifted for years: ids, sources, issues, counties and crowds.
     "protest_events.py": 230,
     # Eleven tables of the source, each with how it is extracted.

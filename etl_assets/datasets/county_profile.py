@@ -5,7 +5,7 @@ import polars as pl
 
 from etl_assets.datasets.poverty_small_area import presentation_county_poverty
 from etl_assets.datasets.protest_events import presentation_county_protests_monthly
-from etl_assets.datasets.treasury_title_xii import presentation_state_advances_monthly
+from etl_assets.datasets.state_advances_monthly import presentation_state_advances_monthly
 from etl_assets.datasets.us_counties import refined_us_counties
 from etl_assets.quality.contract import Contract, column, geometry
 from etl_assets.quality.states import FIPS

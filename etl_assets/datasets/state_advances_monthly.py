@@ -1,0 +1,67 @@
+"""What the US Treasury has advanced to the states, month by month."""
+
+import geopandas as gpd
+import polars as pl
+
+from etl_assets.datasets.treasury_title_xii import AMOUNT, DATASET, refined_state_unemployment_advances
+from etl_assets.datasets.us_counties import refined_us_counties
+from etl_assets.quality.contract import Contract, column
+from etl_assets.quality.states import FIPS
+from etl_assets.stages import Of, Result, presentation
+from etl_assets.stages.pictures import choropleth, lines
+
+
+class StateAdvancesMonthly(Contract, stage="presentation", table="state_advances_monthly", key=["month", "state_code"]):
+    """Advances per state and month, as they stood on the month's last day of record."""
+
+    month: pl.Date = column("First day of the month")
+    state_code: pl.String = column("Postal code of the state")
+    state: pl.String = column("Name of the state")
+    last_record_date: pl.Date = column("The month's last day of record for the state")
+    month_end_balance: AMOUNT = column("Advances outstanding on that day", unit="US dollars", nullable=True)
+    draws: AMOUNT = column("Drawn in the month", unit="US dollars", nullable=True)
+    interest_accrued_fiscal_year: AMOUNT = column("Interest accrued so far", unit="US dollars", nullable=True)
+    interest_paid: AMOUNT = column("Interest paid, summed over the month", unit="US dollars", nullable=True)
+
+
+@presentation(
+    DATASET,
+    StateAdvancesMonthly,
+    advances=refined_state_unemployment_advances,
+    counties=Of(refined_us_counties, ["state_fips", "geometry"]),
+)
+def presentation_state_advances_monthly(advances: pl.DataFrame, counties: gpd.GeoDataFrame) -> Result:
+    """The lines of a state on the last day of a month, summed: the source's draws are those of the month so far."""
+    by = ["month", "state_code"]
+    days = advances.with_columns(month=pl.col("record_date").dt.truncate("1mo"))
+    is_last = pl.col("record_date") == pl.col("record_date").max().over(by)
+    table = (
+        days.filter(is_last)
+        .group_by(by)
+        .agg(
+            pl.col("state").first(),
+            last_record_date=pl.col("record_date").first(),
+            month_end_balance=_sum("outstanding_advance_balance"),
+            draws=_sum("gross_advance_draws_month"),
+            interest_accrued_fiscal_year=_sum("interest_accrued_fiscal_year"),
+        )
+        .join(days.group_by(by).agg(interest_paid=_sum("interest_paid")), on=by)
+        .with_columns(pl.col(pl.Decimal).cast(AMOUNT))
+    )
+    total = table.group_by("month").agg(pl.col("month_end_balance").sum().cast(pl.Float64)).sort("month")
+    newest = table.filter(pl.col("month") == pl.col("month").max()).select(
+        state_fips=pl.col("state_code").replace_strict(FIPS), balance=pl.col("month_end_balance").cast(pl.Float64)
+    )
+    states = counties.dissolve("state_fips").merge(newest.to_pandas(), on="state_fips", how="left")
+    return Result(
+        table.select(list(StateAdvancesMonthly.columns())),
+        metadata={
+            "over_time": lines(total, "month", ["month_end_balance"], "Advances outstanding, US dollars"),
+            "map": choropleth(states, "balance", "Advances outstanding at the end of the newest month, US dollars"),
+        },
+    )
+
+
+def _sum(name: str) -> pl.Expr:
+    """The sum of what is known; null where nothing is."""
+    return pl.when(pl.col(name).count() > 0).then(pl.col(name).sum())

@@ -112,6 +112,7 @@ def separate(cluster: Cluster, house: House, tmp_path: Path) -> Iterator[Separat
             replace(house, warehouse_url=warehouse_url), Dev(tmp_path / "separate", settings), dagster_url, gate
         )
         gate.opened.set()
+        Dev(tmp_path / "separate", settings).do("down")  # the cluster of the embedded source databases
     for name in (dagster_url, warehouse_url):
         cluster.drop_database(name.rpartition("/")[2])
 

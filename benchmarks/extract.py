@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import shutil
 import time
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -28,7 +29,6 @@ from etl_assets.local.apis import gho
 from etl_assets.local.sources import ROUTES, Request, Response, Route, serve
 from etl_assets.sources import Workspace
 from etl_assets.sources.odata import ODataSource
-from etl_assets.sources.paging import pages
 from etl_assets.storage.lake import Lake
 from etl_assets.storage.landing import Landing, Manifest, sha256
 
@@ -96,7 +96,8 @@ def _project(folder: Path, url: str) -> int:
     manifest = Manifest(sha256(fetched.path), fetched.path.stat().st_size, ".zip", fetched.url, "", "", None, None)
     store.land(fetched.path, manifest)
     store.pages().clear()
-    return len(list(pages(fetched.path))) * PAGE
+    with zipfile.ZipFile(fetched.path) as landed:
+        return len(landed.namelist()) * PAGE
 
 
 def _loop(folder: Path, url: str) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from etl_assets.local import doctor as module
+from etl_assets.local.databases import DATABASES
 from etl_assets.local.doctor import doctor
 from etl_assets.local.postgres import Cluster
 from etl_assets.local.sources import Fault
@@ -25,6 +26,8 @@ def test_what_is_wrong_is_said_with_what_to_do(
     monkeypatch.setenv("ETL_DAGSTER_STORAGE_URL", cluster.create_database(name))
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home" / "dagster"))
     monkeypatch.setenv("ETL_HTTP_ATTEMPTS", "1")
+    for source in DATABASES:
+        house.open_database(source)
     assert doctor() == 0
     said = capsys.readouterr().out
     assert "Nothing is wrong." in said

@@ -343,7 +343,7 @@ def test_texts_and_names_of_pages_are_such_as_postgresql_takes(tmp_path: Path) -
     archive = tmp_path / "extract.zip"
     page = b'[{"a": "x\\u0000y", "_page": "\\ud800", "xmin": [1, null], "": 1.50}, {"a": null}]'
     with zipfile.ZipFile(archive, "w") as opened:
-        opened.writestr("one/00001", page)
+        opened.writestr("one/00001.gz", gzip.compress(page))
     frame = read_pages(archive, lambda records: records)
     assert frame.columns == ["a", "source_page", "source_xmin", "column_4", "_page", "_source_row"]
     assert frame.rows() == [("x\u2400y", "?", '["1", null]', "1.50", "one/00001", 1), (None,) * 4 + ("one/00001", 2)]
@@ -773,7 +773,7 @@ def test_a_row_that_was_added_to_a_settled_month(api: Api) -> None:
             document = json.loads(body)
             if name == "2020-03/00001":
                 del document["data"][0]
-            archive.writestr(name, json.dumps(document))
+            archive.writestr(f"{name}.gz", gzip.compress(json.dumps(document).encode()))
     before = api.asked(TITLE_XII_PATH, "filter")
     again = api.extract(TITLE_XII, known=earlier(whole, state="2021-08-31 1165"), previous=less)
     assert content(again) == content(whole)

@@ -8,6 +8,7 @@ Nothing else in the project reads the environment, but for the `AWS_…` variabl
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, Literal
 from urllib.parse import unquote, urlsplit
@@ -204,8 +205,23 @@ class Settings(BaseSettings):
 
 
 def settings() -> Settings:
-    """The settings as they are now (read anew at each call: a few hundred microseconds, and never stale)."""
-    return Settings()
+    """The settings as they are now: read anew whenever the environment or a file that they stand in has changed."""
+    given = tuple(item for item in os.environ.items() if item[0].upper().startswith("ETL_"))
+    return _settings(given, _version(Path.cwd() / ".env"), _version(home() / "local.json"))
+
+
+@lru_cache(maxsize=8)
+def _settings(*_seen: object) -> Settings:
+    return Settings()  # milliseconds, and they are asked for hundreds of times in a run
+
+
+def _version(file: Path) -> tuple[object, ...]:
+    """Another for every file, and every time that it is written."""
+    try:
+        found = file.stat()
+    except OSError:
+        return (file,)
+    return (file, found.st_ino, found.st_mtime_ns, found.st_size)
 
 
 class _ExplicitSettings(Settings):

@@ -15,8 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import geopandas as gpd
 import obstore
@@ -36,6 +37,8 @@ _FACTS = "etl_assets"
 _GEOPARQUET = "1.1.0"
 #: A Parquet file's footer is nearly always shorter than this.
 _TAIL = 64 << 10
+#: Objects that are read together, and held until their columns without a value have been left out.
+_SCANNED = 64
 
 
 class LakeError(RuntimeError):
@@ -199,48 +202,73 @@ class Lake:
         partition lacks are null there.
         """
         keys = sorted(self.partitions(table)) if partitions is None else list(partitions)
-        frames, versions = [], {}
-        for key, found in zip(keys, _concurrently(lambda key: self._read_one(table, key, columns), keys), strict=True):
-            if found is not None:
-                frame, facts = found
-                frames.append(frame)
-                versions[key] = facts.content_hash
-        if frames:
-            return Loaded(_together(frames), versions)
-        return Loaded(empty(table, columns), versions)
+        frames, versions, schema = list[pl.DataFrame](), dict[str, str](), dict[str, pl.DataType]()
+        for start in range(0, len(keys), _SCANNED):
+            found = self._objects(table, keys[start : start + _SCANNED])
+            versions |= {key: item.facts.content_hash for key, item in found.items()}
+            for _, alike in groupby(found.values(), key=lambda item: item.schema):
+                frame = self._scan(table, list(alike), columns)
+                schema |= frame.schema
+                frames.append(frame.select([c.name for c in frame if c.null_count() < frame.height] or frame.columns))
+        return Loaded(_together(frames, schema) if frames else empty(table, columns), versions)
 
     def partition_frames(self, table: Table, partitions: Sequence[str]) -> dict[str, pl.DataFrame]:
         """Each of some partitions as a frame of its own; absent ones are left out."""
-        found = _concurrently(lambda key: self._read_one(table, key, None), partitions)
-        return {key: item[0] for key, item in zip(partitions, found, strict=True) if item is not None}
+        found = self._objects(table, partitions)
+        frames = _concurrently(lambda item: self._scan(table, [item], None), found.values())
+        return dict(zip(found, frames, strict=True))
 
-    def _read_one(
-        self, table: Table, partition: str, columns: Sequence[str] | None
-    ) -> tuple[pl.DataFrame, Facts] | None:
-        path = self.path(table, partition)
-        data = self.get(path)
-        if data is None:
-            return None
-        source = io.BytesIO(data)
-        try:
-            metadata = pl.read_parquet_metadata(source)
-            there = list(pl.read_parquet_schema(source))
-        except pl.exceptions.PolarsError as error:
-            raise LakeError(
-                f"{self.address(path)} is damaged ({error}). Delete it: the next run makes it anew."
-            ) from error
-        facts = _facts({k.encode(): v.encode() for k, v in metadata.items()})
-        if facts is None:
-            raise LakeError(f"{self.address(path)} was not written by this project: it has no bookkeeping.")
+    def _objects(self, table: Table, partitions: Iterable[str]) -> dict[str, _Object]:
+        """The objects of partitions, in their order; absent ones are left out."""
+
+        def one(partition: str) -> tuple[str, _Object] | None:
+            path = self.path(table, partition)
+            data = self.get(path)
+            if data is None:
+                return None
+            try:
+                metadata = pl.read_parquet_metadata(io.BytesIO(data))
+                schema = pl.read_parquet_schema(io.BytesIO(data))
+            except pl.exceptions.PolarsError as error:
+                raise self._damaged(path, error) from error
+            facts = _facts({k.encode(): v.encode() for k, v in metadata.items()})
+            if facts is None:
+                raise LakeError(f"{self.address(path)} was not written by this project: it has no bookkeeping.")
+            return partition, _Object(path, data, facts, schema)
+
+        return dict(found for found in _concurrently(one, partitions) if found)
+
+    def _scan(self, table: Table, objects: Sequence[_Object], columns: Sequence[str] | None) -> pl.DataFrame:
+        """Objects of one schema as a frame."""
+        there = list(objects[0].schema)
         if table.geometry is not None:  # GeoParquet's covering column serves other readers, not us
             there = [c for c in there if c != "bbox"]
+        wanted = there if columns is None else [c for c in columns if c in there]
+        sources: list[IO[bytes]] = [io.BytesIO(item.data) for item in objects]
+        try:  # one scan of many takes a fifth of the time of one for each (measured)
+            frame = pl.read_parquet(sources, columns=wanted or there[:1])
+        except pl.exceptions.PolarsError as error:
+            if len(objects) == 1:
+                raise self._damaged(objects[0].path, error) from error
+            return pl.concat([self._scan(table, [item], columns) for item in objects])  # finds which it is
         if columns is None:
-            return pl.read_parquet(source, columns=there), facts
+            return frame
         types = empty(table, columns).schema
-        wanted = [c for c in columns if c in there]
         lacking = [pl.lit(None, types[c]).alias(c) for c in columns if c not in there and c in types]
-        frame = pl.read_parquet(source, columns=wanted or there[:1]).with_columns(lacking)
-        return frame.select([c for c in columns if c in frame.columns]), facts
+        return frame.with_columns(lacking).select([c for c in columns if c in wanted or c in types])
+
+    def _damaged(self, path: str, error: Exception) -> LakeError:
+        return LakeError(f"{self.address(path)} is damaged ({error}). Delete it: the next run makes it anew.")
+
+
+@dataclass(frozen=True)
+class _Object:
+    """A partition's object as it was read."""
+
+    path: str
+    data: bytes = field(repr=False)
+    facts: Facts
+    schema: Mapping[str, pl.DataType]
 
 
 def _reason(error: Exception) -> str:
@@ -254,25 +282,19 @@ def _is_absent(error: Exception) -> bool:
     return isinstance(error, (FileNotFoundError, obstore.exceptions.NotFoundError)) and "NoSuchBucket" not in str(error)
 
 
-def _together(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Frames below each other, with the columns of all.
+def _together(frames: Sequence[pl.DataFrame], schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    """Frames below each other, with the columns of `schema`.
 
     A column that has no value in any of them becomes a constant: it would take 16 bytes a row otherwise, and raw
     tables have dozens.
     """
-    schema = {name: dtype for frame in frames for name, dtype in frame.schema.items()}
-    filled = [
-        frame.select([column.name for column in frame if column.null_count() < frame.height] or frame.columns)
-        for frame in frames
-        if frame.height
-    ]
-    whole = pl.concat(filled or frames, how="diagonal_relaxed", rechunk=True)
+    whole = pl.concat([frame for frame in frames if frame.height] or frames, how="diagonal_relaxed", rechunk=True)
     return whole.with_columns(
         pl.lit(None, dtype).alias(name) for name, dtype in schema.items() if name not in whole.columns
     ).select(list(schema))
 
 
-def _concurrently(function: Any, items: Iterable[str]) -> Iterator[Any]:
+def _concurrently(function: Any, items: Iterable[Any]) -> Iterator[Any]:
     items = list(items)
     if len(items) <= 1:
         return iter([function(item) for item in items])

@@ -38,7 +38,7 @@ class Benchmark:
 
 BENCHMARKS = {
     "load": Benchmark("load", (1_000_000,), (20_000,), "3 min"),
-    "pipeline": Benchmark("pipeline", (100_000, 1_000_000), (1_000, 2_000), "9 min"),
+    "pipeline": Benchmark("pipeline", (100_000, 1_000_000), (1_000,), "9 min"),
     "replace-day": Benchmark("replace_day", (100_000, 5_000_000), (10_000, 100_000), "4 min"),
     "oltp": Benchmark("oltp", (1_000_000, 10_000_000), (1_000, 5_000), "20 min"),
     "correction": Benchmark("correction", (300_000,), (500,), "5 min"),

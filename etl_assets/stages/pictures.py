@@ -1,21 +1,22 @@
-"""Maps and plots for the UI's metadata: PNG in Markdown, small enough for the event log."""
+"""Maps and plots for the UI's metadata: PNG in Markdown, small enough for the event log.
+
+matplotlib is imported where something is drawn: it takes a seventh of the start of every process, and few draw.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import geopandas as gpd
 import numpy as np
 import polars as pl
-from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LogNorm
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-from matplotlib.figure import Figure
-from PIL import Image
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: Every picture becomes part of an event in Dagster's database.
 _LARGEST = 50_000
@@ -35,6 +36,10 @@ def choropleth(areas: gpd.GeoDataFrame, column: str, title: str) -> dg.MarkdownM
 
     Areas without a value are grey. Colours follow the logarithm where a few areas would else leave all others alike.
     """
+    from matplotlib import colormaps
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     west, south, east, north = _CONTIGUOUS
@@ -63,6 +68,9 @@ def choropleth(areas: gpd.GeoDataFrame, column: str, title: str) -> dg.MarkdownM
 
 def lines(frame: pl.DataFrame, x: str, ys: list[str], title: str) -> dg.MarkdownMetadataValue:
     """Lines of one or more columns over another."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7, 3), layout="constrained")
     axes = figure.subplots()
     for y in ys:
@@ -83,6 +91,9 @@ def lines(frame: pl.DataFrame, x: str, ys: list[str], title: str) -> dg.Markdown
 
 def bars(frame: pl.DataFrame, x: str, y: str | Sequence[str], title: str) -> dg.MarkdownMetadataValue:
     """Lying bars of one or more columns, for each value of another, the first row on top."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
     ys = [y] if isinstance(y, str) else list(y)
     figure = Figure(figsize=(7, max(1.6, 0.24 * frame.height * len(ys) ** 0.7 + 0.6)), layout="constrained")
     axes = figure.subplots()
@@ -104,6 +115,9 @@ def bars(frame: pl.DataFrame, x: str, y: str | Sequence[str], title: str) -> dg.
 
 def _markdown(figure: Figure, title: str) -> dg.MarkdownMetadataValue:
     """The figure in the largest of some sizes that the event log bears; few colours take a third of the bytes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
     png = b""
     for dpi in (100, 80, 60, 40):
         figure.set_dpi(dpi)

@@ -40,7 +40,7 @@ def prepare(connection: psycopg.Connection) -> None:
 
     The schemas are there. Does nothing where it was done before, or may not be done.
     """
-    if _is_done(connection):
+    if is_done(connection):
         return
     # What may not be done is undone: the login then goes on as itself.
     with contextlib.suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
@@ -78,10 +78,11 @@ def what_to_run(connection: psycopg.Connection) -> str | None:
         return " ".join(f"CREATE ROLE {role};" for role in lacking) + f" GRANT {OWNER}, {WRITER} TO {login};"
     if not _is_member(connection, WRITER):
         return f"GRANT {WRITER} TO {login};"
-    return None if _is_done(connection) else f"GRANT {OWNER} TO {login}; then ./dev run once more"
+    return None if is_done(connection) else f"GRANT {OWNER} TO {login}; then ./dev run once more"
 
 
-def _is_done(connection: psycopg.Connection) -> bool:
+def is_done(connection: psycopg.Connection) -> bool:
+    """Whether the schemas are there and belong to the owner."""
     found = connection.execute(
         "SELECT count(*) FROM pg_namespace n JOIN pg_roles r ON r.oid = nspowner"
         " WHERE nspname = ANY(%s) AND rolname = %s",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import LiteralString
 
@@ -117,6 +117,17 @@ class Warehouse:
             with self.connect(role=None) as connection:
                 _prepare(connection)
 
+    @contextmanager
+    def _prepared(self) -> Iterator[psycopg.Connection]:
+        """A connection, as `connect` gives it, with a database that has all that it needs."""
+        with suppress(DatabaseMissingError), self.connect() as connection:
+            if _is_prepared(connection):
+                yield connection
+                return
+        self.prepare()
+        with self.connect() as connection:
+            yield connection
+
     def _create_database(self) -> None:
         name, role = self._database(), self._parts().get("user")
         try:
@@ -194,8 +205,7 @@ class Warehouse:
         Whoever comes second waits before it has looked at anything. Two runs of one partition would otherwise both
         delete and both insert, and the lake could keep what the one wrote and the warehouse what the other did.
         """
-        self.prepare()
-        with self.connect() as connection:
+        with self._prepared() as connection:
             for name in sorted({table.full_name for table in tables}):  # in one order, or two could wait for each other
                 connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (name,))
             transaction = Transaction(connection)
@@ -411,6 +421,15 @@ class Transaction:
         )
         for column in table.stored_columns():
             _comment(self.connection, table, column)
+
+
+def _is_prepared(connection: psycopg.Connection) -> bool:
+    """Whether there is nothing left to do for `_prepare`, in one question: each publication asks it."""
+    found = connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'postgis')"
+        " AND to_regclass('etl.publications') IS NOT NULL AND to_regclass('etl.changes') IS NOT NULL"
+    ).fetchone()
+    return found is not None and found[0] and roles.is_done(connection)
 
 
 def _prepare(connection: psycopg.Connection) -> None:

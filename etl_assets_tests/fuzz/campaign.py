@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import traceback
@@ -38,6 +39,8 @@ from etl_assets_tests.fuzz.subjects import PAGED, Answer, Mutation, Subject
 from etl_assets_tests.house import House
 
 _LONGEST_MESSAGE = 20_000
+#: How a message names what was read.
+_FILE = re.compile(r"(https?|postgresql)://|page |extract|\.csv|database ")
 _TOKEN = "fuzz-token"
 _DROPPED = "dropped"
 _TRUNCATED: dict[str, LiteralString] = {"day": "day", "month": "month", "year": "year"}
@@ -68,6 +71,8 @@ class Campaign:
     def prepare(self) -> None:
         """Publish what is good, and see which answers of the source that took."""
         self.house.datasets = list(self.subject.datasets)
+        if self.subject.database is not None:
+            self.house.open_database(self.subject.database)
         self._send(None)
         assert self.house.run(), self.house.failures()
         # A second time whole, as every mutation is asked for; from then on all of it is known.
@@ -120,10 +125,25 @@ class Campaign:
             good = (self.house.data / self.subject.dropped).read_bytes()
             change = mutation and mutation.fault.change
             (self.house.home.parent / _DROPPED / "file.csv").write_bytes(change(good) if change else good)
+        elif self.subject.database is not None:
+            self._show_database(self.subject.database, mutation)
         elif mutation is None:
             self.house.faults.clear()
         else:
             self.house.faults.always(mutation.answer.path, mutation.fault, mutation.answer.query)
+
+    def _show_database(self, source: str, mutation: Mutation | None) -> None:
+        """Let the source be the good database, or a copy of it that is spoilt."""
+        assert self.house.cluster is not None
+        good, variable = self.house.databases[source], f"ETL_{source.upper()}_URL"
+        spoilt = f"{good}_spoilt"
+        os.environ[variable] = os.environ[variable].replace(spoilt, good)
+        self.house.cluster.drop_database(spoilt)
+        if mutation is None or mutation.spoil is None:
+            return
+        with psycopg.connect(self.house.cluster.create_database(spoilt, template=good)) as connection:
+            mutation.spoil(connection)
+        os.environ[variable] = os.environ[variable].replace(good, spoilt)
 
     # -- running -------------------------------------------------------------------------------------------------
 
@@ -162,7 +182,7 @@ class Campaign:
         dataset, table = self._specs[name].dataset.name, name.replace("/", ".")
         if dataset not in why and table not in why:
             yield f"the message names neither dataset nor table: {why}"
-        if name.startswith(("landing/", "raw/")) and not re.search(r"https?://|page |extract|\.csv", why):
+        if name.startswith(("landing/", "raw/")) and not _FILE.search(why):
             yield f"the message names no file: {why}"
         if len(why) > _LONGEST_MESSAGE:
             yield f"the message has {len(why)} signs"
@@ -381,8 +401,9 @@ def campaign(subject: Subject, sample: Path, folder: Path, cluster: Cluster) -> 
         }
         for name, value in settings.items():
             patch.setenv(name, value)
-        house = House(folder / "home", data, url, as_of, faults, instance, _definitions(subject))
+        house = House(folder / "home", data, url, as_of, faults, instance, _definitions(subject), cluster=cluster)
         made = Campaign(subject, house)
         made.prepare()
         yield made
+        house.close()
     cluster.drop_database(database)

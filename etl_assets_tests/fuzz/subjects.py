@@ -6,13 +6,16 @@ import gzip
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import psycopg
 
 from etl_assets.local.apis import gho
 from etl_assets.local.sources import ROUTES, Fault, Query
 from etl_assets_tests.datasets.files import event, event_file
+from etl_assets_tests.fuzz import rows
 from etl_assets_tests.fuzz.mutations import BYTES, CSV, JSON, Change
 
 #: APIs with pages as small as the recordings, so that there are some.
@@ -31,11 +34,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class Mutation:
-    """How one answer of a source is spoilt; `what` says it to a person."""
+    """How one answer of a source is spoilt; `what` says it to a person.
+
+    Of a source that is a database, `answer` is a table and `spoil` changes it; there is no fault on the way.
+    """
 
     what: str
     answer: Answer
-    fault: Fault
+    fault: Fault = field(default_factory=Fault)
+    spoil: Callable[[psycopg.Connection], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,10 +57,20 @@ class Subject:
     settings: Mapping[str, str] | None = None
     #: A recording that is no answer, but a file that is dropped into a folder.
     dropped: str | None = None
+    #: The database that `place` is a table of.
+    database: str | None = None
 
     def mutation(self, seed: int, answers: Sequence[Answer]) -> Mutation:
         """The mutation of a seed; the same for the same seed and answers."""
         chance = random.Random(f"{self.name} {seed}")
+        if self.database is not None:
+            name, spoil = rows.way(chance)
+
+            def spoilt(connection: psycopg.Connection) -> None:
+                rows.unbind(connection, self.place)
+                spoil(connection, self.place, chance)
+
+            return Mutation(f"{name} of the table {self.place}", Answer(self.place, {}), spoil=spoilt)
         answer = chance.choice(answers)
         asked = " ".join(f"{k}={v}" for k, v in answer.query.items() if v is not None)
         if self.dropped is None and chance.random() < _ON_THE_WAY:
@@ -194,6 +211,8 @@ SUBJECTS = {
         Subject("treasury_title_xii", ["treasury_title_xii"], "/treasury/", JSON, _advances),
         Subject("poverty_national", ["poverty_national"], "/census/data/timeseries/poverty/histpov2", JSON, _poverty),
         Subject("retail_sales", ["retail_sales"], "", CSV, _retail, dropped="retail/sales_data.csv"),
+        Subject("retail_products", ["retail_products"], "products", (), _retail, database="retail"),
+        Subject("retail_transactions", ["retail_transactions"], "transactions", (), _retail, database="retail"),
         Subject("retail_customers", ["retail_customers"], "/retail/customers", JSON, _retail),
         Subject("retail_exchange_rates", ["retail_exchange_rates"], "/retail/exchange_rates", JSON, _retail),
         Subject("poverty_small_area", ["poverty_small_area"], "/census/data/timeseries/poverty/saipe", JSON, _poverty),

@@ -15,6 +15,7 @@ SEEDS = {
     "eventdata_baseline_geojson": [17, 106, 138],
     "gho_countries": [0, 3],
     "retail_sales": [1],
+    "retail_transactions": [25],
     "us_counties": [1, 2],
 }
 

@@ -17,7 +17,7 @@ from benchmarks.house import House, environment
 from benchmarks.measure import Ratio, Report, Run, interleave, timed
 from etl_assets.local.sources import serve
 
-DAYS, QUICK_DAYS = 730, 10
+DAYS, QUICK_DAYS = 730, 3
 
 FULL, CORRECTION = "full load", "corrected publication"
 

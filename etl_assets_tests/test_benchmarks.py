@@ -28,8 +28,7 @@ RATIOS = {
     ],
     "oltp": [
         *(
-            f"{ratio}, {rows} rows"
-            for rows in ("1,000", "5,000")
+            f"{ratio}, 1,000 rows"
             for ratio in (
                 "rows landed a second",
                 "landing over COPY to a file",
@@ -40,7 +39,7 @@ RATIOS = {
                 "read_sql + to_sql over all stages",
             )
         ),
-        "peak memory of 5,000 rows over that of 1,000 rows",
+        "peak memory of 1,000 rows over that of 1,000 rows",
     ],
     "replace-day": ["cost at 100,000 rows over the cost at 10,000 rows"],
     "extract": [

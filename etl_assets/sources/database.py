@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -329,12 +330,13 @@ class _Reading:
         )
         schema = pa.schema([*types.items(), (DELETED, pa.bool_())])
         statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv)").format(query)
-        rows = 0
         with (
             pq.ParquetWriter(path, schema, compression="zstd") as writer,
             self.connection.cursor().copy(statement) as copy,
+            ThreadPoolExecutor(1, thread_name_prefix="landing") as pool,
         ):
-            for data in _pieces(copy):
+
+            def write(data: bytes) -> int:
                 table = pyarrow.csv.read_csv(
                     pa.BufferReader(data),
                     pyarrow.csv.ReadOptions(column_names=list(columns), block_size=2 * _HELD),
@@ -345,8 +347,14 @@ class _Reading:
                     table = table.filter(pa.array(~_hashed(table).is_in(list(without))))
                 never = pa.array([False]).take(pa.repeat(0, len(table)))
                 writer.write_table(table.append_column(DELETED, never).cast(schema))
-                rows += len(table)
-        return rows
+                return len(table)
+
+            # While rows are written, the next ones come; no more than these two pieces are held.
+            rows, written = 0, pool.submit(int)
+            for data in _pieces(copy):
+                rows += written.result()
+                written = pool.submit(write, data)
+            return rows + written.result()
 
     def _write(
         self,

@@ -139,8 +139,8 @@ class Driver:
             yield _Work(landed_anew, anew=True)
         for spec in level:
             keys = state.out_of_date(spec)
-            if spec.partitions is not None:
-                chain = _chain(spec, waiting)
+            if keys and spec.partitions is not None:
+                chain = _chain(spec, keys, waiting, state)
                 yield from (_Work(chain, batch) for batch in _batches(spec, keys))
             elif keys:
                 whole.append(spec)
@@ -259,16 +259,18 @@ def _batches(spec: Spec, keys: Collection[str]) -> Iterator[Sequence[str]]:
         yield batch
 
 
-def _chain(spec: Spec, waiting: Collection[Spec]) -> Sequence[Spec]:
+def _chain(spec: Spec, keys: Collection[str], waiting: Collection[Spec], state: State) -> Sequence[Spec]:
     """An asset, and those of its dataset that are made of it partition by partition, and of nothing else that waits.
 
-    They go in one run: scattered partitions are a run each.
+    They go in one run: scattered partitions are a run each. One that lacks partitions besides these is made later, all
+    of it: the ids that a table gives are to be in the order of its partitions, whatever was cut off before.
     """
     chain, missing = [spec], {other.key for other in waiting} - {spec.key}
     for other in waiting:
         sources = {source.key: source for source in other.inputs.values()}
         follows = any(sources[done.key].by_partition for done in chain if done.key in sources)
-        if follows and other.dataset is spec.dataset and not other.whole and not missing & sources.keys():
+        follows = follows and other.dataset is spec.dataset and not other.whole and not missing & sources.keys()
+        if follows and state.out_of_date(other) <= set(keys):
             chain.append(other)
             missing.remove(other.key)
     return chain

@@ -147,6 +147,22 @@ def test_a_run_killed_anywhere_is_made_good_by_the_next(house: House, separate: 
     assert "nothing new" in printed
 
 
+def test_ids_are_given_in_the_same_order_whatever_was_cut_off_before(house: House) -> None:
+    """A run that made every event and was killed before Dagster knew of the last days, nor was eventdata made."""
+    assert house.run(), house.failures()
+    eventdata = house.frame("presentation.eventdata")
+    with psycopg.connect(house.warehouse_url) as connection:
+        connection.execute("DROP TABLE presentation.eventdata")
+        connection.execute(
+            "DELETE FROM etl.publications WHERE asset = 'refined.protest_events' AND partition > '2025-02-20'"
+        )
+    for path in house.objects():
+        if path.startswith(("presentation/eventdata/", "identities/eventdata")):
+            house.lake.delete(path)
+    assert house.run(), house.failures()
+    assert house.frame("presentation.eventdata").equals(eventdata)
+
+
 def test_a_full_disk_and_a_database_that_goes_away_leave_the_last_good_data(house: House, cluster: Cluster) -> None:
     assert house.run(), house.failures()
     events = house.frame("refined.protest_events")

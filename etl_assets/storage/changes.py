@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 
 import polars as pl
 
@@ -12,7 +13,8 @@ import polars as pl
 class Changes:
     """The difference between two versions of a partition, told apart by its primary key.
 
-    `columns` counts the changed values of each column; `largest` is the greatest difference of each numeric one.
+    `columns` counts the changed values of each column; `largest` is the greatest difference of each numeric one, where
+    that is a number (1e308 and -1e308 lie further apart than any).
     """
 
     added: int
@@ -38,7 +40,9 @@ def compare(before: pl.DataFrame, after: pl.DataFrame, key: Sequence[str]) -> Ch
         gone=before.height - both.height,
         changed=int(differs.select(pl.any_horizontal(pl.all())).to_series().sum()) if values else 0,
         columns={c: n for c, n in counts.items() if n},
-        largest={c: v for c, v in (largest.row(0, named=True) if numeric else {}).items() if v is not None},
+        largest={
+            c: v for c, v in (largest.row(0, named=True) if numeric else {}).items() if v is not None and isfinite(v)
+        },
     )
 
 

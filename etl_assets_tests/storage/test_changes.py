@@ -26,6 +26,12 @@ def test_a_column_that_is_new_is_no_change() -> None:
     assert compare(before, after, ["id"]) == Changes(0, 0, 0)
 
 
+def test_values_that_lie_further_apart_than_any_number() -> None:
+    """Infinity is none that JSON, in which it is written down, can hold."""
+    changes = compare(pl.DataFrame({"k": [1], "v": [-1e308]}), pl.DataFrame({"k": [1], "v": [1e308]}), ["k"])
+    assert (changes.columns, changes.largest) == ({"v": 1}, {})
+
+
 def test_a_corrected_publication_is_reported(house: House) -> None:
     """The sample's second publication restates the size of one event of 2025-02-19, moves another and adds a source."""
     assert house.run(), house.failures()

@@ -19,6 +19,15 @@ from etl_assets.storage.frames import row_text, text_hash
 from etl_assets.storage.table import Partitioning
 
 
+def _place(table: str, record_id: str) -> dict[str, object]:
+    return {
+        "stage": "presentation",
+        "table": table,
+        "key": [record_id],
+        "partitioning": Partitioning("created_date", "month"),
+    }
+
+
 def _facts(history: pl.DataFrame, record_id: str, contract: type[Contract]) -> pl.DataFrame:
     """Every version as a row; its id follows from what it holds, so that batches in any order give the same.
 
@@ -39,13 +48,7 @@ def _facts(history: pl.DataFrame, record_id: str, contract: type[Contract]) -> p
     return rows.select(list(contract.columns()))
 
 
-class FactSalesOrder(
-    Contract,
-    stage="presentation",
-    table="fact_sales_order",
-    key=["sales_record_id"],
-    partitioning=Partitioning("created_date", "month"),
-):
+class FactSalesOrder(Contract, **_place("fact_sales_order", "sales_record_id")):
     """Sales: every version of every order is a row. For what is so now, see refined.totesys_sales_order."""
 
     sales_record_id: pl.Int64 = column("Id of the version; follows from its content and never changes", ge=0)
@@ -71,13 +74,7 @@ def presentation_fact_sales_order(sales: pl.DataFrame) -> pl.DataFrame:
     return _facts(sales.rename({"staff_id": "sales_staff_id"}), "sales_record_id", FactSalesOrder)
 
 
-class FactPurchaseOrder(
-    Contract,
-    stage="presentation",
-    table="fact_purchase_order",
-    key=["purchase_record_id"],
-    partitioning=Partitioning("created_date", "month"),
-):
+class FactPurchaseOrder(Contract, **_place("fact_purchase_order", "purchase_record_id")):
     """Purchases: every version of every order is a row."""
 
     purchase_record_id: pl.Int64 = column("Id of the version; follows from its content and never changes", ge=0)
@@ -103,13 +100,7 @@ def presentation_fact_purchase_order(purchases: pl.DataFrame) -> pl.DataFrame:
     return _facts(purchases, "purchase_record_id", FactPurchaseOrder)
 
 
-class FactPayment(
-    Contract,
-    stage="presentation",
-    table="fact_payment",
-    key=["payment_record_id"],
-    partitioning=Partitioning("created_date", "month"),
-):
+class FactPayment(Contract, **_place("fact_payment", "payment_record_id")):
     """Payments: every version of every payment is a row."""
 
     payment_record_id: pl.Int64 = column("Id of the version; follows from its content and never changes", ge=0)

@@ -22,13 +22,17 @@ _STATEMENT_MS = 600_000
 _UPLOAD_SECONDS = 30
 
 
-class ConfiguredStorage(DagsterStorage, ConfigurableClass):
-    """PostgreSQL if `ETL_DAGSTER_STORAGE_URL` or the embedded default names one, else SQLite."""
+class _Configured(ConfigurableClass):
+    """What dagster.yaml names and does not configure: `settings` has it."""
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
-        """No configuration in dagster.yaml: `settings` has it."""
+        """Nothing."""
         return {}
+
+
+class ConfiguredStorage(DagsterStorage, _Configured):
+    """PostgreSQL if `ETL_DAGSTER_STORAGE_URL` or the embedded default names one, else SQLite."""
 
     @classmethod
     def from_config_value(  # type: ignore[override] # it gives one of the two storages, not itself
@@ -48,13 +52,8 @@ class ConfiguredStorage(DagsterStorage, ConfigurableClass):
         return storage
 
 
-class ConfiguredComputeLogs(ComputeLogManager, ConfigurableClass):
+class ConfiguredComputeLogs(ComputeLogManager, _Configured):
     """What steps print: in the lake (`dagster_logs/`) if that is on S3, where every machine sees it, else a folder."""
-
-    @classmethod
-    def config_type(cls) -> dict[str, Any]:
-        """No configuration in dagster.yaml: `settings` has it."""
-        return {}
 
     @classmethod
     def from_config_value(  # type: ignore[override] # it gives one of the two managers, not itself

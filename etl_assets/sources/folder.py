@@ -74,7 +74,7 @@ class WatchedFolder:
                     files[name] = Fetched(path, f"{url.rstrip('/')}/{name}", Validators(stamp, modified))
             stamps[name] = stamp
         if not files and not work.state:
-            why = "; ".join(f"{name}: {reason}" for name, reason in refused.items()) or "there is none"
+            why = "; ".join(f"{name}: {reason}" for name, reason in refused.items()) or "there is none that is finished"
             raise SourceRefusedError(f"{url} has no file that can be read ({why}). Put one there and run again.")
         return FetchedFolder(files, refused, url, Validators(etag=_version(stamps)))
 

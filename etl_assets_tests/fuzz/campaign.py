@@ -39,10 +39,10 @@ from etl_assets_tests.fuzz.subjects import PAGED, Answer, Mutation, Subject
 from etl_assets_tests.house import House
 
 _LONGEST_MESSAGE = 20_000
-#: How a message names what was read.
-_FILE = re.compile(r"(https?|postgresql)://|page |extract|\.csv|database ")
 _TOKEN = "fuzz-token"
 _DROPPED = "dropped"
+#: How a message names what was read.
+_FILE = re.compile(rf"(https?|postgresql)://|page |extract|\.csv|database |/{_DROPPED} ")
 _TRUNCATED: dict[str, LiteralString] = {"day": "day", "month": "month", "year": "year"}
 
 #: Partitions of tables, each with all its rows as text, and how often each row is there.

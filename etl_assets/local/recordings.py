@@ -1,7 +1,7 @@
 """Recorded sources as they are to be seen on one date, and what a route of the source server is asked and answers.
 
-Here: which publication of a source is shown on which date, its files, and the types that sources.py and apis.py
-share. Not here: HTTP (sources.py), and how an API answers from its recordings (apis.py).
+Here: which publication of a source is shown on which date, its files, and the types that sources.py and apis
+share. Not here: HTTP (sources.py), and how an API answers from its recordings (apis).
 """
 
 from __future__ import annotations

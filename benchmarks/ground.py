@@ -20,8 +20,8 @@ import polars as pl
 import shapely
 from rich.console import Console
 
+from benchmarks.synthetic import synthetic_counties, synthetic_events
 from etl_assets.local.postgres import Cluster
-from etl_assets.local.sample import synthetic_counties, synthetic_events
 from etl_assets.storage.table import Column, Geometry, Partitioning, Table
 
 #: The first day of events, and the days on which their source publishes them: the second time with corrections.

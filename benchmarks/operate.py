@@ -31,9 +31,9 @@ import psycopg
 from benchmarks.ground import Ground
 from benchmarks.house import environment, materialize
 from benchmarks.measure import Ratio, Report, Run, interleave, timed
+from benchmarks.synthetic import synthetic_counties, synthetic_events
 from etl_assets.automation.sensors import source_sensors
 from etl_assets.definitions import defs
-from etl_assets.local.sample import synthetic_counties, synthetic_events
 from etl_assets.local.sources import serve
 from etl_assets.settings import PROJECT
 

@@ -3,7 +3,7 @@
 Here: how a recording is served (conditional requests, `.gz` unpacked), the detached process behind `./dev`,
 and the misbehaviour tests ask for.
 Not here: which publication is shown on which date (recordings.py), how the APIs answer (apis),
-fetching (etl_assets.sources), and the recordings themselves (sample.py, or a user's folder).
+fetching (etl_assets.sources), and the recordings themselves (sample, or a user's folder).
 
 A folder of recordings is `<source>/<publication date>/<file>[.gz]`, the date being a day, a month or a
 year. `GET /<source>/<file>` answers with the newest publication not after the as-of date; a source that has

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from etl_assets.local.rebuild import rebuild_warehouse
-from etl_assets.local.sample_totesys import CHANGED_SALES, FIRST, MOVED_DESIGNS, NEW, SALES, SECOND
+from etl_assets.local.sample.totesys import CHANGED_SALES, FIRST, MOVED_DESIGNS, NEW, SALES, SECOND
 from etl_assets_tests.automation.test_sensors import look
 from etl_assets_tests.contents import bookkeeping, differences, lake_agrees_with_warehouse, rows
 from etl_assets_tests.house import House

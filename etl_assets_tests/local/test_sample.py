@@ -20,14 +20,13 @@ import pytest
 import shapely
 from shapely.geometry import shape
 
+from benchmarks.synthetic import synthetic_counties, synthetic_events
 from etl_assets.local.sample import (
     CHANGED_DAYS,
     COLUMNS,
     COLUMNS_SINCE_APRIL_2025,
     CORRECTED_ADVANCES,
     RESTATED_VALUES,
-    synthetic_counties,
-    synthetic_events,
     write_sample,
 )
 from etl_assets.local.sources import publications

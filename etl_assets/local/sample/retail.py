@@ -2,20 +2,19 @@
 
 Here: sales with dates in three forms and products that no table has; prices, stocks and amounts below nothing, or with
 the noise of a binary fraction; what is missing, blank or "Unknown"; rates that contradict each other. Not here: writing
-the files (sample.py).
+the files (sample/__init__.py).
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import random
 from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Any
 
-Row = dict[str, str]
+from etl_assets.local.sample.files import Row, csv_bytes
+
 _DAYS = tuple(date(2022, 1, 1) + timedelta(days=number) for number in range(366))
 
 
@@ -31,9 +30,9 @@ def retail_files() -> dict[str, bytes]:
     rates = [_rate(rng) for _ in range(400)]
     rates.append(dict(rates[0]))  # one that comes twice
     return {
-        "retail/products.csv": _csv(products, "\n"),
-        "retail/transactions.csv": _csv(transactions, "\n"),
-        "retail/sales_data.csv": _csv(sales, "\r\n"),
+        "retail/products.csv": csv_bytes(list(products[0]), products),
+        "retail/transactions.csv": csv_bytes(list(transactions[0]), transactions),
+        "retail/sales_data.csv": csv_bytes(list(sales[0]), sales, "\r\n"),
         "retail/customer_data.json": _json([_customer(rng, number) for number in range(1, 81)]),
         "retail/exchange_rates.json": _json(rates),
     }
@@ -95,14 +94,6 @@ def _rate(rng: random.Random) -> dict[str, Any]:
         "Exchange_Rate": None if rng.random() < 0.05 else round(rng.uniform(-0.5, 1.5), 4),
         "Date": "" if rng.random() < 0.03 else str(rng.choice(_DAYS[::3])),
     }
-
-
-def _csv(rows: Sequence[Row], line_end: str) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0], lineterminator=line_end)
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
 
 
 def _json(rows: Sequence[dict[str, Any]]) -> bytes:

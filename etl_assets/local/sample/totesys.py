@@ -2,12 +2,11 @@
 
 Here: one file a table and day, as JSON lines on the first (without payments) and as Parquet on the second. Times of
 change do not rise with the key, many rows share one, payments change after they were created, designs change without
-saying so, and whole numbers with gaps are recorded as floats. Not here: writing the files (sample.py).
+saying so, and whole numbers with gaps are recorded as floats. Not here: writing the files (sample/__init__.py).
 """
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import random
@@ -15,6 +14,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import polars as pl
+
+from etl_assets.local.sample.files import gzipped
 
 FIRST, SECOND = "2024-11-14", "2024-11-15"
 SALES, PURCHASES = 120, 50
@@ -31,7 +32,7 @@ def totesys_files() -> dict[str, bytes]:
     """The files by name."""
     first, second = _days()
     files = {
-        f"totesys/{FIRST}/{table}.jsonl.gz": gzip.compress("\n".join(map(json.dumps, rows)).encode(), mtime=0)
+        f"totesys/{FIRST}/{table}.jsonl.gz": gzipped("\n".join(map(json.dumps, rows)).encode())
         for table, rows in first.items()
         if table != "payment"
     }

@@ -11,7 +11,7 @@ from etl_assets.datasets.gho_countries import refined_gho_countries
 from etl_assets.quality.audit import table as ui_table
 from etl_assets.quality.audit import unreadable
 from etl_assets.quality.contract import Contract, column
-from etl_assets.quality.readings import moment, optional
+from etl_assets.quality.readings import distinct, moment, optional
 from etl_assets.sources.odata import ODataSource
 from etl_assets.sources.paging import read_pages
 from etl_assets.stages import Dataset, Result, landing, raw, refined
@@ -110,7 +110,7 @@ def raw_gho(path: Path) -> pl.DataFrame:
 @refined(DATASET, HealthIndicators, raw=raw_gho, countries=refined_gho_countries)
 def refined_health_indicators(raw: pl.DataFrame, countries: pl.DataFrame) -> Result:
     """Typed; rows that are equal in all but the source's Id are merged."""
-    rows = raw.unique(["_partition", "_row_hash"], keep="first", maintain_order=True)
+    rows, merged = distinct(raw)
 
     def dimension(n: int) -> pl.Expr:
         """The value of a dimension; older answers leave out the type that newer ones put before it."""
@@ -144,4 +144,4 @@ def refined_health_indicators(raw: pl.DataFrame, countries: pl.DataFrame) -> Res
     )
     names = countries.select(spatial_code="country_code", country="country")
     table = table.join(names, on="spatial_code", how="left", maintain_order="left")
-    return Result(table, merged=raw.join(rows, on="_source_row", how="anti"))
+    return Result(table, merged)

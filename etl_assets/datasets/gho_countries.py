@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 
 from etl_assets.quality.contract import Contract, column
-from etl_assets.quality.readings import optional
+from etl_assets.quality.readings import distinct, optional
 from etl_assets.sources.odata import ODataSource
 from etl_assets.sources.paging import read_pages
 from etl_assets.stages import Dataset, Result, landing, raw, refined
@@ -51,7 +51,7 @@ def raw_gho_countries(path: Path) -> pl.DataFrame:
 @refined(DATASET, GhoCountries, raw=raw_gho_countries)
 def refined_gho_countries(raw: pl.DataFrame) -> Result:
     """Named; rows that are equal in all are merged."""
-    rows = raw.unique("_row_hash", keep="first", maintain_order=True)
+    rows, merged = distinct(raw)
     table = rows.select(
         country_code="Code",
         country="Title",
@@ -59,4 +59,4 @@ def refined_gho_countries(raw: pl.DataFrame) -> Result:
         region=optional(rows, "ParentTitle"),
         **{c: pl.col(c) for c in rows.columns if c.startswith("_")},
     )
-    return Result(table, merged=raw.join(rows, on="_source_row", how="anti"))
+    return Result(table, merged)

@@ -7,7 +7,7 @@ from etl_assets.quality.contract import Contract, column
 from etl_assets.stages import Dataset, Result, presentation
 from etl_assets.stages.over_time import with_changes, yearly_lines
 from etl_assets.storage.configured import identities
-from etl_assets.storage.frames import row_text, text_hash
+from etl_assets.storage.frames import row_hash
 
 DATASET = Dataset(
     name="life_expectancy",
@@ -93,7 +93,7 @@ def presentation_life_expectancy_at_birth(indicators: pl.DataFrame) -> pl.DataFr
     rows = indicators.filter(
         (pl.col("indicator") == INDICATOR) & pl.col("spatial_code").is_in(list(FIRST_COUNTRIES))
     ).sort("spatial_code", "year", "dim1")
-    keys = text_hash(rows.select(row_text(["spatial_code", "year", "dim1"])).to_series())
+    keys = row_hash(rows, ["spatial_code", "year", "dim1"])
     return rows.select(
         id=identities("life_expectancy_at_birth").allocate(keys),
         indicatorcode="indicator",

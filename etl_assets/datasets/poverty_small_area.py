@@ -10,7 +10,7 @@ from etl_assets.automation.partitions import yearly
 from etl_assets.datasets.us_counties import refined_us_counties
 from etl_assets.quality.audit import unreadable
 from etl_assets.quality.contract import Contract, column, geometry
-from etl_assets.quality.readings import optional
+from etl_assets.quality.readings import distinct, optional
 from etl_assets.sources.census import CensusSource, rows_by_header
 from etl_assets.sources.paging import read_pages
 from etl_assets.stages import Dataset, Result, landing, presentation, raw, refined
@@ -86,7 +86,7 @@ def raw_poverty_small_area(path: Path) -> pl.DataFrame:
 @refined(DATASET, SmallAreaPoverty, raw=raw_poverty_small_area)
 def refined_small_area_poverty(raw: pl.DataFrame) -> Result:
     """Typed; rows that are equal in all are merged."""
-    rows = raw.unique(["_partition", "_row_hash"], keep="first", maintain_order=True)
+    rows, merged = distinct(raw)
     county = optional(rows, "county")
     kinds = {name: SmallAreaPoverty.columns()[name].dtype.type for name in VARIABLES}
     readings = {
@@ -101,7 +101,7 @@ def refined_small_area_poverty(raw: pl.DataFrame) -> Result:
         _problems=unreadable({name: pair for name, pair in readings.items() if pair[0] in rows.columns}),
         **{c: pl.col(c) for c in rows.columns if c.startswith("_")},
     )
-    return Result(table, merged=raw.join(rows, on="_source_row", how="anti"))
+    return Result(table, merged)
 
 
 class CountyPoverty(Contract, stage="presentation", table="county_poverty", key=["year", "fips"]):

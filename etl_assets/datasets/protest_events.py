@@ -14,12 +14,13 @@ from etl_assets.datasets.eventdata_baseline import FIRST_DAY, refined_eventdata_
 from etl_assets.datasets.us_counties import locate, refined_us_counties
 from etl_assets.quality.audit import unreadable
 from etl_assets.quality.contract import Contract, column, geometry, storage_table
+from etl_assets.quality.readings import distinct
 from etl_assets.quality.states import CODES
 from etl_assets.sources.files import WebFile, read_csv
 from etl_assets.stages import Dataset, Of, Result, landing, presentation, raw, refined
 from etl_assets.stages.pictures import choropleth, lines
 from etl_assets.storage.configured import identities, lake
-from etl_assets.storage.frames import row_text, text_hash, wkb
+from etl_assets.storage.frames import row_hash, wkb
 from etl_assets.storage.table import Partitioning
 
 DATASET = Dataset(
@@ -128,8 +129,9 @@ def raw_protest_events(path: Path) -> pl.DataFrame:
 )
 def refined_protest_events(raw: pl.DataFrame, counties: gpd.GeoDataFrame, before: pl.DataFrame) -> Result:
     """Typed, keyed, located; records that are equal in every column are merged."""
-    records = raw.unique(["_partition", "_row_hash"], keep="first", maintain_order=True)
+    records, merged = distinct(raw)
     events = typed(records)
+    del records  # as large as the raw records
     days = raw["_partition"].unique().sort().to_list()
     published = lake().read(storage_table(ProtestEvents), days, ["event_date", "row_hash", "ordinal"])
     events = with_ordinals(events, published.frame).with_columns(geometry=_points(events["lat"], events["lon"]))
@@ -142,10 +144,10 @@ def refined_protest_events(raw: pl.DataFrame, counties: gpd.GeoDataFrame, before
         .when(pl.col("fips_located") == pl.col("fips_given")).then(pl.lit("same"))
         .otherwise(pl.lit("differs")),
     )  # fmt: skip
-    identity = text_hash(events.select(row_text([*_key_columns(), "ordinal"])).to_series())
+    identity = row_hash(events, [*_key_columns(), "ordinal"])
     taken = int(before["event_id"].max() or 0)  # type: ignore[arg-type]
     events = events.with_columns(event_id=identities("protest_events").allocate(identity, floor=taken))
-    return Result(events, merged=raw.join(records, on=["_source_sha256", "_source_row"], how="anti"))
+    return Result(events, merged)
 
 
 def with_ordinals(events: pl.DataFrame, published: pl.DataFrame) -> pl.DataFrame:

@@ -8,7 +8,7 @@ import polars as pl
 from etl_assets.automation.partitions import monthly
 from etl_assets.quality.audit import unreadable
 from etl_assets.quality.contract import Contract, column
-from etl_assets.quality.readings import exact
+from etl_assets.quality.readings import distinct, exact
 from etl_assets.quality.states import CODES
 from etl_assets.sources.fiscal_data import FiscalDataSource
 from etl_assets.sources.paging import read_pages
@@ -101,7 +101,7 @@ def raw_treasury_title_xii(path: Path) -> pl.DataFrame:
 @refined(DATASET, StateUnemploymentAdvances, raw=raw_treasury_title_xii)
 def refined_state_unemployment_advances(raw: pl.DataFrame) -> Result:
     """Typed, amounts exact to the cent; the text "null" is null, and rows that are equal in all are merged."""
-    rows = raw.unique(["_partition", "_row_hash"], keep="first", maintain_order=True)
+    rows, merged = distinct(raw)
     given = {name: pl.when(pl.col(name) != "null").then(pl.col(name)) for name in FIELDS}
     state = given["state_nm"].str.strip_chars(" *").replace(CORRECTIONS)
     readings = {
@@ -119,4 +119,4 @@ def refined_state_unemployment_advances(raw: pl.DataFrame) -> Result:
         _problems=unreadable(readings, nothing=["null"]),
         **{c: pl.col(c) for c in rows.columns if c.startswith("_")},
     )
-    return Result(table, merged=raw.join(rows, on="_source_row", how="anti"))
+    return Result(table, merged)

@@ -9,6 +9,7 @@ import polars as pl
 import shapely
 
 from etl_assets.quality.contract import Contract, column, geometry
+from etl_assets.quality.readings import distinct
 from etl_assets.sources.files import WebFile, read_geojson
 from etl_assets.stages import Dataset, Result, landing, raw, refined
 from etl_assets.stages.pictures import choropleth
@@ -64,7 +65,7 @@ def raw_us_counties(path: Path) -> pl.DataFrame:
 @refined(DATASET, UsCounties, raw=raw_us_counties)
 def refined_us_counties(raw: pl.DataFrame) -> Result:
     """Typed, with valid boundaries; features that are equal are merged."""
-    records = raw.unique("_row_hash", keep="first", maintain_order=True)
+    records, merged = distinct(raw)
     fips = records["id"].str.zfill(5)
     vintage = max([OLDEST_VINTAGE, *(year for code, year in CODES_SINCE.items() if code in fips)])
     optional = {name: records[name] if name in records.columns else None for name in ("LSAD", "CENSUSAREA")}
@@ -78,7 +79,6 @@ def refined_us_counties(raw: pl.DataFrame) -> Result:
         geometry=wkb(boundaries(records["geometry"])),
         **{c: pl.col(c) for c in records.columns if c.startswith("_")},
     )
-    merged = raw.join(records, on="_source_row", how="anti")
     shown = gpd.GeoDataFrame(
         {"square miles": counties["census_area"].to_numpy()},
         geometry=shapely.from_wkb(counties["geometry"].to_numpy()),

@@ -1,4 +1,4 @@
-"""How values are read from text: what is not of the declared form is null, never guessed. Spaces around are no matter.
+"""How records and values are read: what is not of the declared form is null, never guessed. Spaces around do not count.
 
 What could not be read though it is there, `audit.unreadable` puts into quarantine.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import polars as pl
+
+from etl_assets.storage.table import PARTITION, ROW_HASH
 
 #: How a date is written, by its form: a form means one thing in all rows.
 DateForms = Mapping[str, str]
@@ -42,6 +44,12 @@ def moment(text: pl.Expr) -> pl.Expr:
     """A moment of any offset, with fractions of a second or without; one without an offset is UTC."""
     whole = pl.when(text.str.contains(r"(Z|[+-]\d\d:\d\d)$")).then(text).otherwise(text + "Z")
     return whole.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
+
+
+def distinct(raw: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Raw records, of those that are equal in all the first; and the others, which are merged into these."""
+    is_first = raw.select(pl.struct(PARTITION, ROW_HASH).is_first_distinct()).to_series()
+    return raw.filter(is_first), raw.filter(~is_first)
 
 
 def optional(rows: pl.DataFrame, name: str) -> pl.Expr:

@@ -19,6 +19,7 @@ import polars as pl
 
 from etl_assets.quality.audit import PROBLEMS, table, unreadable
 from etl_assets.quality.contract import column
+from etl_assets.quality.readings import distinct
 
 CORRECTIONS, BEFORE = "corrections", "values_before"
 #: Modified z-score from which on a value is an outlier, and what makes the MAD of normal data its standard deviation.
@@ -98,13 +99,13 @@ def by_rules(
     nothing: Sequence[str] = (),
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Raw records, read (see `audit.unreadable`), by the rules; and those that are merged, equal to others in all."""
-    rows = raw.unique("_row_hash", keep="first", maintain_order=True)
+    rows, merged = distinct(raw)
     typed = rows.select(
         *(reading.alias(name) for name, (_, reading) in readings.items()),
         unreadable(readings, nothing),
         *(c for c in rows.columns if c.startswith("_")),
     )
-    return obey(typed, rules), raw.join(rows, on=["_source_sha256", "_source_row"], how="anti")
+    return obey(typed, rules), merged
 
 
 def told(frame: pl.DataFrame, rules: Sequence[Rule]) -> dg.TableMetadataValue:

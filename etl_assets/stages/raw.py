@@ -22,10 +22,11 @@ from etl_assets.stages.conditions import when_out_of_date
 from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, remember
 from etl_assets.stages.profile import preview
 from etl_assets.storage.configured import publisher
-from etl_assets.storage.frames import row_text, text_hash
+from etl_assets.storage.frames import row_hash
 from etl_assets.storage.landing import LandedFile, Manifest
 from etl_assets.storage.table import (
     PARTITION,
+    ROW_HASH,
     SOURCE_ROW,
     WHOLE,
     Column,
@@ -35,8 +36,6 @@ from etl_assets.storage.table import (
     Table,
 )
 
-#: Hash of a record's text: what says whether two records are the same.
-ROW_HASH = "_row_hash"
 _BOOKKEEPING = {
     PARTITION: Column(PARTITION, "text", "Partition that the record belongs to", nullable=False),
     SOURCE_ROW: Column(SOURCE_ROW, "bigint", "Number of the record in the landed file, from 1", nullable=False),
@@ -215,13 +214,9 @@ def _placed(
     published = pl.lit(manifest.published_at).str.to_datetime(time_zone="UTC", time_unit="us")
     telling = [c for c in (*columns, UNPARSED) if c not in unstable]
     filled = [c for c in telling if frame[c].null_count() < frame.height] or [UNPARSED]
-    hashes = [
-        text_hash(part.select(row_text(filled)).to_series())
-        for part in frame.iter_slices(100_000)  # the text of all rows at once would double the memory
-    ]
     return frame.with_columns(
         key.alias(PARTITION),
-        pl.concat(hashes).reinterpret(signed=True).alias(ROW_HASH) if hashes else pl.lit(0, pl.Int64).alias(ROW_HASH),
+        row_hash(frame, filled).reinterpret(signed=True).alias(ROW_HASH),
         published.alias("_published_at"),
         pl.lit(manifest.sha256).alias("_source_sha256"),
     ).select(*columns, UNPARSED, PARTITION, SOURCE_ROW, "_published_at", ROW_HASH, "_source_sha256")

@@ -158,6 +158,13 @@ def text_hash(texts: pl.Series) -> pl.Series:
     return pl.Series(texts.name, np.fromiter(map(xxhash.xxh3_64_intdigest, values), np.uint64, len(values)))
 
 
+def row_hash(frame: pl.DataFrame, columns: Sequence[str]) -> pl.Series:
+    """A 64-bit XXH3 hash of some columns of every row (UInt64): equal for rows that are equal in them."""
+    # In slices: the text of all rows at once can double the memory.
+    parts = [text_hash(part.select(row_text(columns)).to_series()) for part in frame.iter_slices(100_000)]
+    return pl.concat(parts) if parts else pl.Series(dtype=pl.UInt64)
+
+
 def row_text(columns: Sequence[str]) -> pl.Expr:
     """The text of a row: every column that is not null with its name, so that a new, empty column changes nothing."""
     return pl.concat_str(

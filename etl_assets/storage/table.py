@@ -25,6 +25,8 @@ PROVENANCE: dict[str, tuple[str, DataType | DataTypeClass, str]] = {
     "_loaded_at": ("timestamp with time zone", pl.Datetime("us", "UTC"), "When the row was published (UTC)"),
 }
 SOURCE_ROW = "_source_row"
+#: Hash of a raw record's text: what says whether two records are the same.
+ROW_HASH = "_row_hash"
 PARTITION = "_partition"
 #: The only partition of a table without partitions.
 WHOLE = ""

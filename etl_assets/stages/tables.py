@@ -284,11 +284,10 @@ class _Step:
         columns = [c.name for c in self.table.columns]
         parted_by = [self.table.partitioning.column] if self.table.partitioning else []
         order = list(dict.fromkeys([*parted_by, *self.table.primary_key])) or columns[:1]
-        rows = good.sort(order)  # by the partitions' column first, so that each is a slice and no copy
-        sizes = rows.group_by("_key", maintain_order=True).len().with_columns(after=pl.col("len").cum_sum())
-        rows = rows.select(columns)
-        frames = {str(key): rows.slice(after - size, size) for key, size, after in sizes.iter_rows()}
-        nothing = rows.clear()
+        cut = good.partition_by("_key", as_dict=True)
+        # One after another: sorted all at once, the frame would be there once more.
+        frames = {str(key[0]): cut.pop(key).sort(order).select(columns) for key in list(cut)}
+        nothing = good.clear().select(columns)
         source = {key: self.spec.made_from(key, self.versions) for key in keys}
         parts = [Part(key, frames.get(key, nothing), source[key]) for key in keys]
         whole = None

@@ -83,11 +83,26 @@ def _recordings(configured: Settings) -> Recordings:
 
 
 def _sample(configured: Settings) -> Path:
-    """The folder of recordings: the user's, or our own."""
-    if configured.sample_data is not None:
-        return configured.sample_data
+    """The folder of recordings: the one that the user names, or has named before, or our own."""
+    if (named := configured.sample_data or _named_before()) is not None:
+        return named
     write_sample(home() / "sample")
     return home() / "sample"
+
+
+def _named_before() -> Path | None:
+    """The folder that is shown, unless it is gone or our own.
+
+    A command that is given without the variable goes on with it: to the pipeline, another folder is a publication in
+    which nearly everything has shrunk.
+    """
+    folder = Path(_told().read_text().partition(" ")[2]) if _told().exists() else home() / "sample"
+    return folder if folder != home() / "sample" and folder.is_dir() else None
+
+
+def _told() -> Path:
+    """The file that says which date and folder somebody has asked for."""
+    return home() / "sources" / "told"
 
 
 def _has_own_folder(configured: Settings) -> bool:
@@ -108,11 +123,10 @@ def _drop_sales(recordings: Recordings) -> Path:
 def _start_sources(configured: Settings) -> str:
     data = _sample(configured)
     # A date in the environment counts when it is new: it does not undo a later `./dev publish`.
-    told = home() / "sources" / "told"
     wish = f"{configured.sample_as_of or ''} {data.resolve()}"
-    is_new = not told.exists() or told.read_text() != wish
+    is_new = not _told().exists() or _told().read_text() != wish
     url = source_server().start(data, configured.sample_as_of if is_new else None)
-    _write(told, wish)
+    _write(_told(), wish)
     return url
 
 

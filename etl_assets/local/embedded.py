@@ -84,20 +84,23 @@ def _recordings(configured: Settings) -> Recordings:
 
 def _sample(configured: Settings) -> Path:
     """The folder of recordings: the one that the user names, or has named before, or our own."""
-    if (named := configured.sample_data or _named_before()) is not None:
-        return named
-    write_sample(home() / "sample")
-    return home() / "sample"
+    own = home() / "sample"
+    folder = configured.sample_data or _shown_before() or own
+    if folder.resolve() == own:
+        write_sample(own)
+    return folder
 
 
-def _named_before() -> Path | None:
-    """The folder that is shown, unless it is gone or our own.
+def _shown_before() -> Path | None:
+    """The folder that was shown last, if it is still there.
 
     A command that is given without the variable goes on with it: to the pipeline, another folder is a publication in
     which nearly everything has shrunk.
     """
-    folder = Path(_told().read_text().partition(" ")[2]) if _told().exists() else home() / "sample"
-    return folder if folder != home() / "sample" and folder.is_dir() else None
+    if not _told().exists():
+        return None
+    folder = Path(_told().read_text().partition(" ")[2])
+    return folder if folder.is_dir() else None
 
 
 def _told() -> Path:

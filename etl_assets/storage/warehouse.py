@@ -424,7 +424,7 @@ class Transaction:
 
 
 def _is_prepared(connection: psycopg.Connection) -> bool:
-    """Whether there is nothing left to do for `_prepare`, in one question: each publication asks it."""
+    """Whether there is nothing left to do for `_prepare`; cheap, since each publication asks it."""
     found = connection.execute(
         "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'postgis')"
         " AND to_regclass('etl.publications') IS NOT NULL AND to_regclass('etl.changes') IS NOT NULL"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,10 @@ def test_a_folder_of_recordings_is_shown_until_another_is_named(
         assert shown() == "one"
         name(tmp_path / "two")
         assert shown() == "two"
+        shutil.rmtree(home() / "sample")
         name(home() / "sample")
         assert shown() == ""
+        assert (home() / "sample" / "protest_events").is_dir(), "it is written wherever it is named"
         monkeypatch.delenv("ETL_SAMPLE_DATA")
         assert shown() == ""
     finally:

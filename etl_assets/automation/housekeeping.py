@@ -112,14 +112,15 @@ def _landed(instance: dg.DagsterInstance, since: datetime, *, dry_run: bool) -> 
         if spec.source is None:
             continue
         store = landing_store(spec.key.path[-1])
-        current = store.current()
-        landed = sorted(store.manifests(), key=lambda manifest: manifest.fetched_at)
-        sets = [manifest for manifest in landed if manifest.sha256 in needed] + ([current] if current else [])
-        members = {digest for manifest in sets for digest in manifest.members.values()}
-        for manifest, successor in pairwise(landed):
-            if datetime.fromisoformat(successor.fetched_at) >= since:
-                continue
-            if current is not None and manifest.sha256 not in {*needed, *members, current.sha256}:
+        if (current := store.current()) is None:
+            continue
+        landed = list(store.manifests())
+        sets = [current, *(manifest for manifest in landed if manifest.sha256 in needed)]
+        kept = {current.sha256, *needed, *(digest for manifest in sets for digest in manifest.members.values())}
+        # What is current came last, whenever its bytes came first: a source may go back to a former file.
+        before = sorted((own for own in landed if own.sha256 != current.sha256), key=lambda own: own.fetched_at)
+        for manifest, successor in pairwise([*before, current]):
+            if datetime.fromisoformat(successor.fetched_at) < since and manifest.sha256 not in kept:
                 count += 2
                 if not dry_run:
                     store.forget(manifest)

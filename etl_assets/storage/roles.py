@@ -24,10 +24,10 @@ SCHEMAS = READ_BY[INSPECTOR]
 
 
 def take(connection: psycopg.Connection, role: str) -> bool:
-    """Go on as a role, until the connection ends; false, and nothing changed, where it may not or has nothing here."""
+    """Go on as a role until the transaction ends; false, and nothing changed, where it may not or has nothing here."""
     # One statement, for every connection pays for it.
     taken = connection.execute(
-        "SELECT set_config('role', rolname, false) FROM pg_roles r WHERE rolname = %s AND pg_has_role(oid, 'MEMBER')"
+        "SELECT set_config('role', rolname, true) FROM pg_roles r WHERE rolname = %s AND pg_has_role(oid, 'MEMBER')"
         " AND EXISTS (SELECT FROM pg_namespace n WHERE nspname = 'refined'"
         " AND has_schema_privilege(r.oid, n.oid, 'USAGE'))",
         (role,),

@@ -20,7 +20,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.json import Jsonb
 
-from etl_assets.storage import roles
+from etl_assets.storage import connections, roles
 from etl_assets.storage.changes import Changes
 from etl_assets.storage.copy import copy_table
 from etl_assets.storage.lake import Facts
@@ -73,9 +73,7 @@ class Warehouse:
         """
         where = self._where()
         try:
-            connection = psycopg.connect(
-                self.url, application_name="etl_assets", connect_timeout=10, options="-c timezone=UTC"
-            )
+            connection = connections.take(self.url)
         except psycopg.OperationalError as error:
             kind = DatabaseMissingError if self._is_missing(error) else WarehouseError
             raise kind(
@@ -83,7 +81,7 @@ class Warehouse:
                 "For the embedded one run `./dev up`; for your own check ETL_WAREHOUSE_URL."
             ) from error
         try:
-            with connection:
+            with connection.transaction():
                 if role:
                     roles.take(connection, role)
                 yield connection
@@ -103,6 +101,8 @@ class Warehouse:
                 f"The warehouse at {where} gave up: {str(error).strip()}. What was under way is rolled back, what "
                 "was there before is still there; see that the server runs and has space, then run again."
             ) from error
+        finally:
+            connections.give_back(self.url, connection)
 
     def prepare(self) -> None:
         """Make the database, the PostGIS extension, the schemas, roles and bookkeeping tables, where missing.

@@ -15,7 +15,7 @@ warnings.filterwarnings("ignore", category=dg.PreviewWarning)
 
 from etl_assets import datasets  # noqa: E402 the warnings above are about what the datasets declare
 from etl_assets.automation.alerts import alerts_sensor  # noqa: E402
-from etl_assets.automation.freshness import newest_checks, schedules  # noqa: E402
+from etl_assets.automation.freshness import schedules  # noqa: E402
 from etl_assets.automation.housekeeping import housekeeping  # noqa: E402
 from etl_assets.automation.sensors import automation_sensor, source_sensors  # noqa: E402
 from etl_assets.stages.dataset import SPECS  # noqa: E402
@@ -28,7 +28,6 @@ def definitions(modules: Sequence[ModuleType]) -> dg.Definitions:
     tables = {spec.key: spec.table for spec in SPECS.values() if spec.table}
     return dg.Definitions(
         assets=dg.load_assets_from_modules(modules),
-        asset_checks=list(newest_checks()),
         resources={"landing_io": LandingIOManager(), "table_io": TableIOManager(tables)},
         sensors=[*source_sensors(), automation_sensor(), alerts_sensor()],
         schedules=[*schedules(), nightly],

@@ -23,12 +23,12 @@ from dagster._core.scheduler.instigation import TickStatus
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.tags import WILL_RETRY_TAG
 
-from etl_assets.automation.freshness import NEWEST
 from etl_assets.automation.receivers import DeliveryError, Message, Receiver, receivers
 from etl_assets.logs import plain
 from etl_assets.settings import NotConfiguredError, settings
 from etl_assets.stages.dataset import SPECS, Spec
 from etl_assets.stages.failures import sentence, why_step_failed
+from etl_assets.stages.newest import NEWEST
 
 #: How far back a failed run is still news, in days, and how many of them are looked at.
 _DAYS, _RUNS = 7, 100

@@ -27,6 +27,7 @@ from etl_assets.quality.drift import volume_drift
 from etl_assets.quality.quarantine import UNPLACED, quarantine_table, quarantined
 from etl_assets.stages.conditions import when_out_of_date
 from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, remember
+from etl_assets.stages.newest import NEWEST, is_dated, judge_newest, newest_check
 from etl_assets.stages.profile import preview, profile
 from etl_assets.storage.configured import publisher
 from etl_assets.storage.frames import from_geopandas, to_geopandas
@@ -124,7 +125,7 @@ def _stage(
             backfill_policy=dg.BackfillPolicy.multi_run(dataset.batch) if partitions else None,
             io_manager_key="table_io",
             output_required=False,
-            check_specs=list(_checks(key, accounted, partitions)),
+            check_specs=list(_checks(spec, accounted)),
             automation_condition=when_out_of_date(),
             code_version=spec.code_version,
         )
@@ -151,21 +152,21 @@ def _input(given: Upstream, partitions: dg.TimeWindowPartitionsDefinition | None
     return Input(source.key, source.table, by_partition, tuple(of.columns) if of.columns else None)
 
 
-def _checks(
-    key: dg.AssetKey, accounted: str | None, partitions: dg.PartitionsDefinition | None
-) -> Iterator[dg.AssetCheckSpec]:
+def _checks(spec: Spec, accounted: str | None) -> Iterator[dg.AssetCheckSpec]:
     """The stage's checks. Only the contract is judged per partition: each evaluation is an event in Dagster's database,
     and three of them for each of a thousand days take longer than the days' data."""
     yield dg.AssetCheckSpec(
         "contract",
-        asset=key,
+        asset=spec.key,
         blocking=True,
         description="Rows keep the contract, or few enough of them do not and are quarantined",
-        partitions_def=partitions,
+        partitions_def=spec.partitions,
     )
     if accounted:
-        yield dg.AssetCheckSpec("balance", asset=key, description="Rows in = rows out + quarantined + merged")
-    yield dg.AssetCheckSpec("volume", asset=key, description="As many rows as in the partitions before")
+        yield dg.AssetCheckSpec("balance", asset=spec.key, description="Rows in = rows out + quarantined + merged")
+    yield dg.AssetCheckSpec("volume", asset=spec.key, description="As many rows as in the partitions before")
+    if is_dated(spec):
+        yield newest_check(spec)
 
 
 def _as(kind: Any, source: Input, loaded: Loaded) -> Frame:
@@ -362,7 +363,7 @@ class _Step:
                 contract |= {"failures_per_check": own.counts(), "failure_cases": own.examples()}
             yield self._contract(verdict, contract)
         if self.spec.partitions is not None:
-            yield dg.Output(None, output_name=f"{self.spec.key.to_python_identifier()}_contract")
+            yield self._output_of("contract")
         if total.rows_in is not None:
             yield self._balance(total)
         drifted: list[dict[str, object]] = [{"partition": v.key, "drift": v.drift} for v in verdicts if v.drift]
@@ -373,6 +374,13 @@ class _Step:
             description=f"{drifted[0]['partition']}: {drifted[0]['drift']}" if drifted else None,
             metadata={"rows": total.rows, "drifted": ui_table(drifted[:_SHOWN])},
         )
+        if is_dated(self.spec):
+            yield self._output_of(NEWEST)
+            yield judge_newest(self.spec)
+
+    def _output_of(self, check: str) -> dg.Output[None]:
+        """What Dagster wants of a check beside its evaluations, where the step gives those itself."""
+        return dg.Output(None, output_name=f"{self.spec.key.to_python_identifier()}_{check}")
 
     def _balance(self, total: _Verdict) -> dg.AssetCheckResult:
         assert total.rows_in is not None

@@ -28,7 +28,7 @@ def run(ground: Ground, sizes: Sequence[int], *, quick: bool) -> Report:
     days = QUICK_DAYS if quick else DAYS
     corrected = max(1, round(days / 100))
     report = Report("correction", f"{rows:,} events of {days} days, {corrected} of which a new publication corrects")
-    data = ground.publications(rows, days, corrected)
+    data = ground.publications(rows, days, corrected, quick=quick)
     as_of = ground.folder / "as_of"
     as_of.write_text(PUBLISHED)
     home = ground.folder / "correction"

@@ -20,13 +20,14 @@ import polars as pl
 import shapely
 from rich.console import Console
 
-from benchmarks.synthetic import synthetic_counties, synthetic_events
+from benchmarks.synthetic import COUNTIES, synthetic_counties, synthetic_events
 from etl_assets.local.postgres import Cluster
 from etl_assets.storage.table import Column, Geometry, Partitioning, Table
 
 #: The first day of events, and the days on which their source publishes them: the second time with corrections.
 FIRST_DAY = date(2023, 1, 1)
 PUBLISHED, CORRECTED = "2025-03-01", "2025-04-01"
+QUICK_COUNTIES = 300
 
 
 @dataclass(frozen=True)
@@ -45,20 +46,23 @@ class Ground:
         yield self.cluster.create_database(name, template and urlsplit(template).path[1:])
         self.cluster.drop_database(name)
 
-    def publications(self, rows: int, days: int, corrected_days: int = 0) -> Path:
+    def publications(self, rows: int, days: int, corrected_days: int = 0, *, quick: bool) -> Path:
         """A folder of recorded sources, for the local source server: synthetic counties and events.
 
         With `corrected_days` there is a second publication of the events, a month after the first.
         """
+        counties = QUICK_COUNTIES if quick else COUNTIES
         data = self.folder / f"sources-{rows}-{days}-{corrected_days}"
         if not data.exists():
             (data / "us_counties/2010").mkdir(parents=True)
-            synthetic_counties(data / "us_counties/2010/counties.geojson")
+            synthetic_counties(data / "us_counties/2010/counties.geojson", counties)
             for published, corrected in {PUBLISHED: 0, CORRECTED: corrected_days}.items():
                 if corrected or published == PUBLISHED:
                     path = data / "protest_events" / published / "ccc.csv"
                     path.parent.mkdir(parents=True)
-                    synthetic_events(path, rows, days=days, first_day=FIRST_DAY, corrected_days=corrected)
+                    synthetic_events(
+                        path, rows, days=days, first_day=FIRST_DAY, counties=counties, corrected_days=corrected
+                    )
         return data
 
 

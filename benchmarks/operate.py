@@ -28,10 +28,10 @@ from pathlib import Path
 import dagster as dg
 import psycopg
 
-from benchmarks.ground import Ground
+from benchmarks.ground import QUICK_COUNTIES, Ground
 from benchmarks.house import environment, materialize
 from benchmarks.measure import Ratio, Report, Run, interleave, timed
-from benchmarks.synthetic import synthetic_counties, synthetic_events
+from benchmarks.synthetic import COUNTIES, synthetic_counties, synthetic_events
 from etl_assets.automation.sensors import source_sensors
 from etl_assets.definitions import defs
 from etl_assets.local.sources import serve
@@ -78,7 +78,7 @@ def run(ground: Ground, sizes: Sequence[int], *, quick: bool) -> Report:
     year = _CALENDAR.get_partition_keys()[_CALENDAR.get_partition_keys().index(first) :]
     year = year[: QUICK_BACKFILL_DAYS if quick else BACKFILL_DAYS]
     report = Report("operate", f"{rows:,} events of {days} days, {len(year)} of which are made again")
-    data = _publication(ground, rows, days)
+    data = _publication(ground, rows, days, QUICK_COUNTIES if quick else COUNTIES)
     with ground.database() as url, ground.database() as storage, serve(data) as sources:
         os.environ.update(environment(url, ground.folder / "operate" / "lake", sources))
         os.environ["ETL_DAGSTER_STORAGE_URL"] = storage
@@ -94,12 +94,14 @@ def run(ground: Ground, sizes: Sequence[int], *, quick: bool) -> Report:
     return report
 
 
-def _publication(ground: Ground, rows: int, days: int) -> Path:
+def _publication(ground: Ground, rows: int, days: int, counties: int) -> Path:
     data = ground.folder / f"operate-{rows}-{days}"
     for name in ("us_counties/2010", f"protest_events/{PUBLISHED}"):
         (data / name).mkdir(parents=True)
-    synthetic_counties(data / "us_counties/2010/counties.geojson")
-    synthetic_events(data / f"protest_events/{PUBLISHED}/ccc.csv", rows, days=days, first_day=FIRST_DAY)
+    synthetic_counties(data / "us_counties/2010/counties.geojson", counties)
+    synthetic_events(
+        data / f"protest_events/{PUBLISHED}/ccc.csv", rows, days=days, first_day=FIRST_DAY, counties=counties
+    )
     return data
 
 

@@ -46,7 +46,7 @@ def run(ground: Ground, sizes: Sequence[int], *, quick: bool) -> Report:
     if importlib.util.find_spec("geoalchemy2") is None:
         report.notes.append("the usual script: not available, it needs the package geoalchemy2")
     for rows in sizes:
-        _measure(ground, report, rows, days)
+        _measure(ground, report, rows, days, quick=quick)
     report.notes.append(
         "The project's raw step puts every column of every record into the warehouse too, beside the lake; the script "
         "has no such table. Without the raw step's time the path is the one that reads the lake."
@@ -54,9 +54,9 @@ def run(ground: Ground, sizes: Sequence[int], *, quick: bool) -> Report:
     return report
 
 
-def _measure(ground: Ground, report: Report, rows: int, days: int) -> None:
+def _measure(ground: Ground, report: Report, rows: int, days: int, *, quick: bool) -> None:
     """Both ways, for one number of rows."""
-    data = ground.publications(rows, days)
+    data = ground.publications(rows, days, quick=quick)
     project, script = f"project, {rows:,} rows", f"usual script, {rows:,} rows"
     with ground.database() as prepared, ground.database() as scratch, serve(data) as sources:
         lake = ground.folder / "pipeline" / "lake"

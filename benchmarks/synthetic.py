@@ -34,7 +34,8 @@ _LOWER_48_STATES = (
     *("OK 40", "OR 41", "PA 42", "RI 44", "SC 45", "SD 46", "TN 47", "TX 48", "UT 49", "VT 50", "VA 51"),
     *("WA 53", "WV 54", "WI 55", "WY 56"),
 )
-_COUNTIES = 3000
+#: As many as there are, nearly.
+COUNTIES = 3000
 
 
 def _columns_and_rows(cells: int) -> tuple[int, int]:
@@ -50,7 +51,7 @@ def _fips(cell: int, cells: int) -> tuple[str, str]:
     return state, f"{fips}{1 + 2 * (position % cells // len(_LOWER_48_STATES)):03d}"
 
 
-def synthetic_counties(path: Path, counties: int = _COUNTIES, *, seed: int = 0) -> None:
+def synthetic_counties(path: Path, counties: int = COUNTIES, *, seed: int = 0) -> None:
     """Write a GeoJSON file of that many counties, of about 60 vertices each, all over the lower 48 states."""
     rng = random.Random(seed)
     columns, rows = _columns_and_rows(counties)
@@ -70,6 +71,7 @@ def synthetic_events(
     *,
     days: int = 365,
     first_day: date = date(2024, 1, 1),
+    counties: int = COUNTIES,
     localities: int = 5000,
     corrected_days: int = 0,
     seed: int = 0,
@@ -77,15 +79,15 @@ def synthetic_events(
     """Write a clean phase 3 event file of that many rows.
 
     Every event has a key of its own and lies in one of the `localities`, well inside the county of
-    `synthetic_counties` that its FIPS code names. With `corrected_days`, the sizes on that many days, spread
-    over the whole, are others; every other day is the same to the byte as without.
+    `synthetic_counties`, of which there are so many, that its FIPS code names. With `corrected_days`, the sizes on
+    that many days, spread over the whole, are others; every other day is the same to the byte as without.
     """
     rng = np.random.default_rng(seed)
-    columns, grid_rows = _columns_and_rows(_COUNTIES)
+    columns, grid_rows = _columns_and_rows(counties)
     west, south, east, north = _LOWER_48
-    cell = rng.integers(0, _COUNTIES, localities)
+    cell = rng.integers(0, counties, localities)
     x, y = 0.2 + 0.6 * rng.random(localities), 0.2 + 0.6 * rng.random(localities)
-    state_and_fips = [_fips(number, _COUNTIES) for number in cell.tolist()]
+    state_and_fips = [_fips(number, counties) for number in cell.tolist()]
     places = pl.DataFrame(
         {
             "locality": [f"Town {number}" for number in range(localities)],

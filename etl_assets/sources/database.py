@@ -201,9 +201,12 @@ class _Reading:
                 (sql.Identifier(self.source.schema, table.name).as_string(),),
             ).fetchall()
         )
-        name = f"{self.source.source}.{table.name}"
+        database = f"database {self.source.source}"
+        name = f"{database}, table {table.name}"
         if not found:
-            raise SourceRefusedError(f"There is no table {name} in schema {self.source.schema}. Nothing was landed.")
+            raise SourceRefusedError(
+                f"There is no table {table.name} in the {database}, schema {self.source.schema}. Nothing was landed."
+            )
         if missing := [column for column in table.columns if column not in found]:
             raise SourceRefusedError(
                 f"{name}: required columns are missing: {missing}. It has: {list(found)}. If the source has renamed "

@@ -230,7 +230,7 @@ def test_rows_that_break_the_contract_wait_in_quarantine(house: House) -> None:
     # A deleted row is history; what was sold of a deleted design was sold.
     source(url, "DELETE FROM payment WHERE payment_id = 1", "ALTER TABLE sales_order RENAME units_sold TO sold")
     assert not house.run()
-    assert "totesys.sales_order: required columns are missing: ['units_sold']" in house.failures()
+    assert "database totesys, table sales_order: required columns are missing: ['units_sold']" in house.failures()
     source(url, "ALTER TABLE sales_order RENAME sold TO units_sold")
     run(house)
     gone = "SELECT is_current, valid_to IS NOT NULL FROM refined.totesys_payment_history WHERE payment_id = 1"

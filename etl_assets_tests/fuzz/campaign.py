@@ -34,7 +34,7 @@ from etl_assets.stages.dataset import Spec
 from etl_assets.stages.failures import why_step_failed
 from etl_assets.stages.staleness import in_order
 from etl_assets.storage.frames import content_hash
-from etl_assets.storage.table import WHOLE, Partitioning, Table
+from etl_assets.storage.table import ROW_HASH, WHOLE, Partitioning, Table
 from etl_assets_tests.fuzz.subjects import PAGED, Answer, Mutation, Subject
 from etl_assets_tests.house import House
 
@@ -94,6 +94,8 @@ class Campaign:
         with psycopg.connect(self.house.warehouse_url) as connection:
             connection.execute("CREATE TABLE IF NOT EXISTS fuzz_canary ()")
         self.reference = self._look()
+        if self.subject.has_history:
+            self._keep()
 
     def spoil(self, seed: int) -> Verdict:
         """Let the source answer wrongly, judge what came of it, and let it be well again."""
@@ -116,7 +118,11 @@ class Campaign:
         findings += still
         findings += [f"when the source was well again: {why}" for why in again.values()]
         if after != self.reference or again:
-            findings += [f"when the source was well again: {name} is another" for name in self._differ(self._look())]
+            now = self._look()
+            differ = [name for name in self._differ(now) if not self.subject.has_history or name in self._current]
+            findings += [f"when the source was well again: {name} is another" for name in differ]
+            if self.subject.has_history:
+                self._put_back()
         return Verdict(seed, mutation.what, outcome, tuple(findings))
 
     def _send(self, mutation: Mutation | None) -> None:
@@ -144,6 +150,27 @@ class Campaign:
         with psycopg.connect(self.house.cluster.create_database(spoilt, template=good)) as connection:
             mutation.spoil(connection)
         os.environ[variable] = os.environ[variable].replace(good, spoilt)
+
+    def _keep(self) -> None:
+        """Keep a copy of lake and warehouse as they are."""
+        shutil.copytree(self.house.lake.url, f"{self.house.lake.url}-kept")
+        self._copy_warehouse("", "_kept")
+
+    def _put_back(self) -> None:
+        """Let lake and warehouse be what was kept."""
+        shutil.rmtree(self.house.lake.url)
+        shutil.copytree(f"{self.house.lake.url}-kept", self.house.lake.url)
+        self._copy_warehouse("_kept", "")
+
+    def _copy_warehouse(self, of: str, to: str) -> None:
+        """Copy the database; whoever has a connection with it loses that."""
+        assert self.house.cluster is not None
+        name = self.house.warehouse_url.rpartition("/")[2]
+        with psycopg.connect(self.house.cluster.url("postgres")) as connection:
+            end = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s"
+            connection.execute(end, (name + of,))
+        self.house.cluster.drop_database(name + to)
+        self.house.cluster.create_database(name + to, template=name + of)
 
     # -- running -------------------------------------------------------------------------------------------------
 
@@ -255,8 +282,10 @@ class Campaign:
         for spec in self._specs.values():
             if spec.table is None or spec.table.stage != "refined" or self._failed_or_waits(spec):
                 continue
-            raw = f"raw.{next(iter(spec.inputs.values())).key.path[-1]}" if "raw" not in spec.inputs else None
-            raw = raw or f"raw.{spec.inputs['raw'].key.path[-1]}"
+            source = spec.inputs.get("raw") or next(iter(spec.inputs.values()))
+            if source.table is None or ROW_HASH not in [column.name for column in source.table.columns]:
+                continue  # the stage counts by itself
+            raw = source.table.full_name
             hashes = self.house.sql(
                 sql.SQL("SELECT count(*), count(DISTINCT (_partition, _row_hash)) FROM {}")
                 .format(sql.Identifier("raw", raw.partition(".")[2]))
@@ -312,6 +341,15 @@ class Campaign:
         return [*own, *(quarantine_table(name) for name in {t.name for t in own if t.stage != "presentation"})]
 
     @cached_property
+    def _current(self) -> set[str]:
+        """The tables that are made of a history, and have its newest versions only."""
+        return {
+            s.table.full_name
+            for s in self._specs.values()
+            if s.table and s.table.stage == "refined" and "history" in s.inputs
+        }
+
+    @cached_property
     def _contracts(self) -> dict[str, type[Contract]]:
         found, waiting = {}, list(Contract.__subclasses__())
         for contract in waiting:
@@ -337,6 +375,8 @@ def _key(partitioning: Partitioning | None) -> sql.Composable:
         return sql.SQL("{}::text").format(column)
     if partitioning.every == "year_number":
         return sql.SQL("{}::text || '-01-01'").format(column)
+    if partitioning.every == "block":
+        return sql.SQL("lpad(({0} - {0} % 100000)::text, 12, '0')").format(column)
     return sql.SQL("to_char(date_trunc({}, {}), 'YYYY-MM-DD')").format(
         sql.Literal(_TRUNCATED[partitioning.every]), column
     )
@@ -406,4 +446,5 @@ def campaign(subject: Subject, sample: Path, folder: Path, cluster: Cluster) -> 
         made.prepare()
         yield made
         house.close()
-    cluster.drop_database(database)
+    for name in (database, f"{database}_kept"):
+        cluster.drop_database(name)

@@ -20,6 +20,10 @@ from etl_assets_tests.fuzz.mutations import BYTES, CSV, JSON, Change
 
 #: APIs with pages as small as the recordings, so that there are some.
 PAGED = {**ROUTES, "who_gho": gho(page_size=60)}
+TOTESYS = (
+    "address", "counterparty", "currency", "department", "design", "payment", "payment_type", "purchase_order",
+    "sales_order", "staff", "transaction",
+)  # fmt: skip
 _ON_THE_WAY = 0.06
 _OF_BYTES = 0.25
 
@@ -57,20 +61,23 @@ class Subject:
     settings: Mapping[str, str] | None = None
     #: A recording that is no answer, but a file that is dropped into a folder.
     dropped: str | None = None
-    #: The database that `place` is a table of.
+    #: The database that `place` is a table of, or some table of which is meant where it is empty.
     database: str | None = None
+    #: Whether what it has once sent is kept: made well again, its tables are as they were, and their history is not.
+    has_history: bool = False
 
     def mutation(self, seed: int, answers: Sequence[Answer]) -> Mutation:
         """The mutation of a seed; the same for the same seed and answers."""
         chance = random.Random(f"{self.name} {seed}")
         if self.database is not None:
             name, spoil = rows.way(chance)
+            table = self.place or chance.choice(TOTESYS)
 
             def spoilt(connection: psycopg.Connection) -> None:
-                rows.unbind(connection, self.place)
-                spoil(connection, self.place, chance)
+                rows.unbind(connection, table)
+                spoil(connection, table, chance)
 
-            return Mutation(f"{name} of the table {self.place}", Answer(self.place, {}), spoil=spoilt)
+            return Mutation(f"{name} of the table {table}", Answer(table, {}), spoil=spoilt)
         answer = chance.choice(answers)
         asked = " ".join(f"{k}={v}" for k, v in answer.query.items() if v is not None)
         if self.dropped is None and chance.random() < _ON_THE_WAY:
@@ -189,8 +196,8 @@ def _poverty(_data: Path) -> None:
     """The sample's is small."""
 
 
-def _retail(_data: Path) -> None:
-    """The sample's is small."""
+def _databases(_data: Path) -> None:
+    """The sample's are small."""
 
 
 SUBJECTS = {
@@ -210,11 +217,12 @@ SUBJECTS = {
         Subject("gho_countries", ["gho_countries"], "/who_gho/api/DIM", JSON, _indicators),
         Subject("treasury_title_xii", ["treasury_title_xii"], "/treasury/", JSON, _advances),
         Subject("poverty_national", ["poverty_national"], "/census/data/timeseries/poverty/histpov2", JSON, _poverty),
-        Subject("retail_sales", ["retail_sales"], "", CSV, _retail, dropped="retail/sales_data.csv"),
-        Subject("retail_products", ["retail_products"], "products", (), _retail, database="retail"),
-        Subject("retail_transactions", ["retail_transactions"], "transactions", (), _retail, database="retail"),
-        Subject("retail_customers", ["retail_customers"], "/retail/customers", JSON, _retail),
-        Subject("retail_exchange_rates", ["retail_exchange_rates"], "/retail/exchange_rates", JSON, _retail),
+        Subject("retail_sales", ["retail_sales"], "", CSV, _databases, dropped="retail/sales_data.csv"),
+        Subject("retail_products", ["retail_products"], "products", (), _databases, database="retail"),
+        Subject("retail_transactions", ["retail_transactions"], "transactions", (), _databases, database="retail"),
+        Subject("retail_customers", ["retail_customers"], "/retail/customers", JSON, _databases),
+        Subject("retail_exchange_rates", ["retail_exchange_rates"], "/retail/exchange_rates", JSON, _databases),
+        Subject("totesys", ["totesys"], "", (), _databases, database="totesys", has_history=True),
         Subject("poverty_small_area", ["poverty_small_area"], "/census/data/timeseries/poverty/saipe", JSON, _poverty),
     )
 }  # fmt: skip

@@ -215,7 +215,7 @@ def test_another_shape_is_landed_or_refused_with_both_lists(shop: Shop) -> None:
     with pytest.raises(SourceRefusedError, match="kind: the key kind_id is text"):
         shop.extract()
     shop.do("DROP TABLE kind")
-    with pytest.raises(SourceRefusedError, match=r"There is no table totesys\.kind in schema public"):
+    with pytest.raises(SourceRefusedError, match=r"There is no table kind in the database totesys, schema public"):
         shop.extract()
 
 

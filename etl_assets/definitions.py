@@ -19,7 +19,7 @@ from etl_assets.automation.freshness import schedules  # noqa: E402
 from etl_assets.automation.housekeeping import housekeeping  # noqa: E402
 from etl_assets.automation.sensors import automation_sensor, source_sensors  # noqa: E402
 from etl_assets.stages.dataset import SPECS  # noqa: E402
-from etl_assets.storage.io_managers import LandingIOManager, TableIOManager  # noqa: E402
+from etl_assets.storage.io_managers import LandingIOManager, table_io  # noqa: E402
 
 
 def definitions(modules: Sequence[ModuleType]) -> dg.Definitions:
@@ -28,7 +28,7 @@ def definitions(modules: Sequence[ModuleType]) -> dg.Definitions:
     tables = {spec.key: spec.table for spec in SPECS.values() if spec.table}
     return dg.Definitions(
         assets=dg.load_assets_from_modules(modules),
-        resources={"landing_io": LandingIOManager(), "table_io": TableIOManager(tables)},
+        resources={"landing_io": LandingIOManager(), "table_io": table_io(tables)},
         sensors=[*source_sensors(), automation_sensor(), alerts_sensor()],
         schedules=[*schedules(), nightly],
         jobs=[cleaning],

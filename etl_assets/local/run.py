@@ -34,6 +34,7 @@ from etl_assets.stages.dataset import Spec
 from etl_assets.stages.failures import why_step_failed
 from etl_assets.stages.landing import ANEW
 from etl_assets.stages.staleness import State, in_order, levels
+from etl_assets.storage import connections
 from etl_assets.storage.configured import lake, landing_store
 from etl_assets.storage.table import WHOLE
 
@@ -102,6 +103,10 @@ class Driver:
 
     def run(self) -> bool:
         """Make all that is out of date; gives whether everything is up to date afterwards."""
+        with connections.kept():
+            return self._run()
+
+    def _run(self) -> bool:
         self._bury_the_dead()
         waiting = in_order(self.datasets)
         self.outcomes = {spec.key.to_user_string(): Outcome() for spec in waiting}

@@ -1,12 +1,15 @@
-"""Connections to PostgreSQL that outlive the block that uses them.
+"""Connections to PostgreSQL that outlive the block that uses them, while somebody wants them kept.
 
 A new one costs the server a process, and each process looks up in the catalogs what it has not seen before: of a run
-of one day that was a tenth of the time.
+of one day that was a tenth of the time. Processes that wait for work (the UI's) keep none: who has a connection with a
+database keeps others from dropping it.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -14,6 +17,20 @@ from psycopg.pq import TransactionStatus
 #: Of the process, whatever the address: a run works on one database, with two connections at a time at the most.
 _KEPT = 4
 _idle: list[tuple[int, str, psycopg.Connection]] = []
+_keepers: list[object] = []
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Keep connections while the block runs; when no such block is left, they are closed."""
+    keeper = object()
+    _keepers.append(keeper)
+    try:
+        yield
+    finally:
+        _keepers.remove(keeper)
+        if not _keepers:
+            _close_all_but(0)
 
 
 def take(url: str) -> psycopg.Connection:
@@ -43,12 +60,17 @@ def take(url: str) -> psycopg.Connection:
 
 
 def give_back(url: str, connection: psycopg.Connection) -> None:
-    """Keep a connection for the next one who takes one of its address; one that is not in order is closed."""
-    if connection.info.transaction_status != TransactionStatus.IDLE:
+    """Keep a connection for the next one who takes one of its address, or close it; it is not to be used any more."""
+    if not _keepers or connection.info.transaction_status != TransactionStatus.IDLE:
         connection.close()
         return
     _idle.append((os.getpid(), url, connection))
-    for entry in _idle[:-_KEPT]:
+    _close_all_but(_KEPT)
+
+
+def _close_all_but(number: int) -> None:
+    """Close the kept connections but for the last so many."""
+    for entry in _idle[: max(0, len(_idle) - number)]:
         _idle.remove(entry)
         if entry[0] == os.getpid():
             entry[2].close()

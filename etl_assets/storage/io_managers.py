@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
+from etl_assets.storage import connections
 from etl_assets.storage.changes import Changes
 from etl_assets.storage.configured import lake, landing_store, publisher
 from etl_assets.storage.lake import Loaded
@@ -76,6 +77,17 @@ class TableIOManager(dg.IOManager):
         wanted: dict[str, Any] = dict(context.definition_metadata)
         keys = _run_partitions(context) if wanted["by_partition"] else None
         return lake().read(self._tables[context.asset_key], keys, wanted["columns"] or None)
+
+
+def table_io(tables: Mapping[dg.AssetKey, Table]) -> dg.IOManagerDefinition:
+    """A `TableIOManager` for a run, in which connections to the warehouse are kept."""
+
+    @dg.io_manager  # type: ignore[arg-type] # what has to be undone afterwards may yield, as resources may
+    def of_a_run() -> Iterator[TableIOManager]:
+        with connections.kept():
+            yield TableIOManager(tables)
+
+    return of_a_run
 
 
 def _run_partitions(context: dg.InputContext) -> list[str]:

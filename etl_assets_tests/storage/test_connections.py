@@ -1,0 +1,67 @@
+"""Connections are kept while somebody wants them, and only those that are in order."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from etl_assets.storage import connections
+from etl_assets.storage.warehouse import Warehouse
+
+
+def process_of(connection: psycopg.Connection) -> int:
+    """The number of the server's process, which tells connections apart."""
+    return connection.info.backend_pid
+
+
+def processes(url: str) -> int:
+    """How many connections there are with the database, beside the one that asks."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    with psycopg.connect(url) as connection:
+        return int(connection.execute(query).fetchone()[0])  # type: ignore[index]
+
+
+def used(warehouse: Warehouse) -> int:
+    with warehouse.connect() as connection:
+        return process_of(connection)
+
+
+def test_a_connection_is_kept_while_somebody_wants_it(warehouse_url: str) -> None:
+    warehouse = Warehouse(warehouse_url)
+    assert used(warehouse) != used(warehouse)
+    with connections.kept():
+        with connections.kept():
+            first = used(warehouse)
+        assert used(warehouse) == first, "the outer one still wants it"
+        with warehouse.connect() as one, warehouse.connect() as other:
+            assert process_of(one) == first != process_of(other)
+    assert processes(warehouse_url) == 0, "who has a connection keeps others from dropping the database"
+
+
+def test_a_connection_that_is_not_in_order_is_not_kept(warehouse_url: str) -> None:
+    warehouse = Warehouse(warehouse_url)
+    with connections.kept():
+        first = used(warehouse)
+        with psycopg.connect(warehouse_url, autocommit=True) as administrator:
+            administrator.execute("SELECT pg_terminate_backend(%s, 10000)", (first,))
+        second = used(warehouse)
+        assert second != first, "the server had ended it"
+        connection = connections.take(warehouse_url)
+        assert process_of(connection) == second
+        connection.execute("BEGIN")
+        connections.give_back(warehouse_url, connection)
+        assert connection.closed, "somebody's transaction is under way in it"
+        with pytest.raises(psycopg.errors.UndefinedTable), warehouse.connect() as found:
+            found.execute("SELECT * FROM nothing")
+        assert used(warehouse) == process_of(found), "rolled back, it is as good as new"
+
+
+def test_what_is_set_in_one_block_is_not_there_in_the_next(warehouse_url: str) -> None:
+    warehouse = Warehouse(warehouse_url)
+    warehouse.prepare()
+    with connections.kept():
+        with warehouse.connect() as connection:
+            writer = connection.execute("SELECT current_user").fetchone()
+        with warehouse.connect(role=None) as connection:
+            assert connection.execute("SELECT current_user = session_user").fetchone() == (True,)
+    assert writer == ("etl_writer",)

@@ -36,6 +36,7 @@ from etl_assets.stages.landing import ANEW
 from etl_assets.stages.staleness import State, in_order, levels
 from etl_assets.storage import connections
 from etl_assets.storage.configured import lake, landing_store
+from etl_assets.storage.dagster_storage import at_a_terminal
 from etl_assets.storage.table import WHOLE
 
 _OWNER = "etl/process"
@@ -290,7 +291,7 @@ def run(datasets: Collection[str] = (), *, anew: bool = False) -> int:
     console = Console(
         stderr=settings().log_format == "json", soft_wrap=True, width=None if sys.stdout.isatty() else 120
     )
-    with _one_at_a_time(console), dg.DagsterInstance.get() as instance:
+    with _one_at_a_time(console), at_a_terminal(), dg.DagsterInstance.get() as instance:
         driver = Driver(defs, instance, console, datasets, anew)
         done = driver.run()
         made = sum(outcome.partitions for outcome in driver.outcomes.values())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.compute_log_manager import ComputeLogManager
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from dagster_aws.s3.compute_log_manager import S3ComputeLogManager
@@ -20,6 +22,7 @@ from etl_assets.settings import home, settings
 
 _STATEMENT_MS = 600_000
 _UPLOAD_SECONDS = 30
+_at_a_terminal: list[bool] = []
 
 
 class _Configured(ConfigurableClass):
@@ -60,6 +63,8 @@ class ConfiguredComputeLogs(ComputeLogManager, _Configured):
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> ComputeLogManager:
         """The manager that is configured now."""
+        if _at_a_terminal:
+            return NoOpComputeLogManager()
         folder, lake = str(_dagster_home() / "storage"), urlsplit(settings().lake_url)
         if lake.scheme != "s3":
             return LocalComputeLogManager(folder, inst_data=inst_data)
@@ -71,6 +76,19 @@ class ConfiguredComputeLogs(ComputeLogManager, _Configured):
             upload_interval=_UPLOAD_SECONDS,  # what a run that is killed has printed is there, too
             inst_data=inst_data,
         )
+
+
+@contextmanager
+def at_a_terminal() -> Iterator[None]:
+    """Let what the steps of this process print go where the process prints, in instances that the block makes.
+
+    To have it in a file as well, Dagster starts four processes for each run, two of them Python.
+    """
+    _at_a_terminal.append(True)
+    try:
+        yield
+    finally:
+        _at_a_terminal.pop()
 
 
 def _dagster_home() -> Path:

@@ -26,6 +26,7 @@ import dagster as dg
 from rich.console import Console
 
 from etl_assets.local.run import Driver
+from etl_assets.storage.dagster_storage import at_a_terminal
 
 #: Where a run may die: what it is doing there, and the function that does it.
 POINTS = {
@@ -84,7 +85,7 @@ def _run(order: dict[str, Any], answer: int) -> None:
     for point in POINTS:
         _watch(point, passed)
     started = time.monotonic()
-    with dg.DagsterInstance.get() as instance:
+    with at_a_terminal(), dg.DagsterInstance.get() as instance:
         driver = Driver(defs, instance, Console(file=io.StringIO()), order["datasets"])
         done = driver.run()
     failures = [f"{name}: {why}" for name, outcome in driver.outcomes.items() for why in outcome.failures]

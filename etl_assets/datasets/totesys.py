@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from etl_assets.automation.partitions import daily
 from etl_assets.quality.contract import Contract, column
 from etl_assets.sources.database import DatabaseSource, SourceTable
 from etl_assets.stages import Dataset, landing
@@ -16,6 +17,7 @@ DATASET = Dataset(
     licence="none stated",
     citation="ToteSys",
     cadence="all the time",
+    partitions=daily("2022-11-03", ahead=1),
 )
 
 

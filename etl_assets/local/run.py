@@ -143,13 +143,16 @@ class Driver:
         whole = [spec for spec, is_new in zip(sources, news, strict=True) if is_new]
         if landed_anew := [spec for spec in sources if self._is_landed_anew(spec)]:
             yield _Work(landed_anew, anew=True)
+        alike: dict[tuple[str, Any, frozenset[str]], list[Spec]] = {}
         for spec in level:
             keys = state.out_of_date(spec)
             if keys and spec.partitions is not None:
-                chain = _chain(spec, keys, waiting, state)
-                yield from (_Work(chain, batch) for batch in _batches(spec, keys))
+                alike.setdefault((spec.dataset.name, spec.partitions, frozenset(keys)), []).append(spec)
             elif keys:
                 whole.append(spec)
+        for (*_, partitions), specs in alike.items():
+            chain = {made.key: made for spec in specs for made in _chain(spec, partitions, waiting, state)}
+            yield from (_Work(list(chain.values()), batch) for batch in _batches(specs[0], partitions))
         if whole:
             yield _Work(whole)
 

@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,16 @@ def connected(source: str, schema: str = "public") -> Iterator[psycopg.Connectio
         raise SourceRefusedError(f"The database {where} refused: {_said(error)}. Nothing was landed.") from error
 
 
+def _refuse_the_future(source: str, moment: datetime) -> None:
+    """Batches are told apart, and put in order, by the database's clock: one that is days ahead spoils both."""
+    now = datetime.now(UTC).replace(tzinfo=None)
+    if moment > now + timedelta(days=1):
+        raise SourceRefusedError(
+            f"The database {source}: its clock, or the name of its last batch, says {moment:%Y-%m-%d %H:%M}, and here "
+            f"it is {now:%Y-%m-%d %H:%M} (UTC). Nothing was landed; see which of the two is wrong."
+        )
+
+
 @dataclass(frozen=True)
 class DatabaseSource:
     """Tables of the database that the setting ETL_<SOURCE>_URL names."""
@@ -138,6 +148,7 @@ class DatabaseSource:
             moment = _one(connection, "SELECT now() AT TIME ZONE 'UTC'")
             if work.batches:  # a clock that was put back: the order of batches stays that in which they were read
                 moment = max(moment, datetime.strptime(max(work.batches), BATCH_FORMAT) + timedelta(microseconds=1))  # noqa: DTZ007 - UTC
+            _refuse_the_future(self.source, moment)
             reading = _Reading(self, connection, work, moment)
             found = {table.name: reading.extract(table, counters.get(table.name)) for table in self.tables}
             where = f"{connection.info.host}:{connection.info.port}/{connection.info.dbname}"

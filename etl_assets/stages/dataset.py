@@ -28,7 +28,8 @@ class Dataset:
     citation: str
     cadence: str
     owner: str = "team:data"
-    #: The days, months or years that its refined table is partitioned by; None for a table without partitions.
+    #: The days, months or years that its refined table is partitioned by (of a source that is read in batches: its raw
+    #: tables, by the day of the batch); None for tables without partitions.
     partitions: dg.TimeWindowPartitionsDefinition | None = None
     #: Partitions in one run of a backfill.
     batch: int = 100
@@ -62,7 +63,8 @@ class Dataset:
 class Input:
     """An upstream of a stage: its asset, its table (None: a landed file), and how its partitions meet the stage's.
 
-    `by_partition`: a partition of the stage is made from the upstream's partition of the same key, not from all of it.
+    `by_partition`: a partition of the stage is made from the upstream's partition of the same key, not from all of it;
+    where the upstream is landed in batches, from the batches of the day.
     """
 
     key: dg.AssetKey
@@ -97,6 +99,23 @@ class Spec:
         referred_to = {dg.AssetKey([c.references.stage, c.references.table]) for c in columns if c.references}
         return referred_to | {source.key for source in self.inputs.values()}
 
+    def partition_of(self, key: str) -> str:
+        """The asset's partition that a partition of its table, or of what it is made from by partition, belongs to.
+
+        Mostly they are one. A batch belongs to its day, and so does each block of rows that came with it.
+        """
+        return key[: len("2025-01-15")] if self.in_batches else key
+
+    @property
+    def in_batches(self) -> bool:
+        """Whether the asset has what came with the batches of a source, day by day."""
+        return self.partitions is not None and any(source.member for source in self.inputs.values())
+
+    def _of(self, partition: str, versions: Mapping[str, str]) -> Mapping[str, str]:
+        if self.in_batches:
+            return {key: version for key, version in versions.items() if self.partition_of(key) == partition}
+        return {partition: versions[partition]} if partition in versions else {}
+
     def made_from(self, partition: str, versions: Mapping[str, Mapping[str, str]]) -> str:
         """The digest of what a partition is made from: the declaration, and the versions of its inputs.
 
@@ -106,7 +125,7 @@ class Spec:
         for name, source in sorted(self.inputs.items()):
             found = versions[name]
             if source.by_partition and not self.whole:
-                found = {partition: found[partition]} if partition in found else {}
+                found = self._of(partition, found)
             lines.extend(f"{source.key.to_user_string()} {key} {found[key]}" for key in sorted(found))
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

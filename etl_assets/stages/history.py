@@ -9,7 +9,7 @@ last week today, gives the same tables.
 import hashlib
 import types
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -72,6 +72,9 @@ def versioned(
     dataset: Dataset, landed: dg.AssetsDefinition, contracts: Sequence[type[Contract]]
 ) -> dict[type[Contract], Versioned]:
     """For each contract of a table's current state: its raw records, its history and its current state.
+
+    The raw records are partitioned by the day of their batch (`Dataset.partitions`), history and current state by
+    blocks of keys: a version ends when another comes, so no day of theirs is ever done.
 
     A contract is of the table `<dataset>_<name>`, where `<name>` is the source's, has one column of whole numbers as
     its key, and stands after those that its columns refer to (`column(…, references=…)`). A version that breaks the
@@ -161,7 +164,7 @@ class _Step:
             self.held.clear()
 
     def finish(self, *checks: dg.AssetCheckResult, **metadata: Any) -> Iterator[Any]:
-        """Record the table as a whole, unless a partition was refused; then the step fails."""
+        """Record the table as a whole, if it is made as one, unless a partition was refused; then the step fails."""
         yield from checks
         if self.made.refused:
             self._flush()
@@ -172,17 +175,18 @@ class _Step:
                 metadata={"failure_cases": self.made.failures},
                 allow_retries=False,
             )
-        whole = self.spec.made_from(WHOLE, self.versions)
-        last = next((p for p in self.held if p.table.full_name == self.table.full_name), None)
-        if last is not None:
-            self.held.remove(last)
-        self.held.insert(0, replace(last or Publication(self.table, []), whole=whole))
+        if self.spec.whole:
+            whole = self.spec.made_from(WHOLE, self.versions)
+            last = next((p for p in self.held if p.table.full_name == self.table.full_name), None)
+            if last is not None:
+                self.held.remove(last)
+            self.held.insert(0, replace(last or Publication(self.table, []), whole=whole))
         self._flush()
         rows = {key: facts.rows for key, facts in self.known.items() if key != WHOLE} | self.rows
         first = self.publisher.lake.read(self.table, [min(rows)] if rows else []).frame
         yield dg.MaterializeResult(
             metadata={
-                "dagster/row_count": sum(rows.values()),
+                **({"dagster/row_count": sum(rows.values())} if self.spec.whole else {}),
                 "blocks_made": self.made.partitions,
                 "blocks_changed": self.made.changed,
                 "blocks_unchanged": len(rows) - self.made.changed,
@@ -198,6 +202,9 @@ def _asset(
     """What the three stages have in common as assets."""
     assert spec.table is not None
     metadata = options.pop("metadata", {})
+    if spec.partitions is not None:
+        policy = dg.BackfillPolicy.multi_run(dataset.batch)
+        options |= {"partitions_def": spec.partitions, "backfill_policy": policy}
     return dg.asset(
         key=spec.key,
         deps=[source.key for source in spec.inputs.values()],
@@ -226,7 +233,8 @@ def _raw(dataset: Dataset, landed: dg.AssetsDefinition, contract: type[Contract]
             dataset,
             Table("raw", name, (*declared, *_RAW), f"{dataset.title}: every record of {member} that was landed",
                   partitioning=Partitioning(PARTITION, "value")),
-            inputs={"landed": Input(landed.key, None, by_partition=False, member=member)},
+            inputs={"landed": Input(landed.key, None, by_partition=True, member=member)},
+            partitions=dataset.partitions,
         )
     )  # fmt: skip
     drift_check = dg.AssetCheckSpec("columns", asset=spec.key, description="The columns are those of the last batch")
@@ -239,7 +247,7 @@ def _raw(dataset: Dataset, landed: dg.AssetsDefinition, contract: type[Contract]
         if manifest is None:
             raise dg.Failure(f"Nothing has been landed for {dataset.name}: materialize it first.", allow_retries=False)
         work = _Step(context, spec, spec.table)
-        columns = _land_days(work, store, manifest, member, key)
+        columns = _land_days(work, store, manifest, member, key, set(context.partition_keys))
         drift = column_drift(columns, context.instance.get_latest_materialization_event(spec.key)) if columns else []
         seen = columns or list(contract.columns())
         yield from work.finish(
@@ -256,27 +264,33 @@ def _raw(dataset: Dataset, landed: dg.AssetsDefinition, contract: type[Contract]
     return step
 
 
-def _land_days(work: _Step, store: Landing, manifest: Manifest, member: str, key: str) -> list[str]:
-    """Publish what has come to other batches than before, by day and block; gives the columns of the newest."""
+def _land_days(work: _Step, store: Landing, manifest: Manifest, member: str, key: str, wanted: Set[str]) -> list[str]:
+    """Publish what the batches of some days have, day by day and block by block; gives the columns of the newest."""
     days: dict[str, dict[str, str]] = defaultdict(dict)
     for batch, sha256 in manifest.versions(member).items():
-        days[batch[:10]][batch] = sha256
+        days[work.spec.partition_of(batch)][batch] = sha256
     known: dict[str, dict[str, Facts]] = defaultdict(dict)
     for partition, facts in work.known.items():
-        known[partition[:10]][partition] = facts
+        known[work.spec.partition_of(partition)][partition] = facts
+    lost = {work.spec.partition_of(partition) for partition in work.state.facts(work.table).keys() - work.known.keys()}
     columns: list[str] = []
-    for day in sorted({*days, *known} - {WHOLE}):
-        columns = _land_day(work, store, member, key, days[day], known[day]) or columns
+    for day in sorted(wanted & (days.keys() | known.keys() | lost)):
+        made_from = work.spec.made_from(day, {"landed": days[day]})
+        if day in lost or all(facts.made_from != made_from for facts in known[day].values()):
+            columns = _land_day(work, store, member, key, days[day], known[day], made_from) or columns
     return columns
 
 
 def _land_day(
-    work: _Step, store: Landing, member: str, key: str, batches: Mapping[str, str], known: Mapping[str, Facts]
+    work: _Step,
+    store: Landing,
+    member: str,
+    key: str,
+    batches: Mapping[str, str],
+    known: Mapping[str, Facts],
+    made_from: str,
 ) -> list[str]:
     """Publish the blocks of a day that other batches have rows of than before; gives the columns of the newest."""
-    whole = work.digest(*(f"{batch} {sha256}" for batch, sha256 in sorted(batches.items())))
-    if any(facts.made_from == whole for facts in known.values()):
-        return []
     columns: list[str] = []
     with ExitStack() as files:
         paths = {b: files.enter_context(store.open_member(b, member, sha256)) for b, sha256 in sorted(batches.items())}
@@ -295,8 +309,8 @@ def _land_day(
             table = _widened(work.table, columns)
             cut = {str(name[0]): part for name, part in frame.partition_by(PARTITION, as_dict=True).items()}
             # The day is as it should be once its last blocks are.
-            made_from = whole if number == len(groups) else ""
-            parts = [Part(p, cut.get(p, frame.clear()), made_from, content[p]) for p in group]
+            of = made_from if number == len(groups) else ""
+            parts = [Part(p, cut.get(p, frame.clear()), of, content[p]) for p in group]
             work.publish([Publication(table, parts)])
     return columns
 

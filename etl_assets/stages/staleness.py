@@ -67,6 +67,9 @@ class State:
             manifest = self._landed[name]
             return manifest.versions(source.member) if manifest else None
         known = self.facts(source.table)
+        upstream = SPECS[source.key]
+        if not known and upstream.in_batches and {} in map(self.versions, upstream.inputs.values()):
+            return {}  # there were batches, and none had anything of it: so it is, and needs no making
         cut = source.table.partitioning is not None
         return {k: f.content_hash for k, f in known.items() if not (cut and k == WHOLE)} if known else None
 
@@ -84,14 +87,13 @@ class State:
                 return set()
             versions[name] = found
         known = self.facts(spec.table)
-        if spec.whole:
-            wanted = {WHOLE: spec.made_from(WHOLE, versions)}
-        else:
-            wanted = {key: spec.made_from(key, versions) for key in self._candidates(spec, versions, known)}
+        wanted = {WHOLE: spec.made_from(WHOLE, versions)} if spec.whole else self._wanted(spec, versions, known)
         stored = self._lake.partitions(spec.table)
-        stale = {k for k, digest in wanted.items() if k not in known or known[k].made_from != digest}
+        made = {(spec.partition_of(k), facts.made_from) for k, facts in known.items()}
+        stale = {k for k, digest in wanted.items() if (k, digest) not in made}
+        lost = {spec.partition_of(k) for k in known if k not in stored and not (spec.table.partitioning and k == WHOLE)}
         if spec.whole:
-            if any(k not in stored for k in known if not (spec.table.partitioning and k == WHOLE)):
+            if lost:
                 stale.add(WHOLE)
             if not self.is_finished(spec):
                 stale.add(WHOLE)
@@ -99,7 +101,7 @@ class State:
         log = self.instance.event_log_storage
         unfinished = log.get_latest_asset_partition_materialization_attempts_without_materializations(spec.key)
         recorded = self.instance.get_materialized_partitions(spec.key)
-        return stale | {k for k in wanted if k not in stored or k not in recorded or k in unfinished}
+        return stale | {k for k in wanted if k in lost or k not in recorded or k in unfinished}
 
     def is_finished(self, spec: Spec) -> bool:
         """Whether the last attempt to make an asset without partitions came to its end; false if there was none."""
@@ -109,17 +111,31 @@ class State:
         made = record.asset_entry.last_materialization if record else None
         return made is not None and record is not None and made.run_id == record.asset_entry.last_run_id
 
+    def _wanted(
+        self, spec: Spec, versions: Mapping[str, Mapping[str, str]], known: Mapping[str, Facts]
+    ) -> dict[str, str]:
+        """What each partition that there is anything of would be made from now."""
+        keys = self._candidates(spec, versions, known)
+        if not spec.in_batches:
+            return {key: spec.made_from(key, versions) for key in keys}
+        of_day: dict[str, dict[str, dict[str, str]]] = {key: {name: {} for name in versions} for key in keys}
+        for name, batches in versions.items():
+            for batch, version in batches.items():
+                if (day := spec.partition_of(batch)) in keys:
+                    of_day[day][name][batch] = version
+        return {day: spec.made_from(day, found) for day, found in of_day.items()}
+
     def _candidates(
         self, spec: Spec, versions: Mapping[str, Mapping[str, str]], known: Mapping[str, Facts]
     ) -> set[str]:
         assert spec.partitions is not None
         there = {
-            k
+            spec.partition_of(k)
             for name, source in spec.inputs.items()
-            if source.table and source.table.partitioning
+            if source.member or (source.table and source.table.partitioning)
             for k in versions[name]
         }
-        return (there | known.keys()) & set(spec.partitions.get_partition_keys())
+        return (there | set(map(spec.partition_of, known))) & set(spec.partitions.get_partition_keys())
 
 
 def in_order(datasets: Collection[str] = ()) -> list[Spec]:

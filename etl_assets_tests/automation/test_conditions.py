@@ -32,7 +32,7 @@ class Daemon:
     def tick(self) -> Requested:
         """What one tick asks for."""
         cursor = deserialize_value(self.cursor, AssetDaemonCursor) if self.cursor else None
-        chosen = dg.AssetSelection.assets(*(spec.key for spec in in_order(["protest_events"])))
+        chosen = dg.AssetSelection.assets(*(spec.key for spec in in_order(self.house.datasets)))
         result = dg.evaluate_automation_conditions(
             self.house.definitions, self.house.instance, asset_selection=chosen, cursor=cursor
         )

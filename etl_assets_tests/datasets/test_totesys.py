@@ -14,6 +14,7 @@ import pytest
 
 from etl_assets.local.rebuild import rebuild_warehouse
 from etl_assets.local.sample.totesys import CHANGED_SALES, FIRST, MOVED_DESIGNS, NEW, SALES, SECOND
+from etl_assets_tests.automation.test_conditions import Daemon
 from etl_assets_tests.automation.test_sensors import look
 from etl_assets_tests.contents import bookkeeping, differences, lake_agrees_with_warehouse, rows
 from etl_assets_tests.house import House
@@ -182,6 +183,44 @@ def the_warehouse_is_made_again_with_its_foreign_keys(house: House) -> None:
     the_star_holds(house)
     run(house)
     assert house.made() == {}
+
+
+def test_a_batch_is_a_partition_of_its_day(house: House) -> None:
+    """The daemon asks for the days of what has come, as late as it may come, and a range of days is made at will."""
+    opened(house, FIRST)
+    run(house)
+    landing = Path(house.lake.url) / "landing" / "totesys"
+    (batch,) = (path for path in landing.glob("*/*") if path.is_dir())
+    today, earlier = batch.name[:10], "2024-11-14"
+    designs = dg.AssetKey(["raw", "totesys_design"])
+    assert house.instance.get_materialized_partitions(designs) == {today}
+
+    late = landing / earlier / f"{earlier}{batch.name[10:]}"
+    shutil.copytree(batch, late)
+    (late / "manifest.json").write_text((late / "manifest.json").read_text().replace(batch.name, late.name))
+    house.materialize("landing/totesys")
+    daemon = Daemon(house)
+    first = daemon.tick()
+    there = {path.stem for path in late.glob("*.parquet")}
+    assert first == {f"raw/totesys_{name}": {earlier} for name in there}
+    daemon.make(first)
+    daemon.settle()
+    assert house.instance.get_materialized_partitions(designs) == {earlier, today}
+    since = "SELECT DISTINCT valid_from::date::text FROM refined.totesys_design_history"
+    assert house.sql(since) == [(earlier,)], "what today's batch says is what was known already"
+    run(house)
+    assert house.made() == {}
+
+    house.materialize("raw/totesys_design", "2024-11-10", "2024-11-20")
+    run(house)
+    assert house.made() == {}, "a backfill over days of which nothing has changed"
+    shutil.rmtree(late)  # it was none of ours
+    current = json.loads((landing / "current.json").read_text())
+    current["files"] = {n: {b: h for b, h in f.items() if b != late.name} for n, f in current["files"].items()}
+    (landing / "current.json").write_text(json.dumps(current))
+    run(house)
+    assert house.sql(since) == [(today,)]
+    assert lake_agrees_with_warehouse(house, house.lake)
 
 
 def test_rows_that_break_the_contract_wait_in_quarantine(house: House) -> None:

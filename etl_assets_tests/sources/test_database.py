@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 
 from etl_assets.local.postgres import Cluster
 from etl_assets.sources import Fetched, SourceRefusedError, SourceUnavailableError, Validators, Workspace
-from etl_assets.sources.database import DELETED, DatabaseSource, SourceTable
+from etl_assets.sources.database import BATCH_FORMAT, DELETED, DatabaseSource, SourceTable
 
 KINDS = SourceTable("kind", "kind_id", ["name"])
 ITEMS = SourceTable("item", "item_id", ["price"], changed="last_updated")
@@ -144,11 +144,15 @@ def test_what_a_watermark_cannot_see_is_found_by_comparison(shop: Shop) -> None:
 
 def test_times_ahead_and_batches_ahead_lose_nothing(shop: Shop) -> None:
     shop.do("INSERT INTO item VALUES (9001, 1, true, '2999-01-01')")
-    shop.batches["2998-01-01T000000.000000Z"] = shop.folder / "nothing"  # the server's clock was put back
+    ahead = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=2)
+    shop.batches[ahead.strftime(BATCH_FORMAT)] = shop.folder / "nothing"  # the server's clock was put back
     first = shop.extract()
-    assert first.batch == "2998-01-01T000000.000001Z"
+    assert first.batch == (ahead + timedelta(microseconds=1)).strftime(BATCH_FORMAT)
     shop.do("INSERT INTO item VALUES (9002, 1, true, '2025-01-01')")
     assert landed(shop.extract(), "item")["item_id"].to_list() == [9002]
+    shop.batches["2998-01-01T000000.000000Z"] = shop.folder / "nothing"  # no day of the calendar
+    with pytest.raises(SourceRefusedError, match=r"totesys: its clock, .* says 2998-01-01 00:00, and here it is 2"):
+        shop.extract()
 
 
 def test_all_tables_of_a_batch_are_of_one_moment(shop: Shop) -> None:

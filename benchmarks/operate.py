@@ -32,6 +32,7 @@ from benchmarks.ground import QUICK_COUNTIES, Ground
 from benchmarks.house import environment, materialize
 from benchmarks.measure import Ratio, Report, Run, interleave, timed
 from benchmarks.synthetic import COUNTIES, synthetic_counties, synthetic_events
+from etl_assets.automation.partitions import daily
 from etl_assets.automation.sensors import source_sensors
 from etl_assets.definitions import defs
 from etl_assets.local.sources import serve
@@ -47,7 +48,8 @@ LANDED = ("landing/us_counties", "raw/us_counties", "refined/us_counties", "land
           "raw/protest_events")  # fmt: skip
 STAGES = [dg.AssetKey(["refined", "protest_events"]), dg.AssetKey(["presentation", "eventdata"])]
 SMALL = dg.AssetKey(["refined", "eventdata_baseline"])
-_CALENDAR = dg.DailyPartitionsDefinition(FIRST_DAY.isoformat(), end_offset=1)
+#: As far as that of the events, which has the days that they are announced for.
+_CALENDAR = daily(FIRST_DAY.isoformat(), ahead=366)
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 _PATIENCE_MS = 120_000
 
@@ -74,16 +76,16 @@ def run(ground: Ground, sizes: Sequence[int], *, quick: bool) -> Report:
     """Measure."""
     (rows,) = sizes
     days = QUICK_DAYS if quick else DAYS
-    first = (FIRST_DAY if quick else YEAR).isoformat()
-    year = _CALENDAR.get_partition_keys()[_CALENDAR.get_partition_keys().index(first) :]
-    year = year[: QUICK_BACKFILL_DAYS if quick else BACKFILL_DAYS]
+    calendar = _CALENDAR.get_partition_keys()
+    first = calendar.index((FIRST_DAY if quick else YEAR).isoformat())
+    year = calendar[first : first + (QUICK_BACKFILL_DAYS if quick else BACKFILL_DAYS)]
     report = Report("operate", f"{rows:,} events of {days} days, {len(year)} of which are made again")
     data = _publication(ground, rows, days, QUICK_COUNTIES if quick else COUNTIES)
     with ground.database() as url, ground.database() as storage, serve(data) as sources:
         os.environ.update(environment(url, ground.folder / "operate" / "lake", sources))
         os.environ["ETL_DAGSTER_STORAGE_URL"] = storage
         with _instance(ground.folder / "operate") as instance:
-            _prepare(instance, [_CALENDAR.get_partition_keys()[n] for n in range(days)])
+            _prepare(instance, calendar[:days])
             _runs(ground, report, instance)
             _backfill(ground, report, instance, year)
             _ticks(ground, report, instance)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import warnings
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ import dagster as dg
 
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
 warnings.filterwarnings("ignore", category=dg.PreviewWarning)
+# Dagster stores the materializations of a run of many partitions together, instead of one by one.
+os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "500")
 
 from etl_assets import datasets  # noqa: E402 the warnings above are about what the datasets declare
 from etl_assets.automation.alerts import alerts_sensor  # noqa: E402

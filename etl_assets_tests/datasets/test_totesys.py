@@ -200,26 +200,16 @@ def test_a_batch_is_a_partition_of_its_day(house: House) -> None:
     (late / "manifest.json").write_text((late / "manifest.json").read_text().replace(batch.name, late.name))
     house.materialize("landing/totesys")
     daemon = Daemon(house)
-    first = daemon.tick()
-    there = {path.stem for path in late.glob("*.parquet")}
-    assert first == {f"raw/totesys_{name}": {earlier} for name in there}
-    daemon.make(first)
-    daemon.settle()
+    asked = daemon.tick()
+    assert asked == {f"raw/totesys_{path.stem}": {earlier} for path in late.glob("*.parquet")}
+    daemon.make(asked)
     assert house.instance.get_materialized_partitions(designs) == {earlier, today}
+    run(house)
     since = "SELECT DISTINCT valid_from::date::text FROM refined.totesys_design_history"
     assert house.sql(since) == [(earlier,)], "what today's batch says is what was known already"
-    run(house)
-    assert house.made() == {}
-
     house.materialize("raw/totesys_design", "2024-11-10", "2024-11-20")
     run(house)
     assert house.made() == {}, "a backfill over days of which nothing has changed"
-    shutil.rmtree(late)  # it was none of ours
-    current = json.loads((landing / "current.json").read_text())
-    current["files"] = {n: {b: h for b, h in f.items() if b != late.name} for n, f in current["files"].items()}
-    (landing / "current.json").write_text(json.dumps(current))
-    run(house)
-    assert house.sql(since) == [(today,)]
     assert lake_agrees_with_warehouse(house, house.lake)
 
 

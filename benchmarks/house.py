@@ -1,4 +1,4 @@
-"""A whole house to measure: lake, warehouse and sources of its own, and an ephemeral Dagster instance.
+"""A whole house to measure: lake, warehouse and sources of its own, and a Dagster instance.
 
 As a program (`python -m benchmarks.house RUN.json ASSET …`) it makes assets one after another in a process of its
 own, the partitioned ones over all days of the events, and writes down how long that took and how much memory it had.
@@ -10,7 +10,8 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from rich.console import Console
 from benchmarks.measure import Stopwatch
 from etl_assets.definitions import defs
 from etl_assets.local.run import Driver, Outcome
+from etl_assets.settings import PROJECT
 from etl_assets.stages.dataset import SPECS
+from etl_assets.storage.dagster_storage import at_a_terminal
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -42,6 +45,17 @@ class House:
         if not done:
             failures = [f"{name}: {text}" for name, o in self.outcomes.items() for text in o.failures]
             raise RuntimeError("; ".join(failures) or "something is still out of date")
+
+
+@contextmanager
+def instance_of(home: Path) -> Iterator[dg.DagsterInstance]:
+    """An instance with the project's own dagster.yaml, for a process at a terminal as `./dev run` is."""
+    home.mkdir(parents=True, exist_ok=True)
+    if not (home / "dagster.yaml").exists():
+        (home / "dagster.yaml").symlink_to(PROJECT / "dagster.yaml")
+    os.environ["DAGSTER_HOME"] = str(home)
+    with at_a_terminal(), dg.DagsterInstance.from_config(str(home)) as instance:
+        yield instance
 
 
 def environment(url: str, lake: Path, sources: str) -> dict[str, str]:
@@ -72,7 +86,7 @@ def main(run: str, first_day: str, last_day: str, *assets: str) -> None:
     span = dg.PartitionKeyRange(first_day, last_day)
     days = dg.DailyPartitionsDefinition(first_day).get_partition_keys_in_range(span)
     defs.resolve_implicit_global_asset_job_def()  # as a worker has it before it gets a run
-    with dg.DagsterInstance.ephemeral() as instance, Stopwatch(Path(run)) as watch:
+    with instance_of(Path(run).parent / "dagster") as instance, Stopwatch(Path(run)) as watch:
         for key in keys:
             materialize(instance, key, days)
             watch.part(key.to_user_string())

@@ -29,7 +29,7 @@ import dagster as dg
 import psycopg
 
 from benchmarks.ground import QUICK_COUNTIES, Ground
-from benchmarks.house import environment, materialize
+from benchmarks.house import environment, instance_of, materialize
 from benchmarks.measure import Ratio, Report, Run, interleave, timed
 from benchmarks.synthetic import COUNTIES, synthetic_counties, synthetic_events
 from etl_assets.automation.partitions import daily
@@ -85,7 +85,7 @@ def run(ground: Ground, sizes: Sequence[int], *, quick: bool) -> Report:
     with ground.database() as url, ground.database() as storage, serve(data) as sources:
         os.environ.update(environment(url, ground.folder / "operate" / "lake", sources))
         os.environ["ETL_DAGSTER_STORAGE_URL"] = storage
-        with _instance(ground.folder / "operate") as instance:
+        with instance_of(ground.folder / "operate" / "dagster") as instance:
             _prepare(instance, calendar[:days])
             _runs(ground, report, instance)
             _backfill(ground, report, instance, year)
@@ -106,17 +106,6 @@ def _publication(ground: Ground, rows: int, days: int, counties: int) -> Path:
         data / f"protest_events/{PUBLISHED}/ccc.csv", rows, days=days, first_day=FIRST_DAY, counties=counties
     )
     return data
-
-
-@contextlib.contextmanager
-def _instance(folder: Path) -> Iterator[dg.DagsterInstance]:
-    """An instance with the project's own dagster.yaml."""
-    home = folder / "dagster"
-    home.mkdir(parents=True)
-    (home / "dagster.yaml").symlink_to(PROJECT / "dagster.yaml")
-    os.environ["DAGSTER_HOME"] = str(home)
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        yield instance
 
 
 def _prepare(instance: dg.DagsterInstance, days: Sequence[str]) -> None:

@@ -58,13 +58,18 @@ def _measure(ground: Ground, report: Report, rows: int, days: int, *, quick: boo
     """Both ways, for one number of rows."""
     data = ground.publications(rows, days, quick=quick)
     project, script = f"project, {rows:,} rows", f"usual script, {rows:,} rows"
-    with ground.database() as prepared, ground.database() as scratch, serve(data) as sources:
+    with (
+        ground.database() as prepared,
+        ground.database() as scratch,
+        ground.database() as storage,
+        serve(data) as sources,
+    ):
         lake = ground.folder / "pipeline" / "lake"
-        _house(ground, prepared, lake, sources, days, BEFORE)
+        _house(ground, prepared, lake, storage, sources, days, BEFORE)
 
         def ours() -> Run:
             with ground.database(template=prepared) as url, _copy_of(lake) as copy:
-                measured = _house(ground, url, copy, sources, days, MEASURED)
+                measured = _house(ground, url, copy, storage, sources, days, MEASURED)
                 _check(url, "refined.protest_events", rows)
             return measured
 
@@ -95,10 +100,11 @@ def _copy_of(lake: Path) -> Iterator[Path]:
     shutil.rmtree(copy)
 
 
-def _house(ground: Ground, url: str, lake: Path, sources: str, days: int, assets: list[str]) -> Run:
+def _house(ground: Ground, url: str, lake: Path, storage: str, sources: str, days: int, assets: list[str]) -> Run:
     last = FIRST_DAY + timedelta(days=days - 1)
     arguments = (str(FIRST_DAY), str(last), *assets)
-    return process(ground, "benchmarks.house", *arguments, env=environment(url, lake, sources))
+    settings = environment(url, lake, sources) | {"ETL_DAGSTER_STORAGE_URL": storage}
+    return process(ground, "benchmarks.house", *arguments, env=settings)
 
 
 def process(ground: Ground, module: str, *arguments: str, env: Mapping[str, str] | None = None) -> Run:

@@ -35,6 +35,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from etl_assets.settings import settings
 from etl_assets.sources import Fetched, SourceRefusedError, SourceUnavailableError, Validators, Workspace
+from etl_assets.sources.files import check_columns, column_name
 
 #: The column of a landed file that says that the row is gone from the source; only its key is there then.
 DELETED = "_deleted"
@@ -194,6 +195,8 @@ class _Reading:
     connection: psycopg.Connection
     work: Workspace
     moment: datetime
+    #: By table, and the house's name of a column: what the source calls it.
+    originals: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def extract(self, table: SourceTable, counters: list[int] | None) -> _Extract:
         """Write what has changed of a table into the workspace, if anything has."""
@@ -203,7 +206,10 @@ class _Reading:
         return self._changes(table, columns, counters or [])
 
     def _columns(self, table: SourceTable) -> dict[str, str]:
-        """The table's columns with their types, a domain's being the one beneath; refused if required ones lack."""
+        """The table's columns with their types, a domain's being the one beneath; refused if required ones lack.
+
+        By their names in the house: those that begin with `_` are its own.
+        """
         found: dict[str, str] = dict(
             self.connection.execute(
                 "SELECT attname, format_type(coalesce(nullif(typbasetype, 0), atttypid), NULL) FROM pg_attribute"
@@ -228,7 +234,10 @@ class _Reading:
                 f"{name}: the key {table.key} is {found[table.key]}, and has to be one of {_WHOLE_NUMBERS}. Nothing "
                 "was landed, the last good state stays."
             )
-        return found
+        named = {original: column_name(original, position) for position, original in enumerate(found, 1)}
+        check_columns(name, list(named.values()), ())
+        self.originals.update(((table.name, own), original) for original, own in named.items())
+        return {named[original]: kind for original, kind in found.items()}
 
     # -- whole tables --------------------------------------------------------------------------------------------
 
@@ -327,9 +336,9 @@ class _Reading:
     # -- files ---------------------------------------------------------------------------------------------------
 
     def _select(self, table: SourceTable, columns: Iterable[str], where: sql.Composable = _EVERY_ROW) -> sql.Composed:
-        return sql.SQL("SELECT {} FROM {} {}").format(
-            sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(self.source.schema, table.name), where
-        )
+        names = [sql.Identifier(self.originals[table.name, own]) for own in columns]
+        place = sql.Identifier(self.source.schema, table.name)
+        return sql.SQL("SELECT {} FROM {} {}").format(sql.SQL(", ").join(names), place, where)
 
     def _copy(
         self, query: sql.Composable, columns: Mapping[str, str], path: Path, without: Collection[int] = ()

@@ -155,6 +155,19 @@ def test_times_ahead_and_batches_ahead_lose_nothing(shop: Shop) -> None:
         shop.extract()
 
 
+def test_columns_that_are_called_as_the_houses_own_get_another_name(shop: Shop) -> None:
+    shop.do("""ALTER TABLE item ADD _deleted text DEFAULT 'x', ADD _source_row text DEFAULT 'y'""")
+    shop.extract()
+    shop.do("INSERT INTO item SELECT 9001, 1, true, now() + interval '1 hour', 'late', 'z'")
+    found = landed(shop.extract(), "item")
+    assert found.select("item_id", "source_deleted", "source_source_row").rows() == [(9001, "late", "z")]
+    shop.do("ALTER TABLE item ADD source_deleted text")
+    with pytest.raises(
+        SourceRefusedError, match=r"table item: the columns \['source_deleted'\] are there more than once"
+    ):
+        shop.extract()
+
+
 def test_all_tables_of_a_batch_are_of_one_moment(shop: Shop) -> None:
     """The extract waits for the second table when the first has been read; both change meanwhile."""
     with psycopg.connect(shop.owner) as other:

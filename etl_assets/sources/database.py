@@ -243,7 +243,7 @@ class _Reading:
 
     def _whole(self, table: SourceTable, columns: Mapping[str, str]) -> _Extract:
         path = self.work.folder / f"{table.name}.parquet"
-        self._copy(self._select(table, columns), columns, path)
+        self._copy(table, self._select(table, columns), columns, path)
         there, known = pl.read_parquet(path), self._landed(table)
         path.unlink()
         changed = there
@@ -275,7 +275,7 @@ class _Reading:
             kind = sql.SQL(columns[table.changed])
             since = sql.SQL("WHERE {} >= {}::{}").format(sql.Identifier(table.changed), sql.Literal(mark), kind)
         # The rows at the watermark are read again: only what was not there is landed.
-        rows = self._copy(self._select(table, columns, since), columns, path, without=known)
+        rows = self._copy(table, self._select(table, columns, since), columns, path, without=known)
         gone = pl.DataFrame()
         compared = before == {} or self._has_to_compare(table, before, counters, rows)
         if compared and self.work.batches:
@@ -317,7 +317,7 @@ class _Reading:
         assert table.changed is not None
         few = {name: columns[name] for name in (table.key, table.changed)}
         compared = self.work.folder / f".{table.name}.parquet"
-        self._copy(self._select(table, few), few, compared)
+        self._copy(table, self._select(table, few), few, compared)
         there = pl.read_parquet(compared, columns=list(few))
         now = pl.read_parquet(path, columns=list(few))
         landed = self._landed(table, [*few, DELETED])
@@ -328,7 +328,7 @@ class _Reading:
         for part in other.to_frame().iter_slices(_KEYS_AT_ONCE):
             wanted = sql.Literal(part[table.key].to_list())
             where = sql.SQL("WHERE {} = ANY({})").format(sql.Identifier(table.key), wanted)
-            self._copy(self._select(table, columns, where), columns, compared)
+            self._copy(table, self._select(table, columns, where), columns, compared)
             missed.append(pl.read_parquet(compared))
         compared.unlink()
         return pl.concat(missed, how="diagonal_relaxed"), gone
@@ -341,11 +341,16 @@ class _Reading:
         return sql.SQL("SELECT {} FROM {} {}").format(sql.SQL(", ").join(names), place, where)
 
     def _copy(
-        self, query: sql.Composable, columns: Mapping[str, str], path: Path, without: Collection[int] = ()
+        self,
+        table: SourceTable,
+        query: sql.Composable,
+        columns: Mapping[str, str],
+        path: Path,
+        without: Collection[int] = (),
     ) -> int:
         """Stream what a query gives into a Parquet file, with `_deleted` (never), but for rows of some hashes.
 
-        Gives the number of rows.
+        Gives the number of rows. Raises SourceRefusedError for a row without a key.
         """
         types = {name: pa.int64() if kind in _WHOLE_NUMBERS else pa.large_string() for name, kind in columns.items()}
         options = pyarrow.csv.ConvertOptions(
@@ -360,17 +365,22 @@ class _Reading:
         ):
 
             def write(data: bytes) -> int:
-                table = pyarrow.csv.read_csv(
+                rows = pyarrow.csv.read_csv(
                     pa.BufferReader(data),
                     pyarrow.csv.ReadOptions(column_names=list(columns), block_size=2 * _HELD),
                     pyarrow.csv.ParseOptions(newlines_in_values=True),
                     options,
                 )
+                if rows[table.key].null_count:
+                    raise SourceRefusedError(
+                        f"database {self.source.source}, table {table.name}: {rows[table.key].null_count} rows have no "
+                        f"{table.key}, which is the key. Nothing was landed, the last good state stays."
+                    )
                 if without:
-                    table = table.filter(pa.array(~_hashed(table).is_in(list(without))))
-                never = pa.array([False]).take(pa.repeat(0, len(table)))
-                writer.write_table(table.append_column(DELETED, never).cast(schema))
-                return len(table)
+                    rows = rows.filter(pa.array(~_hashed(rows).is_in(list(without))))
+                never = pa.array([False]).take(pa.repeat(0, len(rows)))
+                writer.write_table(rows.append_column(DELETED, never).cast(schema))
+                return len(rows)
 
             # While rows are written, the next ones come; no more than these two pieces are held.
             rows, written = 0, pool.submit(int)

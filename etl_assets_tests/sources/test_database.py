@@ -168,6 +168,14 @@ def test_columns_that_are_called_as_the_houses_own_get_another_name(shop: Shop) 
         shop.extract()
 
 
+def test_a_row_without_a_key_is_refused(shop: Shop) -> None:
+    shop.do("ALTER TABLE item DROP CONSTRAINT item_pkey CASCADE")
+    shop.do("ALTER TABLE item ALTER item_id DROP NOT NULL")
+    shop.do("UPDATE item SET item_id = NULL WHERE item_id IN (7, 8)")
+    with pytest.raises(SourceRefusedError, match="database totesys, table item: 2 rows have no item_id"):
+        shop.extract()
+
+
 def test_all_tables_of_a_batch_are_of_one_moment(shop: Shop) -> None:
     """The extract waits for the second table when the first has been read; both change meanwhile."""
     with psycopg.connect(shop.owner) as other:

@@ -20,7 +20,7 @@ from etl_assets.stages import Dataset, landing
 from etl_assets.stages.dataset import SPECS
 from etl_assets.stages.history import versioned
 from etl_assets.stages.staleness import State
-from etl_assets.storage.io_managers import LandingIOManager, TableIOManager
+from etl_assets.storage.io_managers import LandingIOManager, table_io
 from etl_assets.storage.table import Partitioning
 
 DATASET = Dataset(
@@ -61,7 +61,7 @@ ASSETS = [LANDED, TABLES[Order].raw, TABLES[Order].history, TABLES[Order].curren
 def main(run: str) -> None:
     """Make all of it, stage by stage."""
     tables = {spec.key: spec.table for spec in SPECS.values() if spec.table}
-    resources = {"landing_io": LandingIOManager(), "table_io": TableIOManager(tables)}
+    resources = {"landing_io": LandingIOManager(), "table_io": table_io(tables)}
     job = dg.Definitions(assets=ASSETS, resources=resources).resolve_implicit_global_asset_job_def()
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     with dg.DagsterInstance.ephemeral() as instance, Stopwatch(Path(run)) as watch:

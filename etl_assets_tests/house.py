@@ -6,7 +6,8 @@ import io
 import json
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -15,7 +16,10 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import psycopg
+from dagster._core.storage.event_log import SqlEventLogStorage
+from dagster._core.storage.runs import SqlRunStorage
 from rich.console import Console
+from sqlalchemy import QueuePool, create_engine
 
 from etl_assets.definitions import defs
 from etl_assets.local.databases import show
@@ -25,6 +29,19 @@ from etl_assets.local.run import Driver, Outcome
 from etl_assets.local.sources import Faults
 from etl_assets.storage.configured import lake
 from etl_assets.storage.lake import Lake
+
+
+@contextmanager
+def ephemeral() -> Iterator[dg.DagsterInstance]:
+    """Dagster's instance in memory, which keeps its connections: a new one for each call is a fifth of a small run."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        for storage in (instance.event_log_storage, instance.run_storage):
+            assert isinstance(storage, SqlEventLogStorage | SqlRunStorage)
+            of_one: Any = storage
+            of_one._engine = create_engine(
+                of_one._engine.url, poolclass=QueuePool, connect_args={"check_same_thread": False}
+            )
+        yield instance
 
 
 @dataclass

@@ -83,6 +83,7 @@ def landing(
                 refused = fetched.refused if isinstance(fetched, FetchedFolder) else {}
                 good = known and _last_read(context, spec, store, known)
                 if good and fetched and manifest.size < good.size * (1 - dataset.max_shrink):
+                    work.pages.clear()  # they are whole, and not to be taken: the next extract asks for all of them
                     raise SourceRefusedError(
                         f"{manifest.url} gave {manifest.size:,} bytes, the last good one has {good.size:,}: it shrank "
                         f"by more than {dataset.max_shrink:.0%}. If that is right, raise max_shrink of the dataset "

@@ -7,7 +7,7 @@ import pytest
 
 from etl_assets.automation import sensors
 from etl_assets.local.sources import Fault
-from etl_assets_tests.house import House
+from etl_assets_tests.house import House, ephemeral
 
 FILE = "/protest_events/ccc.csv"
 SENSORS = ("protest_events_source", "us_counties_source", "eventdata_baseline_source")
@@ -123,5 +123,5 @@ def test_a_version_that_comes_back_is_asked_for_again(house: House) -> None:
 def test_a_landed_file_that_dagster_does_not_know_of_is_asked_for(house: House) -> None:
     """Such as after Dagster's own storage was lost: the lake has the file, the asset would be missing for ever."""
     assert start(house, look(house))
-    with dg.DagsterInstance.ephemeral() as another:
+    with ephemeral() as another:
         assert isinstance(look(house, instance=another), dg.RunRequest)

@@ -435,6 +435,11 @@ def test_the_token_and_answers_that_are_wrong(retail: Retail, monkeypatch: pytes
     }
     assert all(entry.headers.get("authorization") == "***" for entry in house.faults.log if entry.path == RATES)
     check_source(house, "exchange_rates", SOURCES["exchange_rates"])
+    house.faults.add(RATES, Fault.changed(lambda _: b"[]"), query={"page": "1"})  # whole, and not to be taken
+    assert not house.run(anew=True)
+    assert "it shrank by more than 50%" in house.failures()
+    assert house.run(anew=True), house.failures()  # which does not go on with the page that was refused
+    check_source(house, "exchange_rates", SOURCES["exchange_rates"])
 
 
 def test_a_database_that_does_not_do_as_it_should(retail: Retail, monkeypatch: pytest.MonkeyPatch) -> None:

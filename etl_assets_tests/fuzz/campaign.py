@@ -36,7 +36,7 @@ from etl_assets.stages.staleness import in_order
 from etl_assets.storage.frames import content_hash
 from etl_assets.storage.table import ROW_HASH, WHOLE, Partitioning, Table
 from etl_assets_tests.fuzz.subjects import PAGED, Answer, Mutation, Subject
-from etl_assets_tests.house import House
+from etl_assets_tests.house import House, ephemeral
 
 _LONGEST_MESSAGE = 20_000
 _TOKEN = "fuzz-token"
@@ -425,7 +425,7 @@ def campaign(subject: Subject, sample: Path, folder: Path, cluster: Cluster) -> 
     with (
         pytest.MonkeyPatch.context() as patch,
         serve(data, as_of=as_of, faults=faults, routes=PAGED, token=_TOKEN) as sources,
-        dg.DagsterInstance.ephemeral() as instance,
+        ephemeral() as instance,
     ):
         settings = {
             "ETL_HOME": str(folder / "home"),

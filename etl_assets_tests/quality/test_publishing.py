@@ -24,7 +24,7 @@ from etl_assets.sources.files import OptionalFile, read_csv
 from etl_assets.stages import Dataset, Result, landing, presentation, raw, refined
 from etl_assets.stages.dataset import SPECS
 from etl_assets.storage.table import Partitioning
-from etl_assets_tests.house import House
+from etl_assets_tests.house import House, ephemeral
 
 HEADER = "day,number\n"
 Function = Callable[[pl.DataFrame], Result]
@@ -104,7 +104,7 @@ def counts(
     module.raw, module.refined, module.sums = raw_counts, refined_counts, sums
     monkeypatch.setenv("ETL_WAREHOUSE_URL", warehouse_url)
     monkeypatch.setenv("ETL_LAKE_URL", str(tmp_path / "lake"))
-    with dg.DagsterInstance.ephemeral() as instance:
+    with ephemeral() as instance:
         yield House(
             tmp_path,
             tmp_path,

@@ -30,7 +30,7 @@ from etl_assets.logs import plain
 from etl_assets.quality.quarantine import quarantine_table
 from etl_assets.settings import NotConfiguredError, home, settings
 from etl_assets.sources import SourceError, Validators
-from etl_assets.stages.dataset import Spec
+from etl_assets.stages.dataset import Spec, numbered
 from etl_assets.stages.failures import why_step_failed
 from etl_assets.stages.landing import ANEW
 from etl_assets.stages.staleness import State, in_order, levels
@@ -256,7 +256,7 @@ class Driver:
 def _batches(spec: Spec, keys: Collection[str]) -> Iterator[Sequence[str]]:
     """Partitions as runs: contiguous ones, so many at a time as the dataset says."""
     assert spec.partitions is not None
-    position = {key: n for n, key in enumerate(spec.partitions.get_partition_keys())}
+    position = numbered(spec.partitions)
     wanted = sorted(keys, key=position.__getitem__)
     batch: list[str] = wanted[:1]
     for before, key in pairwise(wanted):

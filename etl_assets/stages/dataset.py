@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Literal
 
 import dagster as dg
@@ -128,6 +129,16 @@ class Spec:
                 found = self._of(partition, found)
             lines.extend(f"{source.key.to_user_string()} {key} {found[key]}" for key in sorted(found))
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def numbered(partitions: dg.TimeWindowPartitionsDefinition) -> Mapping[str, int]:
+    """The keys of all days, months or years that there are, each with its number; Dagster lists them anew each time."""
+    return _numbered(partitions, datetime.now(UTC).date())
+
+
+@lru_cache
+def _numbered(partitions: dg.TimeWindowPartitionsDefinition, _today: date) -> Mapping[str, int]:
+    return {key: number for number, key in enumerate(partitions.get_partition_keys())}
 
 
 #: Every asset that the stage decorators have made, in the order in which data flows.

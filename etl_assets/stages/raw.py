@@ -19,7 +19,7 @@ from etl_assets.quality.quarantine import UNPLACED, quarantine_table, records
 from etl_assets.sources import SourceRefusedError
 from etl_assets.sources.files import UNPARSED, check_columns
 from etl_assets.stages.conditions import when_out_of_date
-from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, remember
+from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, numbered, remember
 from etl_assets.stages.profile import preview
 from etl_assets.storage.configured import publisher
 from etl_assets.storage.frames import row_hash
@@ -210,7 +210,7 @@ def _placed(
         frame = frame.with_columns(pl.lit(None, pl.String).alias(UNPARSED))
     key = pl.lit(WHOLE) if partition is None else partition.fill_null(UNPLACED)
     if dataset.partitions is not None:
-        key = pl.when(key.is_in(dataset.partitions.get_partition_keys())).then(key).otherwise(pl.lit(UNPLACED))
+        key = pl.when(key.is_in(list(numbered(dataset.partitions)))).then(key).otherwise(pl.lit(UNPLACED))
     published = pl.lit(manifest.published_at).str.to_datetime(time_zone="UTC", time_unit="us")
     telling = [c for c in (*columns, UNPARSED) if c not in unstable]
     filled = [c for c in telling if frame[c].null_count() < frame.height] or [UNPARSED]

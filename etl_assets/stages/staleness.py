@@ -14,7 +14,7 @@ from functools import cached_property
 import dagster as dg
 
 from etl_assets.quality.quarantine import quarantine_table
-from etl_assets.stages.dataset import SPECS, Input, Spec
+from etl_assets.stages.dataset import SPECS, Input, Spec, numbered
 from etl_assets.storage.configured import lake, landing_store, warehouse
 from etl_assets.storage.lake import Facts, Lake
 from etl_assets.storage.landing import Manifest
@@ -135,7 +135,7 @@ class State:
             if source.member or (source.table and source.table.partitioning)
             for k in versions[name]
         }
-        return (there | set(map(spec.partition_of, known))) & set(spec.partitions.get_partition_keys())
+        return (there | set(map(spec.partition_of, known))) & numbered(spec.partitions).keys()
 
 
 def in_order(datasets: Collection[str] = ()) -> list[Spec]:

@@ -25,6 +25,8 @@ PROBLEMS = "_problems"
 _PROBLEM = pl.Struct({"check": pl.String, "column": pl.String, "value": pl.String})
 _VALUE_LENGTH = 200
 _EXAMPLES = 20
+#: Bytes of text in a key: PostgreSQL's B-tree takes 2,704 in all (a third of a page).
+_LONGEST_KEY = 2_000
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ def audit(frame: pl.DataFrame, contract: type[Contract]) -> Audit:
     if errors:
         return Audit(frame.clear(), frame.clear(), _no_failures(), tuple(errors))
     body = body.select(list(declared))
-    failures = [_known_problems(frame), _unparsed(frame), _geometry_failures(body, declared)]
+    key = contract.place().key
+    failures = [_known_problems(frame), _unparsed(frame), _geometry_failures(body, declared), _long_keys(body, key)]
     binary = [name for name, dtype in body.schema.items() if dtype == pl.Binary]
     try:
         # pandera renders a failing row as JSON, which polars cannot do with bytes: geometry is judged apart.
@@ -105,12 +108,13 @@ def audit(frame: pl.DataFrame, contract: type[Contract]) -> Audit:
     except pandera.errors.SchemaError as found:
         errors.append(str(found)[:500])
     wrong = pl.concat(failures)
-    repeated = _repeated(body, contract.place().key, wrong["row"])
+    repeated = _repeated(body, key, wrong["row"])
     if SOURCE_ROW in frame.columns:
         wrong = pl.concat([wrong, repeated])
     elif repeated.height:
-        key = ", ".join(contract.place().key)
-        errors.append(f"the key ({key}) is not unique: {repeated.height} rows, such as {repeated['value'][0]}")
+        errors.append(
+            f"the key ({', '.join(key)}) is not unique: {repeated.height} rows, such as {repeated['value'][0]}"
+        )
     failed = wrong.unique(maintain_order=True).sort("row", maintain_order=True)
     source_rows = frame[SOURCE_ROW] if SOURCE_ROW in frame.columns else pl.Series([None] * frame.height, dtype=pl.Int64)
     failed = failed.with_columns(record=source_rows.gather(failed["row"]))
@@ -180,6 +184,21 @@ def _repeated(body: pl.DataFrame, key: Sequence[str], bad: pl.Series) -> pl.Data
         check=pl.lit("unique_key"),
         column=pl.lit(""),
         value=pl.format("one of {} with {}", pl.len().over(key), said).str.slice(0, _VALUE_LENGTH),
+    )
+
+
+def _long_keys(body: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+    """Rows whose key is too long for the index of a warehouse."""
+    texts = [name for name in key if body.schema[name] == pl.String]
+    if not texts:
+        return _no_failures()
+    size = pl.sum_horizontal(pl.col(name).str.len_bytes() for name in texts).cast(pl.Int64)
+    rows = body.select(size=size, column=pl.lit(", ".join(texts))).with_row_index("row")
+    return rows.filter(pl.col("size") > _LONGEST_KEY).select(
+        row=pl.col("row").cast(pl.Int64),
+        check=pl.lit("key_length"),
+        column="column",
+        value=pl.format("{} bytes, more than " + str(_LONGEST_KEY), "size"),
     )
 
 

@@ -234,6 +234,11 @@ class _Reading:
                 f"{name}: the key {table.key} is {found[table.key]}, and has to be one of {_WHOLE_NUMBERS}. Nothing "
                 "was landed, the last good state stays."
             )
+        if table.changed and found[table.changed] in _WHOLE_NUMBERS:
+            raise SourceRefusedError(
+                f"{name}: {table.changed} is {found[table.changed]}, and has to be the time of a row's last change. "
+                "Nothing was landed, the last good state stays."
+            )
         named = {original: column_name(original, position) for position, original in enumerate(found, 1)}
         check_columns(name, list(named.values()), ())
         self.originals.update(((table.name, own), original) for original, own in named.items())
@@ -248,6 +253,9 @@ class _Reading:
         path.unlink()
         changed = there
         if set(columns) == set(known.columns):  # else every row is another than it was
+            # A value is the same as long as it says the same, though its column has become one of text.
+            other = [pl.col(name).cast(pl.String) for name in columns if there.schema[name] != known.schema[name]]
+            there, known = there.with_columns(other), known.with_columns(other)
             changed = there.join(known, on=list(columns), how="anti", nulls_equal=True)
         gone = known.select(table.key).join(there, on=table.key, how="anti") if known.width else pl.DataFrame()
         return self._write(table, path, changed, gone, compared=True)

@@ -133,6 +133,23 @@ def test_a_bad_row_does_not_make_the_key_ambiguous() -> None:
     assert audit(frame({"id": 2, "name": None}), Places).errors == ()
 
 
+class Names(Contract, stage="refined", table="names", key=["name", "of"]):
+    """Names."""
+
+    name: pl.String = column("Name")
+    of: pl.String = column("Whose")
+
+
+def test_a_key_that_no_index_takes() -> None:
+    """It is told by its length, of all columns together; the table would be refused by its row."""
+    texts = pl.DataFrame({"name": ["a", "b" * 1_500, "ü" * 900], "of": ["c", "d" * 500, "e" * 201]})
+    found = audit(texts, Names)
+    assert found.good["name"].str.len_chars().to_list() == [1, 1_500]
+    assert found.failures.select("row", "check", "column", "value").rows() == [
+        (2, "key_length", "name, of", "2001 bytes, more than 2000")
+    ]
+
+
 def test_an_empty_frame_keeps_the_contract() -> None:
     found = audit(Places.empty(), Places)
     assert found.errors == ()

@@ -228,6 +228,15 @@ def test_another_shape_is_landed_or_refused_with_both_lists(shop: Shop) -> None:
     shop.do("ALTER TABLE kind ADD colour text DEFAULT 'red'")
     gained = landed(shop.extract(), "kind")
     assert gained["colour"].to_list() == ["red"] * 3  # every row is another than it was
+    shop.do("ALTER TABLE kind ADD shelf int DEFAULT 7")
+    shop.extract()
+    for kind, shelf in (("text", "8b"), ("int USING left(shelf, 1)::int", "9")):  # a column of numbers, and of text
+        shop.do(
+            "ALTER TABLE kind ALTER shelf DROP DEFAULT",
+            f"ALTER TABLE kind ALTER shelf TYPE {kind}",
+            f"UPDATE kind SET shelf = '{shelf}' WHERE kind_id = 2",
+        )
+        assert landed(shop.extract(), "kind").select("kind_id", "shelf").rows() == [(2, shelf)]
     shop.do(
         "ALTER TABLE item ALTER price TYPE text",
         "UPDATE item SET price = 'ask', last_updated = '2025-01-01' WHERE item_id = 1",
@@ -236,7 +245,10 @@ def test_another_shape_is_landed_or_refused_with_both_lists(shop: Shop) -> None:
     shop.do("ALTER TABLE item RENAME price TO cost")
     with pytest.raises(SourceRefusedError, match=r"item: required columns are missing: \['price'\]. It has: .*'cost'"):
         shop.extract()
-    shop.do("ALTER TABLE item RENAME cost TO price", "ALTER TABLE kind ALTER kind_id TYPE text")
+    shop.do("ALTER TABLE item RENAME cost TO price", "ALTER TABLE item ALTER last_updated TYPE bigint USING 1")
+    with pytest.raises(SourceRefusedError, match=r"item: last_updated is bigint, and has to be the time"):
+        shop.extract()
+    shop.do("ALTER TABLE item ALTER last_updated TYPE text", "ALTER TABLE kind ALTER kind_id TYPE text")
     with pytest.raises(SourceRefusedError, match="kind: the key kind_id is text"):
         shop.extract()
     shop.do("DROP TABLE kind")

@@ -28,7 +28,7 @@ from etl_assets.local.recordings import Recordings
 from etl_assets.local.run import Driver, Outcome
 from etl_assets.local.sources import Faults
 from etl_assets.storage.configured import lake
-from etl_assets.storage.dagster_storage import remember_columns
+from etl_assets.storage.dagster_storage import remember_schema
 from etl_assets.storage.lake import Lake
 
 
@@ -42,7 +42,7 @@ def ephemeral() -> Iterator[dg.DagsterInstance]:
             of_one._engine = create_engine(
                 of_one._engine.url, poolclass=QueuePool, connect_args={"check_same_thread": False}
             )
-        remember_columns(instance.event_log_storage)
+        remember_schema(instance.event_log_storage, instance.run_storage)
         yield instance
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,14 @@ from urllib.parse import urlsplit
 
 from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.compute_log_manager import ComputeLogManager
-from dagster._core.storage.event_log import EventLogStorage, SqlEventLogStorage
+from dagster._core.storage.event_log import EventLogStorage
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
+from dagster._core.storage.runs import RunStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from dagster_aws.s3.compute_log_manager import S3ComputeLogManager
 from dagster_postgres import DagsterPostgresStorage
-from sqlalchemy.engine import Connection
 
 from etl_assets.settings import home, settings
 
@@ -54,25 +54,33 @@ class ConfiguredStorage(DagsterStorage, _Configured):
             # What the webserver does for itself: a connection is kept. Without it every event that a step writes
             # makes two or three new ones, which is four fifths of the time of a run of many partitions (measured).
             part.optimize_for_webserver(statement_timeout=_STATEMENT_MS, pool_recycle=3600, max_overflow=20)
-        remember_columns(storage.event_log_storage)
+        remember_schema(storage.event_log_storage, storage.run_storage)
         return storage
 
 
-def remember_columns(log: EventLogStorage[Any]) -> None:
-    """Let a storage look once whether its table of assets has a column.
+def remember_schema(events: EventLogStorage[Any], runs: RunStorage[Any]) -> None:
+    """Let Dagster's storage look once which tables and columns it has.
 
-    It looks with every event of an asset, and whenever it is asked for one, in case that the table is of an older
-    Dagster: a seventh of a small run (measured). What it has, it keeps.
+    It looks with every event of an asset, and several times a run, in case that they are of an older Dagster: a fifth
+    of a small run (measured).
     """
-    assert isinstance(log, SqlEventLogStorage)
-    look, there = log._has_asset_key_col_on_connection, set[str]()
+    for name in ("has_table", "_has_asset_key_col_on_connection"):
+        setattr(events, name, _remembered(getattr(events, name)))
+    for name in ("has_run_stats_index_cols", "has_backfill_id_column"):
+        setattr(runs, name, _remembered(getattr(runs, name)))
 
-    def has_column(connection: Connection, name: str) -> bool:
-        if name not in there and look(connection, name):
+
+def _remembered(look: Callable[..., bool]) -> Callable[..., bool]:
+    """What is there stays there, and is not looked for again; what is not may come."""
+    there = set[str]()
+
+    def has(*asked: Any) -> bool:
+        name = str(asked[-1:])  # before it there may be a connection
+        if name not in there and look(*asked):
             there.add(name)
         return name in there
 
-    log._has_asset_key_col_on_connection = has_column  # type: ignore[assignment, method-assign]
+    return has
 
 
 class ConfiguredComputeLogs(ComputeLogManager, _Configured):

@@ -398,7 +398,8 @@ def _text(names: list[str], values: Any) -> str:
 
 def _told(name: str, value: Any) -> str:
     if name == "geometry" and isinstance(value, str) and re.fullmatch("[0-9A-F]{10,}", value):
-        value = shapely.to_wkb(shapely.from_wkb(value), byte_order=1, include_srid=False)
+        shape = shapely.from_wkb(value, on_invalid="ignore")  # a column of the source may have that name too
+        value = shapely.to_wkb(shape, byte_order=1, include_srid=False) or value
     if isinstance(value, bytes):
         return value.hex()
     return value.isoformat() if hasattr(value, "isoformat") else repr(value)

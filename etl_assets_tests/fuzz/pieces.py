@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import traceback
 import uuid
 import warnings
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from etl_assets.local.postgres import Cluster
-from etl_assets_tests.fuzz.campaign import Verdict, campaign
+from etl_assets_tests.fuzz.campaign import Campaign, Verdict, campaign
 from etl_assets_tests.fuzz.subjects import SUBJECTS
 
 
@@ -36,6 +37,14 @@ def fuzz(piece: Piece) -> list[Verdict]:
     cluster.start()
     try:
         with campaign(SUBJECTS[piece.source], piece.folder / "sample", folder, cluster) as fuzzed:
-            return [fuzzed.spoil(seed) for seed in piece.seeds]
+            return [_verdict(fuzzed, seed) for seed in piece.seeds]
     finally:
         cluster.stop(immediate=True)
+
+
+def _verdict(fuzzed: Campaign, seed: int) -> Verdict:
+    """What came of a mutation; that it could not be judged is a finding, and takes nothing of the others away."""
+    try:
+        return fuzzed.spoil(seed)
+    except Exception:  # noqa: BLE001 - it is told in full
+        return Verdict(seed, "", "not judged", (traceback.format_exc(),))

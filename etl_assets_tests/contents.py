@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import LiteralString
+
 import polars as pl
+from psycopg import sql
 
 from etl_assets.quality.quarantine import quarantine_table
 from etl_assets.stages.staleness import in_order
 from etl_assets.storage.lake import Lake
-from etl_assets.storage.table import Table
+from etl_assets.storage.table import WHOLE, Partitioning, Table
 from etl_assets_tests.house import House
+
+_TRUNCATED: dict[str, LiteralString] = {"day": "day", "month": "month", "year": "year"}
 
 
 def tables() -> list[Table]:
@@ -74,3 +79,19 @@ def lake_agrees_with_warehouse(house: House, lake: Lake) -> bool:
     }
     partitioned = {table.full_name for table in tables() if table.partitioning}
     return held == {place: said for place, said in told.items() if place[1] or place[0] not in partitioned}
+
+
+def partition_key(partitioning: Partitioning | None) -> sql.Composable:
+    """The partition key of a row of the table `whole` in SQL, as the lake has it."""
+    if partitioning is None:
+        return sql.Literal(WHOLE)
+    column = sql.Identifier("whole", partitioning.column)
+    if partitioning.every == "value":
+        return sql.SQL("{}::text").format(column)
+    if partitioning.every == "year_number":
+        return sql.SQL("{}::text || '-01-01'").format(column)
+    if partitioning.every == "block":
+        return sql.SQL("lpad(({0} - {0} % 100000)::text, 12, '0')").format(column)
+    return sql.SQL("to_char(date_trunc({}, {}), 'YYYY-MM-DD')").format(
+        sql.Literal(_TRUNCATED[partitioning.every]), column
+    )

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -26,12 +26,12 @@ from etl_assets.stages.staleness import in_order
 from etl_assets.storage.frames import content_hash
 from etl_assets.storage.lake import Lake, LakeError
 from etl_assets.storage.landing import Landing
-from etl_assets.storage.table import WHOLE, Partitioning, Table
+from etl_assets.storage.table import WHOLE, Table
+from etl_assets_tests.contents import partition_key
 from etl_assets_tests.datasets.files import county, county_file, event, event_file
 
 DATASETS = ["protest_events"]
 FIRST, SECOND = "2025-03-05", "2025-04-04"
-_TRUNCATED: dict[str, LiteralString] = {"day": "day", "month": "month", "year": "year"}
 _BETWEEN_LOOKS = 0.05
 _WAREHOUSE, _DAGSTER = "chaos", "chaos_dagster"
 
@@ -293,17 +293,4 @@ def _contents(connection: psycopg.Connection, table: Table) -> sql.Composed:
     return sql.SQL(
         "SELECT {key}, count(*), md5(string_agg(row::text, chr(10) ORDER BY row::text))"
         " FROM {table} AS whole, LATERAL (SELECT {columns}) AS row GROUP BY 1"
-    ).format(key=_key(table.partitioning), table=name, columns=sql.SQL(", ").join(own))
-
-
-def _key(partitioning: Partitioning | None) -> sql.Composable:
-    """The partition key of a row, as the lake has it."""
-    if partitioning is None:
-        return sql.Literal(WHOLE)
-    column = sql.Identifier("whole", partitioning.column)
-    if partitioning.every == "value":
-        return sql.SQL("{}::text").format(column)
-    if partitioning.every == "year_number":
-        return sql.SQL("{}::text || '-01-01'").format(column)
-    window = sql.Literal(_TRUNCATED[partitioning.every])
-    return sql.SQL("to_char(date_trunc({}, {}), 'YYYY-MM-DD')").format(window, column)
+    ).format(key=partition_key(table.partitioning), table=name, columns=sql.SQL(", ").join(own))

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import Any
 from urllib.parse import parse_qs
 
 import dagster as dg
@@ -34,7 +34,8 @@ from etl_assets.stages.dataset import Spec
 from etl_assets.stages.failures import why_step_failed
 from etl_assets.stages.staleness import in_order
 from etl_assets.storage.frames import content_hash
-from etl_assets.storage.table import ROW_HASH, WHOLE, Partitioning, Table
+from etl_assets.storage.table import ROW_HASH, Table
+from etl_assets_tests.contents import partition_key
 from etl_assets_tests.fuzz.subjects import PAGED, Answer, Mutation, Subject
 from etl_assets_tests.house import House, ephemeral
 
@@ -43,7 +44,6 @@ _TOKEN = "fuzz-token"
 _DROPPED = "dropped"
 #: How a message names what was read.
 _FILE = re.compile(rf"(https?|postgresql)://|page |extract|\.csv|database |/{_DROPPED} ")
-_TRUNCATED: dict[str, LiteralString] = {"day": "day", "month": "month", "year": "year"}
 
 #: Partitions of tables, each with all its rows as text, and how often each row is there.
 Contents = dict[str, dict[str, Counter[str]]]
@@ -319,7 +319,7 @@ class Campaign:
                     continue
                 place = sql.Identifier(table.stage, table.name)
                 query = sql.SQL("SELECT {key} AS fuzz_key, whole.* FROM {place} AS whole")
-                cursor = connection.execute(query.format(key=_key(table.partitioning), place=place))
+                cursor = connection.execute(query.format(key=partition_key(table.partitioning), place=place))
                 names = [column.name for column in cursor.description or ()]
                 parts: dict[str, Counter[str]] = {}
                 for key, *values in cursor.fetchall():
@@ -364,22 +364,6 @@ def _definitions(subject: Subject) -> dg.Definitions:
     needed = {spec.key for spec in in_order(subject.datasets)}
     assets = [asset for asset in defs.assets or [] if isinstance(asset, dg.AssetsDefinition) and asset.key in needed]
     return dg.Definitions(assets=assets, resources=defs.resources, loggers=defs.loggers)
-
-
-def _key(partitioning: Partitioning | None) -> sql.Composable:
-    """The partition key of a row, as the lake has it."""
-    if partitioning is None:
-        return sql.Literal(WHOLE)
-    column = sql.Identifier("whole", partitioning.column)
-    if partitioning.every == "value":
-        return sql.SQL("{}::text").format(column)
-    if partitioning.every == "year_number":
-        return sql.SQL("{}::text || '-01-01'").format(column)
-    if partitioning.every == "block":
-        return sql.SQL("lpad(({0} - {0} % 100000)::text, 12, '0')").format(column)
-    return sql.SQL("to_char(date_trunc({}, {}), 'YYYY-MM-DD')").format(
-        sql.Literal(_TRUNCATED[partitioning.every]), column
-    )
 
 
 def _texts(frame: pl.DataFrame) -> Iterator[str]:

@@ -25,7 +25,7 @@ from etl_assets_tests.fuzz.pieces import Piece, fuzz
 from etl_assets_tests.fuzz.subjects import SUBJECTS
 
 #: Mutations on one house; then another is built, so that what a run costs does not grow with what has been.
-_AT_ONCE = 75
+_AT_ONCE = 125
 _OUTCOMES = ("published", "unchanged", "quarantined", "refused")
 
 

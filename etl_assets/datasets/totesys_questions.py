@@ -45,7 +45,7 @@ def presentation_sales_questions(
     items = {
         "total": pl.lit("all"),
         "month": pl.col("created_at").dt.strftime("%Y-%m"),
-        "design": pl.format("{} ({})", "design_name", "design_id"),
+        "design": pl.concat_str("design_name", pl.lit(" ("), "design_id", pl.lit(")")),
         "currency": pl.col("currency_code"),
         "country": pl.col("country"),
     }

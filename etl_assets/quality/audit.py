@@ -176,14 +176,12 @@ def _repeated(body: pl.DataFrame, key: Sequence[str], bad: pl.Series) -> pl.Data
         return _no_failures()
     rows = body.select(key).with_row_index("row").filter(~pl.col("row").is_in(bad.unique().implode()))
     repeated = rows.filter(pl.struct(key).is_duplicated())
-    said = pl.concat_str(
-        [pl.format("{}={}", pl.lit(name), pl.col(name).cast(pl.String)) for name in key], separator=", "
-    )
+    said = pl.concat_str([pl.lit(f"{name}=") + pl.col(name).cast(pl.String) for name in key], separator=", ")
     return repeated.select(
         row=pl.col("row").cast(pl.Int64),
         check=pl.lit("unique_key"),
         column=pl.lit(""),
-        value=pl.format("one of {} with {}", pl.len().over(key), said).str.slice(0, _VALUE_LENGTH),
+        value=pl.concat_str(pl.lit("one of "), pl.len().over(key), pl.lit(" with "), said).str.slice(0, _VALUE_LENGTH),
     )
 
 
@@ -198,7 +196,7 @@ def _long_keys(body: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
         row=pl.col("row").cast(pl.Int64),
         check=pl.lit("key_length"),
         column="column",
-        value=pl.format("{} bytes, more than " + str(_LONGEST_KEY), "size"),
+        value=pl.concat_str("size", pl.lit(f" bytes, more than {_LONGEST_KEY}")),
     )
 
 

@@ -47,8 +47,12 @@ def quarantined(audited: Audit, raw: pl.DataFrame, partitions: pl.Series) -> pl.
     `partitions` gives each rejected row's partition. `raw` holds the records, named by `_source_sha256`, `_source_row`.
     """
     reasons = audited.failures.group_by("row", maintain_order=True).agg(
-        reason=pl.format(
-            "{}: {} is {}", "check", pl.col("column").replace("", "the row"), pl.col("value").fill_null("missing")
+        reason=pl.concat_str(
+            "check",
+            pl.lit(": "),
+            pl.col("column").replace("", "the row"),
+            pl.lit(" is "),
+            pl.col("value").fill_null("missing"),
         ).str.join("; "),
         checks="check",
         columns="column",
@@ -67,5 +71,5 @@ def records(rejected: pl.DataFrame, raw: pl.DataFrame) -> pl.DataFrame:
     )
     joined = rejected.join(bodies, on=place, how="left", maintain_order="left")
     nth = pl.col("record").cum_count().over("record", PARTITION)
-    identity = joined.select(pl.format("{}#{}", "record", nth)).to_series()
+    identity = joined.select(pl.concat_str("record", pl.lit("#"), nth)).to_series()
     return joined.with_columns(row_id=text_hash(identity).cast(pl.String)).select([column.name for column in _COLUMNS])

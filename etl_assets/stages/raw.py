@@ -249,10 +249,9 @@ def _part(key: str, frame: pl.DataFrame, made_from: str) -> Part:
 def _quarantine(unplaced: pl.DataFrame, column: str) -> pl.DataFrame:
     """Quarantine records of those that belong to no partition, which `column` should say."""
     parsed, value = pl.col(UNPARSED).is_null(), pl.col(column).str.slice(0, 200)
+    why = pl.lit(f"placeable: {column} is ") + value.fill_null("missing") + pl.lit(", which is in no partition")
     reason = (
-        pl.when(parsed)
-        .then(pl.format("placeable: {} is {}, which is in no partition", pl.lit(column), value.fill_null("missing")))
-        .otherwise(pl.lit("fields: the record does not have the header's number of fields"))
+        pl.when(parsed).then(why).otherwise(pl.lit("fields: the record does not have the header's number of fields"))
     )
     rejected = unplaced.select(
         PARTITION,

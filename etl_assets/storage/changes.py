@@ -52,7 +52,7 @@ def differences(before: pl.DataFrame, after: pl.DataFrame, key: Sequence[str]) -
     texts = [pl.col(c).map_batches(_texts, return_dtype=pl.String) for c in values]
     old, new = before.select(*key, *texts), after.select(*key, *texts)
     both = new.join(old, on=list(key), how="inner", nulls_equal=True, suffix=" before").sort(list(key))
-    name = pl.concat_str([pl.format(f"{c} {{}}", pl.col(c).cast(pl.String)) for c in key], separator=", ")
+    name = pl.concat_str([pl.lit(f"{c} ") + pl.col(c).cast(pl.String) for c in key], separator=", ")
     return pl.concat(
         [
             both.filter(pl.col(c).ne_missing(pl.col(f"{c} before"))).select(

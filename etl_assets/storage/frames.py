@@ -168,5 +168,6 @@ def row_hash(frame: pl.DataFrame, columns: Sequence[str]) -> pl.Series:
 def row_text(columns: Sequence[str]) -> pl.Expr:
     """The text of a row: every column that is not null with its name, so that a new, empty column changes nothing."""
     return pl.concat_str(
-        [pl.format("{}\x1f{}\x1e", pl.lit(name), pl.col(name)) for name in sorted(columns)], ignore_nulls=True
+        [pl.lit(f"{name}\x1f") + pl.col(name).cast(pl.String) + pl.lit("\x1e") for name in sorted(columns)],
+        ignore_nulls=True,
     )

@@ -128,6 +128,14 @@ def test_records_that_contradict_each_other_are_kept_out_all_of_them() -> None:
     assert {failure[1:] for failure in failures(found)} == {("unique_key", "", "one of 2 with id=2")}
 
 
+def test_pieces_of_which_the_first_has_nothing_to_tell() -> None:
+    """A frame may have come in pieces; what is wrong may be in the later ones alone."""
+    pieces = pl.concat([frame(), frame({"id": 4}, {"id": 4}).tail(2)], rechunk=False)
+    found = audit(pieces, Places)
+    assert {failure[1:] for failure in failures(found)} == {("unique_key", "", "one of 2 with id=4")}
+    assert len(quarantined(found, pieces.drop("at"), pl.Series([WHOLE] * 2))) == 2
+
+
 def test_a_bad_row_does_not_make_the_key_ambiguous() -> None:
     """The key has to be unique among what is published."""
     assert audit(frame({"id": 2, "name": None}), Places).errors == ()

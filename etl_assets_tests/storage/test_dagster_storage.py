@@ -1,0 +1,84 @@
+"""Dagster's own storage in PostgreSQL: what a run of many partitions asks of it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+from etl_assets.local.postgres import Cluster
+from etl_assets.settings import PROJECT
+
+DAYS = dg.DailyPartitionsDefinition("2025-01-01", end_date="2025-03-01")
+MANY = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
+
+@dg.asset(partitions_def=DAYS, backfill_policy=dg.BackfillPolicy.single_run())
+def first() -> None:
+    """One of two assets that a run makes."""
+
+
+@dg.asset(
+    partitions_def=DAYS, backfill_policy=dg.BackfillPolicy.single_run(), deps=[first],
+    check_specs=[dg.AssetCheckSpec("good", asset="second")],
+)  # fmt: skip
+def second() -> Iterator[Any]:
+    """The other one, with a check."""
+    yield dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=True)])
+
+
+@pytest.fixture
+def instance(cluster: Cluster, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+    name = f"dagster_{uuid.uuid4().hex[:12]}"
+    monkeypatch.setenv("ETL_DAGSTER_STORAGE_URL", cluster.create_database(name))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setenv("DAGSTER_EVENT_BATCH_SIZE", "500")
+    (tmp_path / "dagster.yaml").symlink_to(PROJECT / "dagster.yaml")
+    with dg.DagsterInstance.from_config(str(tmp_path)) as made:
+        yield made
+    cluster.drop_database(name)
+
+
+@pytest.fixture
+def statements() -> Iterator[list[str]]:
+    """Every statement that SQLAlchemy runs meanwhile."""
+    seen: list[str] = []
+
+    def take(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        seen.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", take)
+    yield seen
+    event.remove(Engine, "before_cursor_execute", take)
+
+
+def test_a_run_of_many_partitions(instance: dg.DagsterInstance, statements: list[str]) -> None:
+    """All that it plans and makes is on record, written together, and the storage knows its own tables by then."""
+    job = dg.Definitions(assets=[first, second]).resolve_implicit_global_asset_job_def()
+    runs = []
+    for span in (("2025-01-01", "2025-01-31"), ("2025-02-01", "2025-02-20")):
+        statements.clear()
+        runs.append(job.execute_in_process(instance=instance, tags=dict(zip(MANY, span, strict=True))))
+        assert runs[-1].success
+    written = [text for text in statements if text.startswith("INSERT INTO event_logs")]
+    assert len(written) < 20 * 2  # fewer than there are partitions
+    assert not [text for text in statements if "pg_catalog.pg_attribute" in text]
+    planned, every = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED, DAYS.get_partition_keys()
+    for key in (first.key, second.key):
+        told = [
+            entry.dagster_event.partition
+            for run in runs
+            for entry in instance.all_logs(run.run_id, of_type=planned)
+            if entry.dagster_event and entry.dagster_event.asset_key == key
+        ]
+        assert sorted(map(str, told)) == every[:51]
+        assert instance.get_materialized_partitions(key) == set(every[:51])
+        (record,) = instance.get_asset_records([key])
+        assert record.asset_entry.last_run_id == runs[-1].run_id
+        log = instance.event_log_storage
+        assert not log.get_latest_asset_partition_materialization_attempts_without_materializations(key)

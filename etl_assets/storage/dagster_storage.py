@@ -88,7 +88,7 @@ def _remembered(look: Callable[..., bool]) -> Callable[..., bool]:
 def _plan_together(log: EventLogStorage[Any]) -> None:
     """Let the storage write together what a run is going to make, as it does with what a run has made.
 
-    It gets the partitions in one piece and writes them one by one: a tenth of a run of 365 partitions (measured).
+    It gets the partitions in one piece and writes them one by one: a fifth of a run of 365 partitions (measured).
     """
     assert isinstance(log, PostgresEventLogStorage)
     one_by_one = log.store_event_batch

@@ -7,13 +7,8 @@ presentation tables. The file is published as a whole each time; nobody names th
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-
-import dagster as dg
+from collections.abc import Sequence
 
 from benchmarks.ground import CORRECTED, PUBLISHED, Ground
 from benchmarks.house import House, environment, instance_of
@@ -40,7 +35,7 @@ def run(ground: Ground, sizes: Sequence[int], *, quick: bool) -> Report:
         ground.database() as storage,
         serve(data, as_of=as_of) as changing,
         serve(data, as_of=CORRECTED) as newest,
-        _instance(home / "dagster", storage) as instance,
+        instance_of(home / "dagster", storage) as instance,
     ):
         loaded = House(instance, environment(url, home / "lake", changing))
         loaded.run()
@@ -57,7 +52,7 @@ def run(ground: Ground, sizes: Sequence[int], *, quick: bool) -> Report:
             with (
                 ground.database() as other,
                 ground.database() as other_storage,
-                _instance(home / "full" / "dagster", other_storage) as fresh,
+                instance_of(home / "full" / "dagster", other_storage) as fresh,
             ):
                 run = timed(House(fresh, environment(other, home / "full", newest)).run)
             shutil.rmtree(home / "full")
@@ -67,11 +62,3 @@ def run(ground: Ground, sizes: Sequence[int], *, quick: bool) -> Report:
     share = report.over(CORRECTION, FULL)
     report.ratios.append(Ratio(f"cost of the {CORRECTION} over the cost of the {FULL}", share, at_most=0.2))
     return report
-
-
-@contextmanager
-def _instance(home: Path, storage: str) -> Iterator[dg.DagsterInstance]:
-    """An instance with Dagster's own storage in PostgreSQL, as the embedded default has it."""
-    os.environ["ETL_DAGSTER_STORAGE_URL"] = storage
-    with instance_of(home) as instance:
-        yield instance

@@ -48,8 +48,13 @@ class House:
 
 
 @contextmanager
-def instance_of(home: Path) -> Iterator[dg.DagsterInstance]:
-    """An instance with the project's own dagster.yaml, for a process at a terminal as `./dev run` is."""
+def instance_of(home: Path, storage: str | None = None) -> Iterator[dg.DagsterInstance]:
+    """An instance with the project's own dagster.yaml, for a process at a terminal as `./dev run` is.
+
+    `storage` is the database of Dagster's own storage; without it, the one that is in the environment.
+    """
+    if storage is not None:
+        os.environ["ETL_DAGSTER_STORAGE_URL"] = storage
     home.mkdir(parents=True, exist_ok=True)
     if not (home / "dagster.yaml").exists():
         (home / "dagster.yaml").symlink_to(PROJECT / "dagster.yaml")

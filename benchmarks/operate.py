@@ -84,8 +84,7 @@ def run(ground: Ground, sizes: Sequence[int], *, quick: bool) -> Report:
     data = _publication(ground, rows, days, QUICK_COUNTIES if quick else COUNTIES)
     with ground.database() as url, ground.database() as storage, serve(data) as sources:
         os.environ.update(environment(url, ground.folder / "operate" / "lake", sources))
-        os.environ["ETL_DAGSTER_STORAGE_URL"] = storage
-        with instance_of(ground.folder / "operate" / "dagster") as instance:
+        with instance_of(ground.folder / "operate" / "dagster", storage) as instance:
             _prepare(instance, calendar[:days])
             _runs(ground, report, instance)
             _backfill(ground, report, instance, year)

@@ -28,13 +28,12 @@ from etl_assets.local.recordings import Recordings
 from etl_assets.local.run import Driver, Outcome
 from etl_assets.local.sources import Faults
 from etl_assets.storage.configured import lake
-from etl_assets.storage.dagster_storage import remember_schema
 from etl_assets.storage.lake import Lake
 
 
 @contextmanager
 def ephemeral() -> Iterator[dg.DagsterInstance]:
-    """Dagster's instance in memory, which keeps its connections: a new one for each call is a fifth of a small run."""
+    """Dagster's instance in memory, which keeps its connections: a new one for each call is a seventh of a run."""
     with dg.DagsterInstance.ephemeral() as instance:
         for storage in (instance.event_log_storage, instance.run_storage):
             assert isinstance(storage, SqlEventLogStorage | SqlRunStorage)
@@ -42,7 +41,6 @@ def ephemeral() -> Iterator[dg.DagsterInstance]:
             of_one._engine = create_engine(
                 of_one._engine.url, poolclass=QueuePool, connect_args={"check_same_thread": False}
             )
-        remember_schema(instance.event_log_storage, instance.run_storage)
         yield instance
 
 

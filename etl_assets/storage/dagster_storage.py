@@ -55,16 +55,16 @@ class ConfiguredStorage(DagsterStorage, _Configured):
             # What the webserver does for itself: a connection is kept. Without it every event that a step writes
             # makes two or three new ones, which is four fifths of the time of a run of many partitions (measured).
             part.optimize_for_webserver(statement_timeout=_STATEMENT_MS, pool_recycle=3600, max_overflow=20)
-        remember_schema(storage.event_log_storage, storage.run_storage)
+        _remember_schema(storage.event_log_storage, storage.run_storage)
         _plan_together(storage.event_log_storage)
         return storage
 
 
-def remember_schema(events: EventLogStorage[Any], runs: RunStorage[Any]) -> None:
+def _remember_schema(events: EventLogStorage[Any], runs: RunStorage[Any]) -> None:
     """Let Dagster's storage look once which tables and columns it has.
 
-    It looks with every event of an asset, and several times a run, in case that they are of an older Dagster: a fifth
-    of a small run (measured).
+    It looks with every event of an asset, and several times a run, in case that they are of an older Dagster: a
+    seventh of a small run (measured).
     """
     for name in ("has_table", "_has_asset_key_col_on_connection"):
         setattr(events, name, _remembered(getattr(events, name)))

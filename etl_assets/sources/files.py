@@ -12,11 +12,13 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import IO
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.csv
@@ -31,6 +33,8 @@ NUL_SYMBOL = "\u2400"
 #: Stands for a carriage return within a field while the file is parsed: to a CSV parser it would end the record.
 _LONE_CR = "\ue00d"
 _LARGEST_RECORD = 32 << 20
+#: Bytes that are parsed at once, unless a record is longer: in pieces of 32 MB it takes a third longer (measured).
+_BLOCK = 4 << 20
 #: Columns that every table of PostgreSQL has of itself.
 _SYSTEM_COLUMNS = {"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
 #: Bytes of a name that PostgreSQL keeps; it cuts the rest off without a word.
@@ -202,12 +206,12 @@ def _parse(path: Path, header: Sequence[str], delimiter: str, file: str) -> tupl
         malformed.append((row.number, row.text))
         return "skip"
 
-    def read(threads: bool) -> pa.Table:
+    def read(threads: bool, block: int = _BLOCK) -> pa.Table:
         malformed.clear()
         try:
             return pyarrow.csv.read_csv(
                 path,
-                read_options=pyarrow.csv.ReadOptions(use_threads=threads, block_size=_LARGEST_RECORD),
+                read_options=pyarrow.csv.ReadOptions(use_threads=threads, block_size=block),
                 parse_options=pyarrow.csv.ParseOptions(
                     delimiter=delimiter, newlines_in_values=True, invalid_row_handler=keep
                 ),
@@ -221,6 +225,8 @@ def _parse(path: Path, header: Sequence[str], delimiter: str, file: str) -> tupl
         except pa.ArrowInvalid as error:
             if "Empty CSV" in str(error):  # a header without even a line end
                 return pa.table([pa.array([], pa.string())] * len(header), names=list(header))
+            if block < _LARGEST_RECORD:  # it may be a record that is longer
+                return read(threads, _LARGEST_RECORD)
             raise SourceRefusedError(f"{file} is not readable as delimited text: {error}.") from error
 
     table = read(threads=True)
@@ -294,8 +300,9 @@ def _readable(path: Path) -> _Text:
     quotes = 0
     with path.open("rb") as file:
         for number, chunk in enumerate(_chunks(file)):
-            quotes += chunk.count(b'"')
-            has_lone_cr = has_lone_cr or lone.search(chunk) is not None
+            # numpy: bytes.count takes six times as long
+            quotes += int(np.count_nonzero(np.frombuffer(chunk, np.uint8) == ord('"')))
+            has_lone_cr = has_lone_cr or (b"\r" in chunk and lone.search(chunk) is not None)
             needed = needed or has_lone_cr or b"\0" in chunk or not _is_utf8(chunk)
             needed = needed or (number == 0 and chunk.startswith(codecs.BOM_UTF8))
     if not needed:
@@ -310,21 +317,22 @@ def _readable(path: Path) -> _Text:
     return _Text(mended, has_lone_cr, quotes % 2 == 1)
 
 
-def _chunks(file: object, size: int = 8 << 20):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _chunks(file: IO[bytes], size: int = 1 << 20) -> Iterator[bytes]:
     """Blocks of a file that end at the end of a line."""
-    rest = b""
-    while block := file.read(size):  # type: ignore[attr-defined]
+    rest: list[bytes] = []
+    while block := file.read(size):
         cut = block.rfind(b"\n") + 1
         if cut:
-            yield rest + block[:cut]
-            rest = block[cut:]
-        else:
-            rest += block
-    if rest:
-        yield rest
+            yield b"".join([*rest, block[:cut]])
+            rest = []
+        rest.append(block[cut:])
+    if any(rest):
+        yield b"".join(rest)
 
 
 def _is_utf8(data: bytes) -> bool:
+    if data.isascii():
+        return True
     try:
         data.decode()
     except UnicodeDecodeError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import geopandas as gpd
@@ -15,6 +16,9 @@ import shapely
 import xxhash
 
 from etl_assets.storage.table import PROVENANCE, Table
+
+#: Rows whose text is in memory at once, on each core.
+_SLICE = 20_000
 
 
 class TypeUnknownError(TypeError):
@@ -160,9 +164,10 @@ def text_hash(texts: pl.Series) -> pl.Series:
 
 def row_hash(frame: pl.DataFrame, columns: Sequence[str]) -> pl.Series:
     """A 64-bit XXH3 hash of some columns of every row (UInt64): equal for rows that are equal in them."""
-    # In slices: the text of all rows at once can double the memory.
-    parts = [text_hash(part.select(row_text(columns)).to_series()) for part in frame.iter_slices(100_000)]
-    return pl.concat(parts) if parts else pl.Series(dtype=pl.UInt64)
+    # In slices: the text of all rows at once can double the memory. In threads: polars makes a text on one core.
+    with ThreadPoolExecutor(pl.thread_pool_size(), thread_name_prefix="hash") as pool:
+        hashes = pool.map(lambda part: text_hash(part.select(row_text(columns)).to_series()), frame.iter_slices(_SLICE))
+        return pl.concat([pl.Series(dtype=pl.UInt64), *hashes])
 
 
 def row_text(columns: Sequence[str]) -> pl.Expr:

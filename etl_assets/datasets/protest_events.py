@@ -333,10 +333,9 @@ def presentation_county_protests_monthly(events: pl.DataFrame, counties: gpd.Geo
         *sizes,
         events=pl.len().cast(pl.Int64),
         sized_events=pl.col("size_mean").count().cast(pl.Int64),
+        distinct_sources=pl.col("sources").explode().drop_nulls().n_unique().cast(pl.Int64),
         single_source_share=(pl.col("source_count") == 1).mean(),
     )
-    sources = located.select(*by, "sources").explode("sources").group_by(by)
-    distinct = sources.agg(distinct_sources=pl.col("sources").drop_nulls().n_unique().cast(pl.Int64))
     places = pl.DataFrame(
         {
             "fips": counties["fips"].to_list(),
@@ -345,7 +344,7 @@ def presentation_county_protests_monthly(events: pl.DataFrame, counties: gpd.Geo
         },
         schema={"fips": pl.String, "county": pl.String, "geometry": pl.Binary},
     )
-    table = months.join(distinct, on=by).join(places, on="fips", how="left")
+    table = months.join(places, on="fips", how="left")
     totals = months.group_by("fips").agg(pl.col("events").sum())
     shown = counties.merge(totals.to_pandas(), on="fips", how="left")
     over_time = months.group_by("month").agg(pl.col("events").sum()).sort("month")
@@ -378,16 +377,12 @@ def presentation_event_sources(events: pl.DataFrame) -> Result:
         .str.to_lowercase()
         .str.extract(r"^(?:https?://)?(?:www\.)?([a-z0-9.-]+\.[a-z]{2,})(?:[/:?#]|$)")
     )
+    given = events.explode("sources").drop_nulls("sources")
+    names = given.select(pl.col("sources").unique()).select(  # few, most of which are given again and again
+        "sources", source=pl.coalesce(domain, "sources"), is_domain=domain.is_not_null()
+    )
     named = (
-        events.explode("sources")
-        .drop_nulls("sources")
-        .with_columns(domain=domain)
-        .select(
-            "event_id",
-            "event_date",
-            source=pl.coalesce("domain", "sources"),
-            is_domain=pl.col("domain").is_not_null(),
-        )
+        given.join(names, on="sources")
         .unique(["event_id", "source"])
         .with_columns(corroborated=pl.len().over("event_id") > 1)
     )

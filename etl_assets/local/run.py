@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.execute_in_process import core_execute_in_process
 from dagster._core.utils import make_new_run_id
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -101,6 +103,7 @@ class Driver:
     #: Whether those (or all) are landed whole, whatever their sources say of their version.
     anew: bool = False
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    _jobs: dict[frozenset[dg.AssetKey], InMemoryJob] = field(default_factory=dict)
 
     def run(self) -> bool:
         """Make all that is out of date; gives whether everything is up to date afterwards."""
@@ -179,18 +182,30 @@ class Driver:
             tags |= dict(zip(_RANGE, (work.partitions[0], work.partitions[-1]), strict=True))
         run_id, steps = make_new_run_id(), _Steps(work, self.outcomes, progress)
         self.instance.add_event_listener(run_id, steps.heard)
-        result = self.definitions.resolve_implicit_global_asset_job_def().execute_in_process(
-            asset_selection=[spec.key for spec in work.specs],
+        assets = frozenset(spec.key for spec in work.specs)
+        # What `JobDefinition.execute_in_process` does, which cuts the job out of the graph anew for each run.
+        result = core_execute_in_process(
+            job=self._job(assets),
+            asset_selection=assets,
             instance=self.instance,
-            tags=tags,
+            run_tags=tags,
             raise_on_error=False,
             run_id=run_id,
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            output_capturing_enabled=False,
         )
         reasons = _reasons(result)
         for spec in work.specs:
             name = spec.key.to_user_string()
             self.outcomes[name].failures.extend(reasons.get(spec.key.to_python_identifier(), reasons.get("", ())))
+
+    def _job(self, assets: frozenset[dg.AssetKey]) -> InMemoryJob:
+        """The job of some assets; scattered partitions are a run each, all of the same job."""
+        if assets not in self._jobs:
+            whole = self.definitions.resolve_implicit_global_asset_job_def()
+            job = whole.as_ephemeral_job(resource_defs={}, input_values={}, asset_selection=list(assets))
+            self._jobs[assets] = InMemoryJob(job)
+        return self._jobs[assets]
 
     def _left(self) -> list[str]:
         state = State.of(self.instance, in_order(self.datasets))

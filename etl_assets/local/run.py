@@ -103,7 +103,7 @@ class Driver:
     #: Whether those (or all) are landed whole, whatever their sources say of their version.
     anew: bool = False
     outcomes: dict[str, Outcome] = field(default_factory=dict)
-    _jobs: dict[frozenset[dg.AssetKey], InMemoryJob] = field(default_factory=dict)
+    _jobs: dict[frozenset[dg.AssetKey], InMemoryJob] = field(default_factory=dict, init=False, repr=False)
 
     def run(self) -> bool:
         """Make all that is out of date; gives whether everything is up to date afterwards."""

@@ -99,17 +99,28 @@ class State:
                 stale.add(WHOLE)
             return stale
         log = self.instance.event_log_storage
-        unfinished = log.get_latest_asset_partition_materialization_attempts_without_materializations(spec.key)
+        attempts = log.get_latest_asset_partition_materialization_attempts_without_materializations(spec.key)
+        ended = self._ended({run for run, _ in attempts.values()})
+        unfinished = {key for key, (run, _) in attempts.items() if run in ended}
         recorded = self.instance.get_materialized_partitions(spec.key)
         return stale | {k for k in wanted if k in lost or k not in recorded or k in unfinished}
 
     def is_finished(self, spec: Spec) -> bool:
-        """Whether the last attempt to make an asset without partitions came to its end; false if there was none."""
+        """Whether the last attempt to make an asset without partitions came to its end, or is still under way.
+
+        False if there was none.
+        """
         if spec.key not in self._records:
             self._records[spec.key] = next(iter(self.instance.get_asset_records([spec.key])), None)
         record = self._records[spec.key]
         made = record.asset_entry.last_materialization if record else None
-        return made is not None and record is not None and made.run_id == record.asset_entry.last_run_id
+        last = record.asset_entry.last_run_id if record else None
+        return made is not None and last is not None and (made.run_id == last or not self._ended({last}))
+
+    def _ended(self, runs: Collection[str]) -> set[str]:
+        """Those of some runs that are not under way any more; one that is may have begun a moment ago."""
+        found = self.instance.get_runs(dg.RunsFilter(run_ids=list(runs))) if runs else ()
+        return set(runs) - {run.run_id for run in found if not run.is_finished}
 
     def _wanted(
         self, spec: Spec, versions: Mapping[str, Mapping[str, str]], known: Mapping[str, Facts]

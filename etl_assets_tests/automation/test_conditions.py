@@ -5,12 +5,15 @@ from __future__ import annotations
 import gzip
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import Any
 
 import dagster as dg
+import pytest
 from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
 from dagster_shared.serdes import deserialize_value, serialize_value
 
 from etl_assets.local.sample import CHANGED_DAYS
+from etl_assets.stages.conditions import OutOfDate
 from etl_assets.stages.staleness import State, in_order
 from etl_assets_tests.house import House
 
@@ -202,6 +205,30 @@ def test_nothing_is_asked_for_while_it_or_what_it_is_made_from_is_being_made(hou
     assert daemon.tick() == {}
     house.instance.report_run_failed(events)
     assert daemon.tick() == {EVENTS: {day}}
+
+
+def test_a_run_that_begins_in_the_middle_of_a_tick_is_not_taken_for_one_that_failed(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dagster looks first which runs are under way, the condition then what they have not made."""
+    assert house.run(), house.failures()
+    daemon, begun = Daemon(house), list[dg.DagsterRun]()
+    assert daemon.tick() == {}
+    evaluate = OutOfDate.evaluate
+    for key, partition in ((MONTHLY, None), (EVENTS, "2025-02-12")):
+
+        def begin_and_evaluate(
+            self: OutOfDate, context: Any, key: str = key, partition: str | None = partition
+        ) -> dg.AutomationResult:
+            if context.key.to_user_string() == key:
+                begun.append(under_way(house, key, partition))
+            return evaluate(self, context)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(OutOfDate, "evaluate", begin_and_evaluate)
+            assert daemon.tick() == {}
+        house.instance.report_run_failed(begun[-1])
+        assert daemon.tick() == {key: {partition}}
 
 
 def under_way(house: House, key: str, partition: str | None = None) -> dg.DagsterRun:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,11 +121,11 @@ class Campaign:
         return ended
 
 
-def moments(number: int, seed: int) -> list[Moment]:
-    """So many moments, spread over all points; the same for the same seed."""
+def moments(seed: int) -> Iterator[Moment]:
+    """One moment after another, spread over all points; the same for the same seed."""
     chance = random.Random(seed)
-    points: Sequence[str] = chance.sample(list(POINTS), len(POINTS))
-    return [Moment(points[n % len(points)], chance.random()) for n in range(number)]
+    points = chance.sample(list(POINTS), len(POINTS))
+    return (Moment(point, chance.random()) for point in itertools.cycle(points))
 
 
 def _kill(process: int) -> None:

@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table as RichTable
 from rich.text import Text
+from sqlalchemy.exc import OperationalError
 
 from etl_assets.logs import plain
 from etl_assets.quality.quarantine import quarantine_table
@@ -301,7 +302,10 @@ def _chain(spec: Spec, keys: Collection[str], waiting: Collection[Spec], state: 
 
 
 def run(datasets: Collection[str] = (), *, anew: bool = False) -> int:
-    """Bring everything up to date and say what there is; 0 only if everything is up to date."""
+    """Bring everything up to date and say what there is; 0 only if everything is up to date.
+
+    Raises RuntimeError if Dagster's own storage goes away.
+    """
     from etl_assets.definitions import defs
 
     started = time.monotonic()
@@ -309,12 +313,18 @@ def run(datasets: Collection[str] = (), *, anew: bool = False) -> int:
     console = Console(
         stderr=settings().log_format == "json", soft_wrap=True, width=None if sys.stdout.isatty() else 120
     )
-    with _one_at_a_time(console), at_a_terminal(), dg.DagsterInstance.get() as instance:
-        driver = Driver(defs, instance, console, datasets, anew)
-        done = driver.run()
-        made = sum(outcome.partitions for outcome in driver.outcomes.values())
-        driver.note_changes()
-        driver.report()
+    try:
+        with _one_at_a_time(console), at_a_terminal(), dg.DagsterInstance.get() as instance:
+            driver = Driver(defs, instance, console, datasets, anew)
+            done = driver.run()
+            made = sum(outcome.partitions for outcome in driver.outcomes.values())
+            driver.note_changes()
+            driver.report()
+    except OperationalError as error:
+        raise RuntimeError(
+            f"Dagster's own storage went away ({plain(str(error.orig).partition(chr(10))[0])}). What is published is "
+            "safe. See that its PostgreSQL runs (`./dev doctor`), and run again: what was cut off is done anew."
+        ) from error
     seconds = time.monotonic() - started
     if not made and done:
         console.print(f"The sources have nothing new, everything is up to date ({seconds:.1f} s).")

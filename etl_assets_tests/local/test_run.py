@@ -147,6 +147,18 @@ def test_a_run_killed_anywhere_is_made_good_by_the_next(house: House, separate: 
     assert "nothing new" in printed
 
 
+def test_dagsters_own_storage_that_goes_away_is_named(cluster: Cluster, separate: Separate) -> None:
+    """What a person has to do is the last thing that is said, after what Dagster says of its attempts."""
+    assert separate.dev.do("run", "us_counties")[0] == 0
+    with separate.event("landing.us_counties") as wait:
+        process = separate.dev.start("run", "--anew", "us_counties")
+        wait(1, lambda: process.poll() is None)
+        cluster.drop_database(separate.dagster_url.rpartition("/")[2])
+    code, printed = separate.dev.finish(process)
+    assert code == 1
+    assert "Dagster's own storage went away" in printed.splitlines()[-1]
+
+
 def test_ids_are_given_in_the_same_order_whatever_was_cut_off_before(house: House) -> None:
     """A run that made every event and was killed before Dagster knew of the last days, nor was eventdata made."""
     assert house.run(), house.failures()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from etl_assets.local.rebuild import rebuild_warehouse
 from etl_assets.local.sample.totesys import CHANGED_SALES, FIRST, MOVED_DESIGNS, NEW, SALES, SECOND
+from etl_assets.sources.database import BATCH_FORMAT
 from etl_assets_tests.automation.test_conditions import Daemon
 from etl_assets_tests.automation.test_sensors import look
 from etl_assets_tests.contents import bookkeeping, differences, lake_agrees_with_warehouse, rows
@@ -163,7 +165,8 @@ def batches_in_any_order_give_the_same(house: House) -> None:
     assert differences(expected, rows(house)) == []
     assert {place: told for place, told in bookkeeping(house).items() if told[0]} == booked
 
-    copy = second.name.replace("Z", "")[:-1] + "9Z"
+    moment = datetime.strptime(second.name, BATCH_FORMAT).replace(tzinfo=UTC)
+    copy = (moment + timedelta(microseconds=1)).strftime(BATCH_FORMAT)
     shutil.copytree(second, second.with_name(copy))
     manifest = second.with_name(copy) / "manifest.json"
     manifest.write_text(manifest.read_text().replace(second.name, copy))

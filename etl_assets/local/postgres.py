@@ -56,6 +56,9 @@ SETTINGS = {
     "work_mem": "32MB",
     "maintenance_work_mem": "256MB",
     "max_wal_size": "4GB",
+    # No standby reads its log: rows of a table that is made with them need not be written into it as well.
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
     "checkpoint_timeout": "15min",
     "random_page_cost": "1.1",
     # Parallel queries use this first, and /dev/shm only beyond it: in containers that has but 64 MB.

@@ -287,8 +287,8 @@ class _Step:
         order = list(dict.fromkeys([*parted_by, *self.table.primary_key])) or columns[:1]
         cut = good.partition_by("_key", as_dict=True)
         # One after another: sorted all at once, the frame would be there once more.
-        frames = {str(key[0]): cut.pop(key).sort(order).select(columns) for key in list(cut)}
-        nothing = good.clear().select(columns)
+        frames = {str(key[0]): cut.pop(key).sort(order)[columns] for key in list(cut)}
+        nothing = good.clear()[columns]
         source = {key: self.spec.made_from(key, self.versions) for key in keys}
         parts = [Part(key, frames.get(key, nothing), source[key]) for key in keys]
         whole = None

@@ -20,8 +20,8 @@ from pgpq.encoders import StringEncoderBuilder
 from pgpq.schema import Jsonb
 from psycopg import sql
 
-BATCH_ROWS = 4_096
-BATCH_BYTES = 512 << 10  # small, so that the server works on one batch while the next is encoded
+BATCH_ROWS = 16_384
+BATCH_BYTES = 2 << 20  # small, so that the server works on one batch while the next is encoded
 
 _TEXT = (arrow.is_string, arrow.is_large_string, arrow.is_string_view)
 _BYTES = (arrow.is_binary, arrow.is_large_binary, arrow.is_binary_view, arrow.is_fixed_size_binary)

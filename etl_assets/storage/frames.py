@@ -104,12 +104,17 @@ def sql_type(dtype: pl.DataType) -> str:
     raise TypeUnknownError(f"No PostgreSQL type is known for the frame type {dtype}")
 
 
-def stored(frame: pl.DataFrame, table: Table, *, source: str, run_id: str, loaded_at: dt.datetime) -> pl.DataFrame:
-    """A frame with its provenance columns, in the table's order; those that it brings itself are kept."""
+def stored(
+    frame: pl.DataFrame, table: Table, *, source: str | pl.Series, run_id: str, loaded_at: dt.datetime
+) -> pl.DataFrame:
+    """A frame with its provenance columns, in the table's order; those that it brings itself are kept.
+
+    `source` is what its rows were made from: of all of them, or of each.
+    """
     values = {"_source_sha256": source, "_run_id": run_id, "_loaded_at": loaded_at}
     missing = [
-        pl.lit(values[name], dtype=dtype).alias(name)
-        for name, (_, dtype, _) in PROVENANCE.items()
+        (value.alias(name) if isinstance(value, pl.Series) else pl.lit(value, dtype=PROVENANCE[name][1]).alias(name))
+        for name, value in values.items()
         if name not in frame.columns
     ]
     return frame.with_columns(missing).select([c.name for c in table.stored_columns()])
@@ -120,14 +125,22 @@ def content_hash(frame: pl.DataFrame) -> str:
 
     Equal frames have equal hashes, however they came about; it depends on the order of rows, so sort before.
     """
-    own = frame.select(sorted(c for c in frame.columns if not c.startswith("_"))).rechunk()
-    digest = hashlib.sha256()
-    # `oldest`: strings as one text and its offsets; the views that polars has depend on how they came about.
-    for name, column in zip(own.columns, own.to_arrow(compat_level=pl.CompatLevel.oldest()), strict=True):
-        digest.update(f"{name} {column.type} {len(column)}".encode())
-        for part in _values(column.combine_chunks()):
-            digest.update(part)
-    return digest.hexdigest()
+    return content_hashes([frame])[0]
+
+
+def content_hashes(frames: Sequence[pl.DataFrame]) -> list[str]:
+    """The content hash of each of some frames of the same columns; together, small ones take a third of the time."""
+    digests = [hashlib.sha256() for _ in frames]
+    for name in sorted(c for c in frames[0].columns if not c.startswith("_")) if frames else ():
+        whole = pl.concat([frame.get_column(name) for frame in frames], rechunk=True)
+        # `oldest`: strings as one text and its offsets; the views that polars has depend on how they came about.
+        values, first = whole.to_arrow(compat_level=pl.CompatLevel.oldest()), 0
+        for digest, frame in zip(digests, frames, strict=True):
+            digest.update(f"{name} {values.type} {frame.height}".encode())
+            for part in _values(values.slice(first, frame.height)):
+                digest.update(part)
+            first += frame.height
+    return [digest.hexdigest() for digest in digests]
 
 
 def _values(array: pa.Array) -> Iterator[bytes | memoryview]:

@@ -13,14 +13,19 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from itertools import accumulate
+
+import polars as pl
 
 from etl_assets.storage.changes import compare
-from etl_assets.storage.frames import content_hash, stored
+from etl_assets.storage.frames import content_hashes, stored
 from etl_assets.storage.lake import CONCURRENCY, Facts, Lake
 from etl_assets.storage.table import WHOLE, Column, Part, Publication, Published, Table
 from etl_assets.storage.warehouse import Replacement, Warehouse
 
 _RESTORED_AT_ONCE = 500
+#: Rows that are hashed by one thread: small frames in many threads are in each other's way.
+_HASHED_TOGETHER = 50_000
 
 
 @dataclass(frozen=True)
@@ -121,28 +126,29 @@ class Publisher:
         listed = self.lake.partitions(table).keys() & unknown if unknown else set()
         in_lake = self.lake.facts(table, sorted(known.keys() | listed))
 
-        def one(part: Part) -> tuple[Published, Replacement | None] | None:
+        digests = _digests(pool, parts)
+
+        def one(part: Part) -> tuple[Published, Facts | None] | None:
             old = known.get(part.key)
             there = in_lake.get(part.key)
             if table.sparse and part.frame.is_empty() and old is None and there is None:
                 return None
             address = self.lake.address(self.lake.path(table, part.key))
-            digest = part.digest or content_hash(part.frame)
+            digest = digests[part.key]
             facts = Facts(part.key, part.frame.height, digest, part.made_from, run_id, loaded_at.isoformat())
             if old and there and old.content_hash == digest == there.content_hash:
                 same = Published(part.key, part.frame.height, digest, False, address, None)
-                if old.made_from == part.made_from:
-                    return same, None
-                return same, Replacement(replace(old, made_from=part.made_from), None)
-            frame = stored(part.frame, table, source=part.made_from, run_id=run_id, loaded_at=loaded_at)
+                return same, None if old.made_from == part.made_from else replace(old, made_from=part.made_from)
             changes = None
             if table.primary_key and old and there and old.content_hash == there.content_hash:
                 before = self.lake.partition_frames(table, [part.key])[part.key]
                 changes = compare(before, part.frame, table.primary_key)
-            done = Published(part.key, part.frame.height, digest, True, address, None, changes)
-            return done, Replacement(facts, Part(part.key, frame, part.made_from))
+            return Published(part.key, part.frame.height, digest, True, address, None, changes), facts
 
-        return [result for result in pool.map(one, parts) if result is not None]
+        found = [result for result in pool.map(one, parts) if result is not None]
+        new = {done.key for done, _ in found if done.changed}
+        rows = _stored(table, [part for part in parts if part.key in new], run_id, loaded_at)
+        return [(done, Replacement(facts, rows.get(done.key)) if facts else None) for done, facts in found]
 
     def restore(self, table: Table) -> tuple[int, int]:
         """Drop a table of the warehouse and load it from the lake, as it is there; gives partitions and rows."""
@@ -176,6 +182,33 @@ def _whole(
     rows = sum(count for count, _ in found.values())
     facts = Facts(WHOLE, rows, digest, made_from, run_id, loaded_at.isoformat())
     return known if known and replace(known, run_id=run_id, loaded_at=facts.loaded_at) == facts else facts
+
+
+def _digests(pool: ThreadPoolExecutor, parts: Sequence[Part]) -> dict[str, str]:
+    """The content hash of every part."""
+    found = {part.key: part.digest for part in parts if part.digest}
+    groups: list[list[Part]] = [[]]
+    for part in parts:
+        if not part.digest:
+            groups[-1].append(part)
+            if sum(p.frame.height for p in groups[-1]) >= _HASHED_TOGETHER:
+                groups.append([])
+    hashes = pool.map(lambda group: content_hashes([part.frame for part in group]), groups)
+    return found | {p.key: h for group, of in zip(groups, hashes, strict=True) for p, h in zip(group, of, strict=True)}
+
+
+def _stored(table: Table, parts: Sequence[Part], run_id: str, loaded_at: dt.datetime) -> dict[str, Part]:
+    """Parts with their rows as they are stored; made together, since each by itself takes as long as all."""
+    if not parts:
+        return {}
+    source = pl.concat([pl.repeat(part.made_from, part.frame.height, eager=True) for part in parts])
+    whole = pl.concat([part.frame for part in parts])
+    rows = stored(whole, table, source=source, run_id=run_id, loaded_at=loaded_at)
+    ends = accumulate(part.frame.height for part in parts)
+    return {
+        part.key: Part(part.key, rows.slice(end - part.frame.height, part.frame.height), part.made_from)
+        for part, end in zip(parts, ends, strict=True)
+    }
 
 
 def _book_path(table: Table) -> str:

@@ -213,7 +213,7 @@ class Warehouse:
         if transaction.loaded:
             with self.connect() as connection:
                 for table in transaction.loaded:
-                    connection.execute(sql.SQL("ANALYZE {}").format(_identifier(table)))
+                    connection.execute(_analyze(table))
 
     def refer(self, tables: Iterable[Table]) -> None:
         """Add the foreign keys that tables are declared to have and lack."""
@@ -388,7 +388,7 @@ class Transaction:
         for column in columns.values():
             if column.name not in found:  # nullable, since the rows that are there have no value yet
                 self._alter(table, "ADD COLUMN {} {}", sql.Identifier(column.name), sql.SQL(column.sql))
-                _comment(self.connection, table, column)
+                self.connection.execute(_comment(table, column))
                 log.info("%s: added the column %s (%s)", table.full_name, column.name, column.sql)
         for name, (_, not_null) in found.items():
             if not_null and name not in columns:  # new rows have no value for it
@@ -416,11 +416,11 @@ class Transaction:
             self.connection.execute(
                 sql.SQL("CREATE INDEX ON {} USING {} ({})").format(target, sql.SQL(method), sql.Identifier(name))
             )
-        self.connection.execute(
-            sql.SQL("COMMENT ON TABLE {} IS {}").format(target, sql.Literal(table.description or table.full_name))
-        )
-        for column in table.stored_columns():
-            _comment(self.connection, table, column)
+        comments = [
+            sql.SQL("COMMENT ON TABLE {} IS {}").format(target, sql.Literal(table.description or table.full_name)),
+            *(_comment(table, column) for column in table.stored_columns()),
+        ]
+        self.connection.execute(sql.SQL("; ").join(comments))  # a raw table has dozens
 
 
 def _is_prepared(connection: psycopg.Connection) -> bool:
@@ -548,7 +548,9 @@ def _batches(parts: Sequence[Part]) -> Iterator[pa.Table]:
 
 
 def _filled(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    whole = pl.concat(frames, how="diagonal_relaxed")
+    alike = all(frame.schema == frames[0].schema for frame in frames)
+    # In one piece: of hundreds of small ones, each would be sent by itself.
+    whole = pl.concat(frames, how="vertical" if alike else "diagonal_relaxed", rechunk=True)
     return whole.select([column.name for column in whole if column.null_count() < whole.height] or whole.columns)
 
 
@@ -556,9 +558,14 @@ def _identifier(table: Table) -> sql.Identifier:
     return sql.Identifier(table.stage, table.name)
 
 
-def _comment(connection: psycopg.Connection, table: Table, column: Column) -> None:
-    connection.execute(
-        sql.SQL("COMMENT ON COLUMN {}.{} IS {}").format(
-            _identifier(table), sql.Identifier(column.name), sql.Literal(column.description or None)
-        )
+def _analyze(table: Table) -> sql.Composed:
+    """What tells the planner of a table's rows: of a raw table's dozens of columns, of the one that it is cut by."""
+    columns = [table.partitioning.column] if table.stage == "raw" and table.partitioning else []
+    names = [sql.SQL(" (") + sql.Identifier(name) + sql.SQL(")") for name in columns]
+    return sql.SQL("ANALYZE {}{}").format(_identifier(table), sql.SQL("").join(names))
+
+
+def _comment(table: Table, column: Column) -> sql.Composed:
+    return sql.SQL("COMMENT ON COLUMN {}.{} IS {}").format(
+        _identifier(table), sql.Identifier(column.name), sql.Literal(column.description or None)
     )

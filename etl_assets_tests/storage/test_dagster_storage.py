@@ -1,7 +1,5 @@
 """Dagster's own storage in PostgreSQL: what a run of many partitions asks of it."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +13,8 @@ from etl_assets.local.postgres import Cluster
 from etl_assets.settings import PROJECT
 
 DAYS = dg.DailyPartitionsDefinition("2025-01-01", end_date="2025-03-01")
+EVALUATED = dg.DagsterEventType.ASSET_CHECK_EVALUATION
+BAD = "2025-01-07"
 MANY = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
@@ -24,12 +24,15 @@ def first() -> None:
 
 
 @dg.asset(
-    partitions_def=DAYS, backfill_policy=dg.BackfillPolicy.single_run(), deps=[first],
-    check_specs=[dg.AssetCheckSpec("good", asset="second")],
+    partitions_def=DAYS, backfill_policy=dg.BackfillPolicy.single_run(), deps=[first], output_required=False,
+    check_specs=[dg.AssetCheckSpec("good", asset="second", partitions_def=DAYS)],
 )  # fmt: skip
-def second() -> Iterator[Any]:
-    """The other one, with a check."""
-    yield dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=True)])
+def second(context: dg.AssetExecutionContext) -> Iterator[Any]:
+    """The other one, with a check of each partition, which one does not pass."""
+    yield dg.MaterializeResult()
+    for day in context.partition_keys:
+        yield dg.AssetCheckEvaluation(second.key, "good", day != BAD, {"day": day}, partition=day)
+    yield dg.Output(None, output_name="second_good")
 
 
 @pytest.fixture
@@ -66,7 +69,7 @@ def test_a_run_of_many_partitions(instance: dg.DagsterInstance, statements: list
         runs.append(job.execute_in_process(instance=instance, tags=dict(zip(MANY, span, strict=True))))
         assert runs[-1].success
     written = [text for text in statements if text.startswith("INSERT INTO event_logs")]
-    assert len(written) < 20 * 2  # fewer than there are partitions
+    assert len(written) < 30  # of each of 20 partitions five events are written
     assert not [text for text in statements if "pg_catalog.pg_attribute" in text]
     planned, every = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED, DAYS.get_partition_keys()
     for key in (first.key, second.key):
@@ -82,3 +85,11 @@ def test_a_run_of_many_partitions(instance: dg.DagsterInstance, statements: list
         assert record.asset_entry.last_run_id == runs[-1].run_id
         log = instance.event_log_storage
         assert not log.get_latest_asset_partition_materialization_attempts_without_materializations(key)
+    checked = dg.AssetCheckKey(second.key, "good")
+    statuses = {
+        record.partition: record.status.value
+        for record in instance.event_log_storage.get_asset_check_execution_history(checked, limit=1000)
+    }
+    assert statuses == {day: "FAILED" if day == BAD else "SUCCEEDED" for day in every[:51]}
+    logged = [entry.get_dagster_event() for run in runs for entry in instance.all_logs(run.run_id, of_type=EVALUATED)]
+    assert [event.asset_check_evaluation_data.partition for event in logged] == every[:51]

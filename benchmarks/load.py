@@ -27,7 +27,8 @@ from etl_assets.storage.copy import copy_table
 from etl_assets.storage.frames import stored
 from etl_assets.storage.lake import Facts
 from etl_assets.storage.table import Part
-from etl_assets.storage.warehouse import Replacement, Warehouse
+from etl_assets.storage.transaction import Replacement
+from etl_assets.storage.warehouse import Warehouse
 
 TARGET = sql.Identifier(LOCATED.stage, LOCATED.name)
 SERVER, REPLACE, COPY = "server-side COPY", "Warehouse (./dev run)", "copy_table alone"

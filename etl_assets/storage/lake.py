@@ -313,6 +313,9 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="lake")
 
 
+os.register_at_fork(after_in_child=_threads.cache_clear)  # a forked child has its parent's memory, and no threads
+
+
 def _facts(metadata: Mapping[bytes, bytes] | None) -> Facts | None:
     """Bookkeeping from Parquet metadata."""
     own = (metadata or {}).get(_FACTS.encode())

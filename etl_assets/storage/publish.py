@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from itertools import accumulate
+from itertools import accumulate, groupby
 
 import polars as pl
 
@@ -21,7 +21,8 @@ from etl_assets.storage.changes import compare
 from etl_assets.storage.frames import content_hashes, stored
 from etl_assets.storage.lake import CONCURRENCY, Facts, Lake
 from etl_assets.storage.table import WHOLE, Column, Part, Publication, Published, Table
-from etl_assets.storage.warehouse import Replacement, Warehouse
+from etl_assets.storage.transaction import Replacement
+from etl_assets.storage.warehouse import Warehouse
 
 _RESTORED_AT_ONCE = 500
 #: Rows that are hashed by one thread: small frames in many threads are in each other's way.
@@ -187,12 +188,10 @@ def _whole(
 def _digests(pool: ThreadPoolExecutor, parts: Sequence[Part]) -> dict[str, str]:
     """The content hash of every part."""
     found = {part.key: part.digest for part in parts if part.digest}
-    groups: list[list[Part]] = [[]]
-    for part in parts:
-        if not part.digest:
-            groups[-1].append(part)
-            if sum(p.frame.height for p in groups[-1]) >= _HASHED_TOGETHER:
-                groups.append([])
+    others = [part for part in parts if not part.digest]
+    so_far = accumulate(part.frame.height for part in others)
+    cut = groupby(zip(others, so_far, strict=True), lambda item: item[1] // _HASHED_TOGETHER)
+    groups = [[part for part, _ in group] for _, group in cut]
     hashes = pool.map(lambda group: content_hashes([part.frame for part in group]), groups)
     return found | {p.key: h for group, of in zip(groups, hashes, strict=True) for p, h in zip(group, of, strict=True)}
 

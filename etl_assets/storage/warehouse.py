@@ -1,59 +1,28 @@
 """The PostGIS warehouse: a projection of the lake, made for people who ask with SQL.
 
-A partition is replaced in one transaction together with its bookkeeping row in `etl.publications`, so that what the
-bookkeeping says is what the table holds. Tables are made, commented and widened from their declaration.
+Here: connecting, with errors for the person who reads them; preparing a database, with roles and bookkeeping; locks.
+Not here: what is done to tables within a transaction (transaction.py).
 """
 
 from __future__ import annotations
 
-import datetime as dt
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import LiteralString
+from dataclasses import dataclass
 
-import polars as pl
 import psycopg
-import pyarrow as pa
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.types.json import Jsonb
 
 from etl_assets.storage import connections, roles
-from etl_assets.storage.changes import Changes
-from etl_assets.storage.copy import copy_table
 from etl_assets.storage.lake import Facts
 from etl_assets.storage.roles import SCHEMAS
-from etl_assets.storage.table import Column, Part, Table
-
-log = logging.getLogger(__name__)
-
-#: From this many rows on, an empty table is loaded first and indexed afterwards (about twice as fast).
-BULK_ROWS = 50_000
-
-
-class WarehouseError(RuntimeError):
-    """The warehouse could not do what was asked; the message says what, where and what to do."""
+from etl_assets.storage.table import Table
+from etl_assets.storage.transaction import Replacement, Transaction, WarehouseError, analyze, published
 
 
 class DatabaseMissingError(WarehouseError):
     """The server answers, and has no such database."""
-
-
-class TypeChangedError(WarehouseError):
-    """A column's declared type, or the primary key, is not the one that the table has."""
-
-
-@dataclass(frozen=True)
-class Replacement:
-    """Rows to put in the place of a partition, in their stored shape, with the bookkeeping that goes with them.
-
-    Without a `part`, the rows are as they are and only the bookkeeping is renewed.
-    """
-
-    facts: Facts
-    part: Part | None
 
 
 @dataclass(frozen=True)
@@ -184,7 +153,7 @@ class Warehouse:
         """The bookkeeping of an asset's published partitions (default: all); none where its table is gone."""
         try:
             with self.connect() as connection:
-                return _facts(connection, asset, partitions)
+                return published(connection, asset, partitions)
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName, DatabaseMissingError):
             return {}
 
@@ -213,7 +182,7 @@ class Warehouse:
         if transaction.loaded:
             with self.connect() as connection:
                 for table in transaction.loaded:
-                    connection.execute(_analyze(table))
+                    connection.execute(analyze(table))
 
     def refer(self, tables: Iterable[Table]) -> None:
         """Add the foreign keys that tables are declared to have and lack."""
@@ -226,201 +195,6 @@ class Warehouse:
         with self.writing(replacements) as transaction:
             for table, items in replacements.items():
                 transaction.replace(table, items)
-
-
-@dataclass(frozen=True)
-class Transaction:
-    """Work on tables that are locked against other publishers; see `Warehouse.writing`."""
-
-    connection: psycopg.Connection
-    #: Tables that got so many rows that the planner has to be told.
-    loaded: list[Table] = field(default_factory=list)
-
-    def facts(self, table: Table, partitions: Sequence[str] | None = None) -> dict[str, Facts]:
-        """The bookkeeping of a table's published partitions (default: all)."""
-        return _facts(self.connection, table.full_name, partitions)
-
-    def record(self, table: Table, changes: Mapping[str, Changes], run_id: str, at: dt.datetime) -> None:
-        """Write down what publishing partitions anew changed for readers."""
-        with self.connection.cursor() as cursor:
-            cursor.executemany(
-                "INSERT INTO etl.changes VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
-                [
-                    (table.full_name, key, run_id, at, c.added, c.gone, c.changed, Jsonb(c.columns), Jsonb(c.largest))
-                    for key, c in changes.items()
-                ],
-            )
-
-    def check(self, table: Table) -> None:
-        """Raise TypeChangedError if the table cannot take the rows of its declaration."""
-        found = self._columns(table)
-        details = [
-            f"{c.name} is {found[c.name][0]} in the table, {c.sql} in the contract"
-            for c in table.stored_columns()
-            if c.name in found and found[c.name][0] != c.sql
-        ]
-        if found and (key := self._primary_key(table)) != table.primary_key:
-            details.append(f"the primary key is {key} in the table, {table.primary_key} in the contract")
-        if details:
-            raise TypeChangedError(
-                f"{table.full_name}: {'; '.join(details)}. Nothing was written. If the contract is right, run in the "
-                f"warehouse: DROP TABLE {_identifier(table).as_string(self.connection)}; the next run makes it anew."
-            )
-
-    def replace(self, table: Table, items: Sequence[Replacement]) -> None:
-        """Make or widen the table where needed, and replace partitions together with their bookkeeping."""
-        self.check(table)
-        self._ensure(table)
-        self.refer(table)  # before the rows: a table with rows that are still to be judged cannot be altered
-        parts = [item.part for item in items if item.part is not None]
-        if parts and self._replace(table, parts) >= BULK_ROWS:
-            self.loaded.append(table)
-        self._record(table, [item.facts for item in items])
-
-    def refer(self, table: Table) -> None:
-        """Add the foreign keys that a table is declared to have and lacks, once the tables that they are of are there.
-
-        They are judged at the commit: until then, rows that are referred to may be replaced by others of their key.
-        """
-        found = self.connection.execute(
-            "SELECT attname FROM pg_constraint JOIN pg_attribute ON attrelid = conrelid AND attnum = conkey[1]"
-            " WHERE conrelid = to_regclass(%s) AND contype = 'f'",
-            (_identifier(table).as_string(self.connection),),
-        ).fetchall()
-        there = {name for (name,) in found}
-        for column in table.columns:
-            of = column.references
-            if of is None or column.name in there or not self._exists(sql.Identifier(of.stage, of.table)):
-                continue
-            statement = sql.SQL("ALTER TABLE {} ADD FOREIGN KEY ({}) REFERENCES {} ({}) DEFERRABLE INITIALLY DEFERRED")
-            names = _identifier(table), sql.Identifier(column.name), sql.Identifier(of.stage, of.table)
-            self.connection.execute(statement.format(*names, sql.Identifier(of.column)))
-
-    def _exists(self, table: sql.Identifier) -> bool:
-        found = self.connection.execute("SELECT to_regclass(%s)", (table.as_string(self.connection),)).fetchone()
-        return found is not None and found[0] is not None
-
-    def drop(self, table: Table) -> None:
-        """Drop a table and its bookkeeping, and the foreign keys that are of it: see `refer`."""
-        referring = self.connection.execute(
-            "SELECT conrelid::regclass::text, conname FROM pg_constraint"
-            " WHERE contype = 'f' AND confrelid = to_regclass(%s)",
-            (_identifier(table).as_string(self.connection),),
-        ).fetchall()
-        for name, constraint in referring:  # regclass has quoted the name
-            statement = sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(sql.SQL(name), sql.Identifier(constraint))
-            self.connection.execute(statement)
-        self.connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(_identifier(table)))
-        self.connection.execute("DELETE FROM etl.publications WHERE asset = %s", (table.full_name,))
-
-    def _replace(self, table: Table, parts: Sequence[Part]) -> int:
-        target = _identifier(table)
-        rows = sum(part.frame.height for part in parts)
-        if not self.connection.execute(sql.SQL("SELECT 1 FROM {} LIMIT 1").format(target)).fetchone():
-            with _indexed_afterwards(self.connection, target, rows):
-                self._copy(table, parts)
-            return rows
-        partitioning = table.partitioning
-        if partitioning is None:
-            self.connection.execute(sql.SQL("DELETE FROM {}").format(target))
-        elif partitioning.every == "value":
-            self.connection.execute(
-                sql.SQL("DELETE FROM {} WHERE {} = ANY(%s)").format(target, sql.Identifier(partitioning.column)),
-                ([part.key for part in parts],),
-            )
-        else:
-            windows = [partitioning.window(part.key) for part in parts]
-            kind = sql.SQL({"year_number": "integer[]", "block": "bigint[]"}.get(partitioning.every, "date[]"))
-            self.connection.execute(
-                sql.SQL(
-                    "DELETE FROM {0} USING unnest(%s::{2}, %s::{2}) AS w(first, after)"
-                    " WHERE {0}.{1} >= w.first AND {0}.{1} < w.after"
-                ).format(target, sql.Identifier(partitioning.column), kind),
-                ([first for first, _ in windows], [after for _, after in windows]),
-            )
-        self._copy(table, parts)
-        return rows
-
-    def _copy(self, table: Table, parts: Sequence[Part]) -> None:
-        types = {column.name: column.sql for column in table.stored_columns()}
-        with self.connection.cursor() as cursor:
-            for arrow in _batches(parts):
-                copy_table(cursor, _identifier(table), arrow, {name: types[name] for name in arrow.column_names})
-
-    def _record(self, table: Table, facts: Sequence[Facts]) -> None:
-        with self.connection.cursor() as cursor:
-            cursor.executemany(
-                "INSERT INTO etl.publications VALUES (%s, %s, %s, %s, %s, %s, %s)"
-                " ON CONFLICT (asset, partition) DO UPDATE SET rows = excluded.rows,"
-                " content_hash = excluded.content_hash, made_from = excluded.made_from,"
-                " run_id = excluded.run_id, loaded_at = excluded.loaded_at",
-                [
-                    (table.full_name, f.partition, f.rows, f.content_hash, f.made_from, f.run_id, f.loaded_at)
-                    for f in facts
-                ],
-            )
-
-    def _columns(self, table: Table) -> dict[str, tuple[str, bool]]:
-        """Type, and whether it is NOT NULL, of every column that the table has now; none if there is no table."""
-        rows = self.connection.execute(
-            "SELECT attname, format_type(atttypid, atttypmod), attnotnull FROM pg_attribute"
-            " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
-            (_identifier(table).as_string(self.connection),),
-        ).fetchall()
-        return {name: (sql_type, not_null) for name, sql_type, not_null in rows}
-
-    def _primary_key(self, table: Table) -> tuple[str, ...]:
-        rows = self.connection.execute(
-            "SELECT attname FROM pg_constraint, unnest(conkey) WITH ORDINALITY AS key (attnum, position)"
-            " JOIN pg_attribute a USING (attnum)"
-            " WHERE conrelid = to_regclass(%s) AND attrelid = conrelid AND contype = 'p' ORDER BY position",
-            (_identifier(table).as_string(self.connection),),
-        ).fetchall()
-        return tuple(name for (name,) in rows)
-
-    def _ensure(self, table: Table) -> None:
-        """Make the table, or let it take the rows of its declaration: with new columns, without some old ones."""
-        found = self._columns(table)
-        if not found:
-            self._create(table)
-            return
-        columns = {column.name: column for column in table.stored_columns()}
-        for column in columns.values():
-            if column.name not in found:  # nullable, since the rows that are there have no value yet
-                self._alter(table, "ADD COLUMN {} {}", sql.Identifier(column.name), sql.SQL(column.sql))
-                self.connection.execute(_comment(table, column))
-                log.info("%s: added the column %s (%s)", table.full_name, column.name, column.sql)
-        for name, (_, not_null) in found.items():
-            if not_null and name not in columns:  # new rows have no value for it
-                self._alter(table, "ALTER COLUMN {} DROP NOT NULL", sql.Identifier(name))
-
-    def _alter(self, table: Table, action: LiteralString, *names: sql.Composable) -> None:
-        self.connection.execute(sql.SQL("ALTER TABLE {} " + action).format(_identifier(table), *names))
-
-    def _create(self, table: Table) -> None:
-        target = _identifier(table)
-        definitions = [
-            sql.SQL("{} {}{}").format(
-                sql.Identifier(c.name), sql.SQL(c.sql), sql.SQL("" if c.nullable else " NOT NULL")
-            )
-            for c in table.stored_columns()
-        ]
-        if table.primary_key:
-            keys = sql.SQL(", ").join(map(sql.Identifier, table.primary_key))
-            definitions.append(sql.SQL("PRIMARY KEY ({})").format(keys))
-        self.connection.execute(sql.SQL("CREATE TABLE {} ({})").format(target, sql.SQL(", ").join(definitions)))
-        indexed = [(c.name, "gist") for c in table.columns if c.geometry]
-        if table.partitioning and table.primary_key[:1] != (table.partitioning.column,):
-            indexed.append((table.partitioning.column, "btree"))
-        for name, method in indexed:
-            self.connection.execute(
-                sql.SQL("CREATE INDEX ON {} USING {} ({})").format(target, sql.SQL(method), sql.Identifier(name))
-            )
-        comments = [
-            sql.SQL("COMMENT ON TABLE {} IS {}").format(target, sql.Literal(table.description or table.full_name)),
-            *(_comment(table, column) for column in table.stored_columns()),
-        ]
-        self.connection.execute(sql.SQL("; ").join(comments))  # a raw table has dozens
 
 
 def _is_prepared(connection: psycopg.Connection) -> bool:
@@ -478,20 +252,6 @@ def _prepare(connection: psycopg.Connection) -> None:
         ) from error
 
 
-def _facts(connection: psycopg.Connection, asset: str, partitions: Sequence[str] | None) -> dict[str, Facts]:
-    keys = None if partitions is None else list(partitions)
-    rows = connection.execute(
-        "SELECT partition, rows, content_hash, made_from, run_id, loaded_at FROM etl.publications"
-        " WHERE asset = %s AND (%s::text[] IS NULL OR partition = ANY(%s))"
-        " AND to_regclass(%s) IS NOT NULL",  # somebody may have dropped the table
-        (asset, keys, keys, sql.Identifier(*asset.split(".", 1)).as_string(connection)),
-    ).fetchall()
-    return {
-        key: Facts(key, count, digest, made_from, run_id, loaded_at.isoformat())
-        for key, count, digest, made_from, run_id, loaded_at in rows
-    }
-
-
 def _all_facts(connection: psycopg.Connection) -> dict[str, dict[str, Facts]]:
     rows = connection.execute(
         "SELECT asset, partition, rows, content_hash, made_from, run_id, loaded_at FROM etl.publications"
@@ -501,71 +261,3 @@ def _all_facts(connection: psycopg.Connection) -> dict[str, dict[str, Facts]]:
     for asset, key, count, digest, made_from, run_id, loaded_at in rows:
         found.setdefault(asset, {})[key] = Facts(key, count, digest, made_from, run_id, loaded_at.isoformat())
     return found
-
-
-@contextmanager
-def _indexed_afterwards(connection: psycopg.Connection, target: sql.Composable, rows: int) -> Iterator[None]:
-    """Drop an empty table's indexes, and make them anew when it has been filled (if `rows` make it worth while)."""
-    if rows < BULK_ROWS:
-        yield
-        return
-    found = connection.execute(
-        "SELECT i.indexrelid::regclass::text, pg_get_indexdef(i.indexrelid), c.conname, pg_get_constraintdef(c.oid)"
-        " FROM pg_index i LEFT JOIN pg_constraint c ON c.conindid = i.indexrelid AND c.contype IN ('p', 'u')"
-        " WHERE i.indrelid = to_regclass(%s)",
-        (target.as_string(connection),),
-    ).fetchall()
-    for index, _, constraint, _ in found:
-        if constraint:
-            drop = sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(target, sql.Identifier(constraint))
-        else:
-            drop = sql.SQL("DROP INDEX {}").format(sql.SQL(index))  # regclass has quoted it
-        connection.execute(drop)
-    yield
-    for _, definition, constraint, text in found:
-        if constraint:
-            add = sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} {}")
-            connection.execute(add.format(target, sql.Identifier(constraint), sql.SQL(text)))
-        else:
-            connection.execute(sql.SQL(definition))
-
-
-def _batches(parts: Sequence[Part]) -> Iterator[pa.Table]:
-    """The parts' frames as Arrow tables, small ones together: COPY has a fixed cost a call.
-
-    Columns without a value are left out, raw tables have dozens: what COPY is not given becomes null.
-    """
-    batch: list[pl.DataFrame] = []
-    rows = 0
-    for part in parts:
-        batch.append(part.frame)
-        rows += part.frame.height
-        if rows >= 200_000:
-            yield _filled(batch).to_arrow()
-            batch, rows = [], 0
-    if rows:
-        yield _filled(batch).to_arrow()
-
-
-def _filled(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    alike = all(frame.schema == frames[0].schema for frame in frames)
-    # In one piece: of hundreds of small ones, each would be sent by itself.
-    whole = pl.concat(frames, how="vertical" if alike else "diagonal_relaxed", rechunk=True)
-    return whole.select([column.name for column in whole if column.null_count() < whole.height] or whole.columns)
-
-
-def _identifier(table: Table) -> sql.Identifier:
-    return sql.Identifier(table.stage, table.name)
-
-
-def _analyze(table: Table) -> sql.Composed:
-    """What tells the planner of a table's rows: of a raw table's dozens of columns, of the one that it is cut by."""
-    columns = [table.partitioning.column] if table.stage == "raw" and table.partitioning else []
-    names = [sql.SQL(" (") + sql.Identifier(name) + sql.SQL(")") for name in columns]
-    return sql.SQL("ANALYZE {}{}").format(_identifier(table), sql.SQL("").join(names))
-
-
-def _comment(table: Table, column: Column) -> sql.Composed:
-    return sql.SQL("COMMENT ON COLUMN {}.{} IS {}").format(
-        _identifier(table), sql.Identifier(column.name), sql.Literal(column.description or None)
-    )

@@ -37,9 +37,9 @@ POINTS = {
     "lake: an object is encoded": "etl_assets.storage.lake:encode",
     "lake: an object is written": "etl_assets.storage.lake:Lake.put",
     "warehouse: COPY is under way": "etl_assets.storage.copy:_encode",
-    "warehouse: partitions are replaced": "etl_assets.storage.warehouse:Transaction.replace",
+    "warehouse: partitions are replaced": "etl_assets.storage.transaction:Transaction.replace",
     "bookkeeping in the lake": "etl_assets.storage.publish:Book.write",
-    "before the commit": "etl_assets.storage.warehouse:Transaction.record",
+    "before the commit": "etl_assets.storage.transaction:Transaction.record",
     "after the commit": "etl_assets.storage.publish:Publisher.publish",
     "Dagster is told": "dagster:DagsterInstance.handle_new_event",
 }

@@ -18,7 +18,7 @@ import pytest
 from etl_assets.local.postgres import Cluster
 from etl_assets.local.sources import ROUTES, Request, serve
 from etl_assets.storage.lake import Lake
-from etl_assets.storage.warehouse import WarehouseError
+from etl_assets.storage.transaction import WarehouseError
 from etl_assets_tests.contents import bookkeeping, differences, in_lake, lake_agrees_with_warehouse, rows
 from etl_assets_tests.held import Waiter, held_at_commit, held_at_insert
 from etl_assets_tests.house import House

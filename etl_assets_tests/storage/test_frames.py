@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from decimal import Decimal
+
 import polars as pl
 import shapely
 
-from etl_assets.storage.frames import row_hash, wkb
+from etl_assets.storage.frames import content_hash, content_hashes, row_hash, wkb
 
 
 def test_shapes_as_tables_hold_them() -> None:
@@ -25,3 +28,27 @@ def test_a_row_has_one_hash_wherever_it_stands() -> None:
     wider = rows[:3].with_columns(c=pl.Series([None, None, "z"]))
     assert (row_hash(wider, ["a", "b", "c"]) == found[:3]).to_list() == [True, True, False]
     assert row_hash(rows[:0], ["a"]).to_list() == []
+
+
+def test_frames_have_the_same_hashes_together_as_each_by_itself() -> None:
+    """Of every type that tables have; the hash is that of lakes which were written before it was made together."""
+    frame = pl.DataFrame(
+        {
+            "text": ["a", None, "", "é" * 20],
+            "number": [1, None, 3, -4],
+            "share": [0.5, None, 1.0, 2.0],
+            "is_so": [True, None, False, True],
+            "day": [dt.date(2025, 1, 15), None, dt.date(2025, 1, 16), dt.date(1, 1, 1)],
+            "at": [dt.datetime(2025, 1, 15, 3, tzinfo=dt.UTC), None, None, dt.datetime(2025, 1, 1, tzinfo=dt.UTC)],
+            "parts": [["x", "y"], None, [], ["z", None]],
+            "shape": [b"\x01", None, b"", b"\x02\x03"],
+            "money": [Decimal("1.25"), None, Decimal("0.01"), Decimal("-3.00")],
+            "_run_id": ["r"] * 4,
+        }
+    )
+    pieces = [frame, frame[1:3], frame[:0], frame[3:], frame.drop("_run_id").with_columns(_run_id=pl.lit("other"))]
+    assert content_hashes(pieces) == [content_hash(piece) for piece in pieces]
+    assert content_hash(pieces[0]) == content_hash(pieces[-1])
+    assert content_hash(frame) == "e0bd2839790f1f555cabc6490350b1103d1c44175be42e0983b11ee5172c7d7a"
+    assert len(set(content_hashes(pieces))) == 4
+    assert content_hashes([]) == []

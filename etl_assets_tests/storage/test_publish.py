@@ -19,7 +19,8 @@ from etl_assets.storage.identities import Identities
 from etl_assets.storage.lake import Facts, Lake
 from etl_assets.storage.publish import Publisher
 from etl_assets.storage.table import Column, Geometry, Part, Partitioning, Publication, Published, Table
-from etl_assets.storage.warehouse import TypeChangedError, Warehouse
+from etl_assets.storage.transaction import TypeChangedError
+from etl_assets.storage.warehouse import Warehouse
 from etl_assets_tests.held import held_at_commit, held_at_table
 
 EVENTS = Table(

@@ -18,11 +18,12 @@ from psycopg import sql
 
 from etl_assets.local.postgres import Cluster
 from etl_assets.storage import roles
-from etl_assets.storage import warehouse as module
+from etl_assets.storage import transaction as module
 from etl_assets.storage.frames import stored
 from etl_assets.storage.lake import Facts
 from etl_assets.storage.table import Column, Geometry, Part, Partitioning, Table
-from etl_assets.storage.warehouse import Replacement, TypeChangedError, Warehouse, WarehouseError
+from etl_assets.storage.transaction import Replacement, TypeChangedError, WarehouseError
+from etl_assets.storage.warehouse import Warehouse
 from etl_assets_tests.held import held_at_insert
 
 NOW = dt.datetime(2025, 3, 5, tzinfo=dt.UTC)

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,6 @@ class Driver:
     #: Whether those (or all) are landed whole, whatever their sources say of their version.
     anew: bool = False
     outcomes: dict[str, Outcome] = field(default_factory=dict)
-    _jobs: dict[frozenset[dg.AssetKey], InMemoryJob] = field(default_factory=dict, init=False, repr=False)
 
     def run(self) -> bool:
         """Make all that is out of date; gives whether everything is up to date afterwards."""
@@ -186,7 +186,7 @@ class Driver:
         assets = frozenset(spec.key for spec in work.specs)
         # What `JobDefinition.execute_in_process` does, which cuts the job out of the graph anew for each run.
         result = core_execute_in_process(
-            job=self._job(assets),
+            job=_job(self.definitions.resolve_implicit_global_asset_job_def(), assets),
             asset_selection=assets,
             instance=self.instance,
             run_tags=tags,
@@ -199,14 +199,6 @@ class Driver:
         for spec in work.specs:
             name = spec.key.to_user_string()
             self.outcomes[name].failures.extend(reasons.get(spec.key.to_python_identifier(), reasons.get("", ())))
-
-    def _job(self, assets: frozenset[dg.AssetKey]) -> InMemoryJob:
-        """The job of some assets; scattered partitions are a run each, all of the same job."""
-        if assets not in self._jobs:
-            whole = self.definitions.resolve_implicit_global_asset_job_def()
-            job = whole.as_ephemeral_job(resource_defs={}, input_values={}, asset_selection=list(assets))
-            self._jobs[assets] = InMemoryJob(job)
-        return self._jobs[assets]
 
     def _left(self) -> list[str]:
         state = State.of(self.instance, in_order(self.datasets))
@@ -267,6 +259,12 @@ class Driver:
             if spec.table.partitioning and "partitions_changed" in metadata:
                 changed, same = (metadata[f"partitions_{w}"].value for w in ("changed", "unchanged"))
                 self.console.print(f"{spec.dataset.name}: {changed} partitions changed, {same} unchanged")
+
+
+@cache
+def _job(whole: dg.JobDefinition, assets: frozenset[dg.AssetKey]) -> InMemoryJob:
+    """The job of some assets; scattered partitions are a run each, all of the same job."""
+    return InMemoryJob(whole.as_ephemeral_job(resource_defs={}, input_values={}, asset_selection=list(assets)))
 
 
 def _batches(spec: Spec, keys: Collection[str]) -> Iterator[Sequence[str]]:

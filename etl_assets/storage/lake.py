@@ -38,6 +38,7 @@ CONCURRENCY = 16
 #: Frames are encoded on all cores, and not in more threads than there are: those would only be in each other's way.
 _ENCODING = BoundedSemaphore(os.cpu_count() or 1)
 _FACTS = "etl_assets"
+#: A point as WKB.
 _POINT = np.dtype([("order", "u1"), ("type", "<u4"), ("x", "<f8"), ("y", "<f8")])
 _GEOPARQUET = "1.1.0"
 #: A Parquet file's footer is nearly always shorter than this.
@@ -350,8 +351,10 @@ def _geo_of_points(points: pl.Series, srid: int) -> str:
     """
     geo = json.loads(_geo_of_nothing(srid))
     described = geo["columns"]["geometry"] | {"geometry_types": ["Point"]}
-    # WKB as `frames.wkb` makes it. Through numpy: polars takes half a millisecond for each of a handful of steps.
-    shapes = np.frombuffer(b"".join(points.drop_nulls().to_list()), _POINT)
+    values = points.drop_nulls().to_list()
+    if any(len(value) != _POINT.itemsize or value[0] != 1 for value in values):
+        raise ValueError(f"{points.name}: points have to be two-dimensional, little-endian WKB; `frames.wkb` makes it")
+    shapes = np.frombuffer(b"".join(values), _POINT)  # polars takes half a millisecond for each of the steps to this
     if len(there := shapes[np.isfinite(shapes["x"])]):
         described["bbox"] = [float(f(there[axis])) for f in (np.min, np.max) for axis in ("x", "y")]
     return json.dumps(geo | {"primary_column": points.name, "columns": {points.name: described}})

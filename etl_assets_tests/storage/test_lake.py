@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import resource
 from pathlib import Path
 
 import geopandas as gpd
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 import shapely
 
+from etl_assets.storage.frames import wkb
 from etl_assets.storage.lake import Facts, Lake, LakeError
 from etl_assets.storage.landing import Landing, Manifest, sha256
 from etl_assets.storage.table import Column, Geometry, Partitioning, Table
@@ -130,6 +133,17 @@ def test_points_are_geoparquet_that_geopandas_reads(lake: Lake, tmp_path: Path) 
     assert read.crs.to_epsg() == 4326
     assert read.geometry.iloc[0] == shapely.Point(-90.5, 40.25)
     assert "bbox" not in read.columns
+
+
+def test_the_bounds_of_points_are_said_and_points_of_another_form_refused(lake: Lake, tmp_path: Path) -> None:
+    shapes = [shapely.Point(-90.5, 40.25), None, shapely.Point(), shapely.Point(-95, 50)]
+    frame = pl.concat([events("2025-01-15")[:1]] * len(shapes)).with_columns(point=wkb(shapes))
+    lake.write(EVENTS, frame, facts("2025-01-15"))
+    metadata = pq.read_metadata(tmp_path / "a lake" / "refined/events/2025-01-15.parquet").metadata
+    assert json.loads(metadata[b"geo"])["columns"]["point"]["bbox"] == [-95, 40.25, -90.5, 50]
+    for other in (shapely.to_wkb(shapely.Point(1, 2, 3)), shapely.to_wkb(shapely.Point(1, 2), byte_order=0)):
+        with pytest.raises(ValueError, match="point: points have to be two-dimensional, little-endian WKB"):
+            lake.write(EVENTS, frame.with_columns(point=pl.lit(other)), facts("2025-01-15"))
 
 
 def test_areas_are_geoparquet_with_a_box_that_only_others_see(lake: Lake, tmp_path: Path) -> None:

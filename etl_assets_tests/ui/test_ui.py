@@ -167,6 +167,7 @@ def until(condition: Any) -> Any:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Headless Chromium."""
+    expect.set_options(timeout=PATIENCE * 1000)  # a context's timeout is not that of what is expected: 5 s
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield chromium

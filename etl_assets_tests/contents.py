@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import LiteralString
 
 import polars as pl
+import psycopg
 from psycopg import sql
 
 from etl_assets.quality.quarantine import quarantine_table
 from etl_assets.stages.staleness import in_order
 from etl_assets.storage.lake import Lake
 from etl_assets.storage.table import WHOLE, Partitioning, Table
-from etl_assets_tests.house import House
+from etl_assets_tests.house import House, frame_of
 
 _TRUNCATED: dict[str, LiteralString] = {"day": "day", "month": "month", "year": "year"}
 
@@ -30,16 +31,15 @@ def _there(lake: Lake) -> list[Table]:
 
 def rows(house: House) -> dict[str, pl.DataFrame]:
     """Every table that has rows, without provenance; in whatever order it has its columns and rows."""
-    found = {}
-    for name in sorted({table.full_name for table in tables()}):
-        if house.value("SELECT to_regclass(%s)", name) is None:
-            continue
-        frame = house.frame(name)
-        if frame.is_empty():
-            continue
-        frame = frame.select(sorted(frame.columns))
-        found[name] = frame.sort([c for c, dtype in frame.schema.items() if not isinstance(dtype, pl.List)])
-    return found
+    names = sorted({table.full_name for table in tables()})
+    with psycopg.connect(house.warehouse_url) as connection:
+        there = "SELECT name FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NOT NULL ORDER BY name"
+        frames = {name: frame_of(connection, name) for (name,) in connection.execute(there, (names,)).fetchall()}
+    found = {name: frame.select(sorted(frame.columns)) for name, frame in frames.items() if not frame.is_empty()}
+    return {
+        name: frame.sort([c for c, dtype in frame.schema.items() if not isinstance(dtype, pl.List)])
+        for name, frame in found.items()
+    }
 
 
 def bookkeeping(house: House) -> dict[tuple[str, str], tuple[int, str]]:

@@ -44,6 +44,19 @@ def ephemeral() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
+def frame_of(connection: psycopg.Connection, table: str) -> pl.DataFrame:
+    """A table, but for its provenance, with geometry as EWKB, in a fixed order."""
+    cursor = connection.execute(f"SELECT * FROM {table}")
+    names = [column.name for column in cursor.description or ()]
+    frame = pl.DataFrame(cursor.fetchall(), schema=names, orient="row", infer_schema_length=None)
+    own = frame.select([c for c in frame.columns if not c.startswith("_") or c == "_partition"])
+    return own.sort(
+        pl.all().cast(pl.String, strict=False)
+        if not any(isinstance(d, pl.List) for d in own.dtypes)
+        else [c for c, d in own.schema.items() if not isinstance(d, pl.List)]
+    )
+
+
 @dataclass
 class House:
     """What a test needs of a running project; made by the fixture `house`."""
@@ -153,18 +166,9 @@ class House:
         return self.sql(query, *parameters)[0][0]
 
     def frame(self, table: str) -> pl.DataFrame:
-        """A table of the warehouse, but for its provenance, with geometry as EWKB, in a fixed order."""
+        """A table of the warehouse, see `frame_of`."""
         with psycopg.connect(self.warehouse_url) as connection:
-            cursor = connection.execute(f"SELECT * FROM {table}")
-            names = [column.name for column in cursor.description or ()]
-            rows = cursor.fetchall()
-        frame = pl.DataFrame(rows, schema=names, orient="row", infer_schema_length=None)
-        own = frame.select([c for c in frame.columns if not c.startswith("_") or c == "_partition"])
-        return own.sort(
-            pl.all().cast(pl.String, strict=False)
-            if not any(isinstance(d, pl.List) for d in own.dtypes)
-            else [c for c, d in own.schema.items() if not isinstance(d, pl.List)]
-        )
+            return frame_of(connection, table)
 
     @property
     def lake(self) -> Lake:

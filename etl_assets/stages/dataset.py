@@ -122,7 +122,7 @@ class Spec:
 
         `versions` gives, per input, the content hash of each of its partitions.
         """
-        lines = [self.table.fingerprint() if self.table else "", self.code_version]
+        lines = [self.table.fingerprint if self.table else "", self.code_version]
         for name, source in sorted(self.inputs.items()):
             found = versions[name]
             if source.by_partition and not self.whole:

@@ -147,7 +147,7 @@ class _Step:
 
     def digest(self, *parts: str) -> str:
         """Says what a partition is made from: the declaration, and what is given."""
-        lines = (self.table.fingerprint(), self.spec.code_version, *parts)
+        lines = (self.table.fingerprint, self.spec.code_version, *parts)
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def publish(self, publications: Sequence[Publication]) -> None:

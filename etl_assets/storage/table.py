@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import polars as pl
@@ -128,6 +129,7 @@ class Table:
         """The geometry column, if the table has one."""
         return next((c for c in self.columns if c.geometry), None)
 
+    @cached_property
     def fingerprint(self) -> str:
         """Changes whenever the declaration of a column, key or partitioning does."""
         shape = [(c.name, c.sql, c.nullable) for c in self.columns]

@@ -1,0 +1,64 @@
+"""Pictures: what is drawn is there, in the colours of its values."""
+
+import base64
+import io
+import re
+from typing import Any
+
+import dagster as dg
+import geopandas as gpd
+import numpy as np
+import pytest
+import shapely
+from PIL import Image
+
+from etl_assets.stages.pictures import choropleth
+
+LEAST, GREATEST, MISSING = (68, 1, 84), (253, 231, 37), (229, 229, 229)
+
+
+def pixels(picture: dg.MarkdownMetadataValue) -> Any:
+    """The picture as an array: rows, columns, RGB."""
+    found = re.fullmatch(r"!\[.+]\(data:image/png;base64,(.+)\)", picture.md_str or "")
+    assert found
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(found[1]))).convert("RGB"))
+
+
+def share(drawn: Any, colour: tuple[int, int, int]) -> float:
+    """The share of the picture that has a colour, or nearly so."""
+    return float((np.abs(drawn.astype(int) - colour).max(axis=2) <= 4).mean())
+
+
+@pytest.mark.parametrize("west", [-100.0, 10.0])
+def test_areas_have_the_colours_of_their_values(west: float) -> None:
+    """Of the contiguous states and elsewhere; an area lies in the hole of another, one is of two parts."""
+    square, inner = shapely.box(west, 40, west + 3, 43), shapely.box(west + 1, 41, west + 2, 42)
+    parts = shapely.MultiPolygon([shapely.box(west + 3, 40, west + 4, 43), shapely.box(west + 5, 40, west + 6, 43)])
+    areas = gpd.GeoDataFrame(
+        {"value": [1.0, 5.0, np.nan]}, geometry=[inner, square.difference(inner), parts], crs="EPSG:4326"
+    )
+    drawn = pixels(choropleth(areas, "value", "Areas"))
+    map_only = drawn[:, : drawn.shape[1] * 4 // 5]
+    least, greatest, missing = (share(map_only, colour) for colour in (LEAST, GREATEST, MISSING))
+    assert greatest / missing == pytest.approx(8 / 6, rel=0.1)  # square degrees
+    assert least / missing == pytest.approx(1 / 6, rel=0.2)
+
+
+@pytest.mark.parametrize("values", [[], [np.nan], [0.0], [1.0, 1e6]])
+def test_maps_of_little_are_drawn(values: list[float]) -> None:
+    squares = [shapely.box(n - 100, 40, n - 99, 41) for n in range(len(values))]
+    areas = gpd.GeoDataFrame({"value": values}, geometry=squares, crs="EPSG:4326")
+    drawn = pixels(choropleth(areas, "value", "Areas"))
+    assert (share(drawn, MISSING) > 0.1) == any(np.isnan(values))
+    assert (share(drawn, (255, 255, 255)) < 0.9) == bool(values)
+
+
+def test_a_picture_fits_into_the_event_log() -> None:
+    """Where it is too large, its resolution is lower."""
+    squares = [
+        shapely.box(x - 124, y + 25, x - 123.9, y + 25.1) for x in np.arange(0, 12, 0.1) for y in np.arange(0, 7, 0.1)
+    ]
+    values = np.random.default_rng(0).random(len(squares))
+    picture = choropleth(gpd.GeoDataFrame({"value": values}, geometry=squares, crs="EPSG:4326"), "value", "Noise")
+    assert len(picture.md_str or "") < 50_000
+    assert pixels(picture).shape[1] < 560  # its resolution, if there are many areas and they were to fit

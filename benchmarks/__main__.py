@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
     reports = {}
     started = time.monotonic()
     before = os.getloadavg()[0]
-    with ground(console, options.rounds) as place:
+    with ground(console, options.rounds, quick=options.quick) as place:
         for name in options.names:
             console.print(f"\n[bold]{name}[/bold] …")
             report = BENCHMARKS[name].load().run(place, sizes(name, options), quick=options.quick)

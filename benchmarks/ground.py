@@ -1,4 +1,4 @@
-"""What benchmarks are measured on: a PostGIS of their own with durable settings, made for one `./dev bench`.
+"""What benchmarks are measured on: a PostGIS of their own, made for one `./dev bench`.
 
 Here: the temporary folder, the databases in it, and the synthetic rows and publications.
 """
@@ -67,10 +67,10 @@ class Ground:
 
 
 @contextmanager
-def ground(console: Console, rounds: int) -> Iterator[Ground]:
-    """Make it, and take it away afterwards."""
+def ground(console: Console, rounds: int, *, quick: bool) -> Iterator[Ground]:
+    """Make it, with durable settings unless it need not tell how fast things are; and take it away afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="etl-bench-"))
-    cluster = Cluster(folder / "postgres")
+    cluster = Cluster(folder / "postgres", fast=quick)
     try:
         cluster.start()
         yield Ground(folder, cluster, console, rounds)

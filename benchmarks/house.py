@@ -20,12 +20,10 @@ from rich.console import Console
 
 from benchmarks.measure import Stopwatch
 from etl_assets.definitions import defs
-from etl_assets.local.run import Driver, Outcome
+from etl_assets.local.run import Driver, Outcome, execute
 from etl_assets.settings import PROJECT
 from etl_assets.stages.dataset import SPECS
 from etl_assets.storage.dagster_storage import at_a_terminal
-
-_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 @dataclass
@@ -75,14 +73,12 @@ def environment(url: str, lake: Path, sources: str) -> dict[str, str]:
 
 def materialize(instance: dg.DagsterInstance, key: dg.AssetKey, days: Sequence[str]) -> None:
     """Make an asset; one with partitions for these days, so many a run as its dataset says."""
-    job, spec = defs.resolve_implicit_global_asset_job_def(), SPECS[key]
+    spec = SPECS[key]
     step = spec.dataset.batch if spec.partitions else len(days)
     for start in range(0, len(days), step):
         batch = days[start : start + step]
         span = {"dagster/asset_partition_range_start": batch[0], "dagster/asset_partition_range_end": batch[-1]}
-        job.execute_in_process(
-            asset_selection=[key], instance=instance, tags=span if spec.partitions else {}, run_config=_QUIET
-        )
+        execute(defs, instance, [key], span if spec.partitions else {}, raise_on_error=True)
 
 
 def main(run: str, first_day: str, last_day: str, *assets: str) -> None:

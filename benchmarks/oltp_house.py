@@ -14,6 +14,7 @@ import polars as pl
 
 from benchmarks.measure import Stopwatch
 from etl_assets.automation.partitions import daily
+from etl_assets.local.run import execute
 from etl_assets.quality.contract import Contract, column
 from etl_assets.sources.database import DatabaseSource, SourceTable
 from etl_assets.stages import Dataset, landing
@@ -62,13 +63,12 @@ def main(run: str) -> None:
     """Make all of it, stage by stage."""
     tables = {spec.key: spec.table for spec in SPECS.values() if spec.table}
     resources = {"landing_io": LandingIOManager(), "table_io": table_io(tables)}
-    job = dg.Definitions(assets=ASSETS, resources=resources).resolve_implicit_global_asset_job_def()
-    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    definitions = dg.Definitions(assets=ASSETS, resources=resources)
     with dg.DagsterInstance.ephemeral() as instance, Stopwatch(Path(run)) as watch:
         for asset in ASSETS:
             days = sorted(State(instance).out_of_date(SPECS[asset.key])) if asset.partitions_def else []
             span = {f"dagster/asset_partition_range_{end}": days[at] for end, at in (("start", 0), ("end", -1)) if days}
-            job.execute_in_process(asset_selection=[asset.key], instance=instance, tags=span, run_config=quiet)
+            execute(definitions, instance, [asset.key], span, raise_on_error=True)
             watch.part(asset.key.to_user_string())
 
 

@@ -35,6 +35,7 @@ from benchmarks.synthetic import COUNTIES, synthetic_counties, synthetic_events
 from etl_assets.automation.partitions import daily
 from etl_assets.automation.sensors import source_sensors
 from etl_assets.definitions import defs
+from etl_assets.local.run import execute
 from etl_assets.local.sources import serve
 from etl_assets.settings import PROJECT
 from etl_assets.stages.dataset import SPECS
@@ -51,7 +52,6 @@ STAGES = [dg.AssetKey(["refined", "protest_events"]), dg.AssetKey(["presentation
 SMALL = dg.AssetKey(["refined", "eventdata_baseline"])
 #: As far as that of the events, which has the days that they are announced for.
 _CALENDAR = daily(FIRST_DAY.isoformat(), ahead=366)
-_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 _PATIENCE_MS = 120_000
 
 
@@ -126,9 +126,7 @@ def _floor(instance: dg.DagsterInstance, name: str, days: Sequence[str] = ()) ->
     tags = {}
     if days:
         tags = {"dagster/asset_partition_range_start": days[0], "dagster/asset_partition_range_end": days[-1]}
-    FLOOR.resolve_implicit_global_asset_job_def().execute_in_process(
-        asset_selection=[dg.AssetKey(name)], instance=instance, tags=tags, run_config=_QUIET
-    )
+    execute(FLOOR, instance, [dg.AssetKey(name)], tags, raise_on_error=True)
 
 
 def _runs(ground: Ground, report: Report, instance: dg.DagsterInstance) -> None:
@@ -263,9 +261,7 @@ def main(first: str, last: str) -> None:
     """What the process of a run does."""
     span = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
     with dg.DagsterInstance.get() as instance:
-        defs.resolve_implicit_global_asset_job_def().execute_in_process(
-            asset_selection=STAGES, instance=instance, tags=span, run_config=_QUIET
-        )
+        execute(defs, instance, STAGES, span, raise_on_error=True)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from etl_assets.definitions import defs
 from etl_assets.local.databases import show
 from etl_assets.local.postgres import Cluster
 from etl_assets.local.recordings import Recordings
-from etl_assets.local.run import Driver, Outcome
+from etl_assets.local.run import Driver, Outcome, execute
 from etl_assets.local.sources import Faults
 from etl_assets.storage.configured import lake
 from etl_assets.storage.lake import Lake
@@ -139,12 +139,8 @@ class House:
                 "dagster/asset_partition_range_start": partitions[0],
                 "dagster/asset_partition_range_end": partitions[-1],
             }
-        return self.definitions.resolve_implicit_global_asset_job_def().execute_in_process(
-            asset_selection=[dg.AssetKey(key.split("/"))],
-            instance=self.instance,
-            tags=tags,
-            raise_on_error=raise_on_error,
-        )
+        asset = dg.AssetKey(key.split("/"))
+        return execute(self.definitions, self.instance, [asset], tags, raise_on_error=raise_on_error)
 
     def check(self, key: str, name: str, partition: str | None = None) -> Any:
         """The newest evaluation of a check of an asset ("refined/us_counties"), or of one of its partitions."""

@@ -56,7 +56,7 @@ RATIOS = {
     "correction": ["cost of the corrected publication over the cost of the full load"],
 }
 #: In one process each, since one takes seconds to start.
-TOGETHER = [["load", "replace-day", "extract"], ["pipeline", "correction"], ["oltp"], ["operate"]]
+TOGETHER = [["load", "replace-day", "extract", "oltp"], ["pipeline", "correction", "operate"]]
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -183,18 +183,8 @@ class Driver:
             tags |= dict(zip(_RANGE, (work.partitions[0], work.partitions[-1]), strict=True))
         run_id, steps = make_new_run_id(), _Steps(work, self.outcomes, progress)
         self.instance.add_event_listener(run_id, steps.heard)
-        assets = frozenset(spec.key for spec in work.specs)
-        # What `JobDefinition.execute_in_process` does, which cuts the job out of the graph anew for each run.
-        result = core_execute_in_process(
-            job=_job(self.definitions.resolve_implicit_global_asset_job_def(), assets),
-            asset_selection=assets,
-            instance=self.instance,
-            run_tags=tags,
-            raise_on_error=False,
-            run_id=run_id,
-            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-            output_capturing_enabled=False,
-        )
+        assets = [spec.key for spec in work.specs]
+        result = execute(self.definitions, self.instance, assets, tags, run_id=run_id)
         reasons = _reasons(result)
         for spec in work.specs:
             name = spec.key.to_user_string()
@@ -259,6 +249,32 @@ class Driver:
             if spec.table.partitioning and "partitions_changed" in metadata:
                 changed, same = (metadata[f"partitions_{w}"].value for w in ("changed", "unchanged"))
                 self.console.print(f"{spec.dataset.name}: {changed} partitions changed, {same} unchanged")
+
+
+def execute(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    assets: Collection[dg.AssetKey],
+    tags: Mapping[str, str],
+    *,
+    run_id: str | None = None,
+    raise_on_error: bool = False,
+) -> dg.ExecuteInProcessResult:
+    """Make assets in a run in this process.
+
+    That is `JobDefinition.execute_in_process`, which cuts the job out of the graph anew for each run.
+    """
+    chosen = frozenset(assets)
+    return core_execute_in_process(
+        job=_job(definitions.resolve_implicit_global_asset_job_def(), chosen),
+        asset_selection=chosen,
+        instance=instance,
+        run_tags=tags,
+        raise_on_error=raise_on_error,
+        run_id=run_id,
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        output_capturing_enabled=False,
+    )
 
 
 @cache

@@ -14,6 +14,7 @@ from dagster_shared.serdes import deserialize_value, serialize_value
 
 from etl_assets.local.sample import CHANGED_DAYS
 from etl_assets.stages.conditions import OutOfDate
+from etl_assets.stages.dataset import numbered
 from etl_assets.stages.staleness import State, in_order
 from etl_assets_tests.house import House
 
@@ -47,12 +48,12 @@ class Daemon:
 
     def make(self, requested: Requested) -> None:
         """Run what was asked for, in runs of contiguous days as a backfill has them; a run may fail."""
-        calendar = {s.key.to_user_string(): s.partitions.get_partition_keys() for s in in_order() if s.partitions}
+        calendar = {s.key.to_user_string(): numbered(s.partitions) for s in in_order() if s.partitions}
         for key, partitions in requested.items():
             if partitions == WHOLE:
                 self.house.materialize(key, raise_on_error=False)
                 continue
-            days = [(n, day) for n, day in enumerate(calendar[key]) if day in partitions]
+            days = [(n, day) for day, n in calendar[key].items() if day in partitions]
             for _, run in groupby(enumerate(days), lambda item: item[1][0] - item[0]):
                 contiguous = [day for _, (_, day) in run]
                 self.house.materialize(key, contiguous[0], contiguous[-1], raise_on_error=False)

@@ -6,6 +6,7 @@ import dagster as dg
 import pytest
 
 from etl_assets.automation import sensors
+from etl_assets.local.run import execute
 from etl_assets.local.sources import Fault
 from etl_assets_tests.house import House, ephemeral
 
@@ -30,10 +31,7 @@ def tags(request: dg.RunRequest) -> dict[str, str]:
 def start(house: House, request: dg.RunRequest | str) -> bool:
     """Run what the sensor asked for; gives whether it succeeded."""
     assert isinstance(request, dg.RunRequest), request
-    job = house.definitions.resolve_implicit_global_asset_job_def()
-    return job.execute_in_process(
-        asset_selection=[LANDING], instance=house.instance, tags=tags(request), raise_on_error=False
-    ).success
+    return execute(house.definitions, house.instance, [LANDING], tags(request)).success
 
 
 def test_a_new_version_is_asked_for_and_landed(house: House) -> None:

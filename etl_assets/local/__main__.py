@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import gc
 import json
 import logging
 import os
@@ -22,9 +21,6 @@ from etl_assets.storage import roles
 from etl_assets.storage.configured import warehouse
 
 _PSQL = {"dbname": "PGDATABASE"}
-#: Objects made before Python looks for garbage among them: what is imported comes to stay, and to look through it again
-#: and again takes a sixth of the time that loading takes.
-_GARBAGE = 100_000
 COMMANDS = {
     "run": "bring every table up to date, and print what there is",
     "ui": "open the Dagster UI",
@@ -42,7 +38,6 @@ COMMANDS = {
 
 def main(arguments: Sequence[str]) -> int:
     """Answer one command; gives its exit status."""
-    gc.set_threshold(_GARBAGE)
     parser = argparse.ArgumentParser(prog="./dev")
     commands = parser.add_subparsers(dest="command", required=True)
     parsers = {name: commands.add_parser(name, help=text) for name, text in COMMANDS.items()}

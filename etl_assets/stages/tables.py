@@ -285,9 +285,9 @@ class _Step:
         columns = [c.name for c in self.table.columns]
         parted_by = [self.table.partitioning.column] if self.table.partitioning else []
         order = list(dict.fromkeys([*parted_by, *self.table.primary_key])) or columns[:1]
-        cut = good.partition_by("_key", as_dict=True)
+        cut = good.select(*columns, "_key").partition_by("_key", as_dict=True, include_key=False)
         # One after another: sorted all at once, the frame would be there once more.
-        frames = {str(key[0]): cut.pop(key).sort(order)[columns] for key in list(cut)}
+        frames = {str(key[0]): cut.pop(key).sort(order) for key in list(cut)}
         nothing = good.clear()[columns]
         source = {key: self.spec.made_from(key, self.versions) for key in keys}
         parts = [Part(key, frames.get(key, nothing), source[key]) for key in keys]

@@ -135,9 +135,10 @@ def _is_of_one_partition(event: dg.EventLogEntry) -> bool:
 
 def _insert(log: PostgresEventLogStorage, events: Sequence[dg.EventLogEntry]) -> list[int]:
     """Write events into the log, and nowhere else; gives their numbers there."""
-    statement = log.prepare_insert_event_batch(events).returning(SqlEventLogStorageTable.c.id)
+    table = SqlEventLogStorageTable
+    statement = table.insert().returning(table.c.id, sort_by_parameter_order=True)
     with log._connect() as connection:
-        return [row[0] for row in connection.execute(statement).fetchall()]
+        return list(connection.execute(statement, [log._event_to_row(event) for event in events]).scalars())
 
 
 def _write_evaluations(log: PostgresEventLogStorage, events: Sequence[dg.EventLogEntry]) -> None:

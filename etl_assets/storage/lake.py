@@ -340,7 +340,8 @@ def encode(table: Table, frame: pl.DataFrame, facts: Facts) -> bytes:
         header.seek(0)
         frame = frame.with_columns(pl.read_parquet(header, columns=["bbox"]).to_series())
     sink = io.BytesIO()
-    frame.write_parquet(sink, compression="zstd", metadata=metadata)
+    # Least and greatest values let readers skip objects; of a raw table's dozens of texts they serve nobody.
+    frame.write_parquet(sink, compression="zstd", metadata=metadata, statistics=table.stage != "raw")
     return sink.getvalue()
 
 

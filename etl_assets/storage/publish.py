@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate, groupby
 
+import numpy as np
 import polars as pl
 
 from etl_assets.storage.changes import compare
@@ -200,8 +201,9 @@ def _stored(table: Table, parts: Sequence[Part], run_id: str, loaded_at: dt.date
     """Parts with their rows as they are stored; made together, since each by itself takes as long as all."""
     if not parts:
         return {}
-    source = pl.concat([pl.repeat(part.made_from, part.frame.height, eager=True) for part in parts])
     whole = pl.concat([part.frame for part in parts])
+    part_of_row = np.repeat(np.arange(len(parts)), [part.frame.height for part in parts])
+    source = pl.Series([part.made_from for part in parts]).gather(part_of_row)
     rows = stored(whole, table, source=source, run_id=run_id, loaded_at=loaded_at)
     ends = accumulate(part.frame.height for part in parts)
     return {

@@ -304,9 +304,11 @@ def _batches(parts: Sequence[Part]) -> Iterator[pa.Table]:
 
 
 def _filled(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    alike = all(frame.schema == frames[0].schema for frame in frames)
     # In one piece: of hundreds of small ones, each would be sent by itself.
-    whole = pl.concat(frames, how="vertical" if alike else "diagonal_relaxed", rechunk=True)
+    try:
+        whole = pl.concat(frames, rechunk=True)
+    except (pl.exceptions.SchemaError, pl.exceptions.ShapeError):  # raw tables follow their source
+        whole = pl.concat(frames, how="diagonal_relaxed", rechunk=True)
     return whole.select([column.name for column in whole if column.null_count() < whole.height] or whole.columns)
 
 

@@ -31,7 +31,7 @@ _ALBERS = 5070
 #: What others are drawn in.
 _MERCATOR = 3857
 _METRES_A_PIXEL = 6_500
-#: From this ratio between the greatest and the least value on, colours follow the logarithm.
+#: From this ratio between the greatest and the least value above zero on, colours follow the logarithm.
 _SKEWED = 20
 _CLASSES = 9
 
@@ -39,11 +39,12 @@ _CLASSES = 9
 def choropleth(areas: gpd.GeoDataFrame, column: str, title: str) -> dg.MarkdownMetadataValue:
     """A map of areas coloured by a column, of the contiguous United States where there are any of its areas.
 
-    Areas without a value are grey. Colours follow the logarithm where a few areas would else leave all others alike.
+    Areas without a value are grey. Colours follow the logarithm (from the least value above zero on) where a few areas
+    would else leave all others alike.
     """
     from matplotlib import colormaps
     from matplotlib.collections import PathCollection
-    from matplotlib.colors import LogNorm
+    from matplotlib.colors import SymLogNorm
     from matplotlib.figure import Figure
 
     west, south, east, north = _CONTIGUOUS
@@ -56,12 +57,13 @@ def choropleth(areas: gpd.GeoDataFrame, column: str, title: str) -> dg.MarkdownM
         shown = areas[areas.geometry.notna()].to_crs(_MERCATOR)
     values = shown[column].to_numpy(dtype=float, na_value=np.nan)
     known = values[np.isfinite(values)]
-    is_skewed = known.size and known.min() > 0 and known.max() > _SKEWED * known.min()
+    above = known[known > 0]
+    is_skewed = above.size and known.min() >= 0 and above.max() > _SKEWED * above.min()
     coloured = PathCollection(
         _outlines(shown.geometry.to_numpy()),
         array=np.ma.masked_invalid(values),
         cmap=colormaps["viridis"].resampled(_CLASSES).with_extremes(bad="0.9"),
-        norm=LogNorm(known.min(), known.max()) if is_skewed else None,
+        norm=SymLogNorm(above.min(), vmin=known.min(), vmax=known.max()) if is_skewed else None,
         edgecolor="white",
         linewidth=0.15,
     )
@@ -73,7 +75,7 @@ def choropleth(areas: gpd.GeoDataFrame, column: str, title: str) -> dg.MarkdownM
     axes.set_axis_off()
     axes.set_title(title, fontsize=10)
     if known.size:
-        figure.colorbar(coloured, ax=axes, shrink=0.6, label=column, format="{x:,.0f}" if is_skewed else None)
+        figure.colorbar(coloured, ax=axes, shrink=0.6, label=column, format="{x:,.12g}" if is_skewed else None)
     return _markdown(figure, title, _RESOLUTIONS[1:] if len(shown) > _MANY_AREAS else _RESOLUTIONS)
 
 

@@ -44,6 +44,16 @@ def test_areas_have_the_colours_of_their_values(west: float) -> None:
     assert least / missing == pytest.approx(1 / 6, rel=0.2)
 
 
+def test_few_great_values_leave_the_others_apart() -> None:
+    """Where some have nothing as well."""
+    squares = [shapely.box(n - 100, 40, n - 99, 41) for n in range(5)]
+    areas = gpd.GeoDataFrame({"value": [0.0, 0.5, 10.0, 200.0, 9000.0]}, geometry=squares, crs="EPSG:4326")
+    drawn = pixels(choropleth(areas, "value", "Areas"))
+    map_only = drawn[:, : drawn.shape[1] * 4 // 5].reshape(-1, 3)
+    colours, counts = np.unique(map_only, axis=0, return_counts=True)
+    assert len(colours[counts > 1000]) == 6  # the background's among them
+
+
 @pytest.mark.parametrize("values", [[], [np.nan], [0.0], [1.0, 1e6]])
 def test_maps_of_little_are_drawn(values: list[float]) -> None:
     squares = [shapely.box(n - 100, 40, n - 99, 41) for n in range(len(values))]

@@ -20,7 +20,8 @@ from rich.console import Console
 
 from benchmarks.measure import Stopwatch
 from etl_assets.definitions import defs
-from etl_assets.local.run import Driver, Outcome, execute
+from etl_assets.local.in_process import execute
+from etl_assets.local.run import Driver, Outcome
 from etl_assets.settings import PROJECT
 from etl_assets.stages.dataset import SPECS
 from etl_assets.storage.dagster_storage import at_a_terminal
@@ -76,9 +77,8 @@ def materialize(instance: dg.DagsterInstance, key: dg.AssetKey, days: Sequence[s
     spec = SPECS[key]
     step = spec.dataset.batch if spec.partitions else len(days)
     for start in range(0, len(days), step):
-        batch = days[start : start + step]
-        span = {"dagster/asset_partition_range_start": batch[0], "dagster/asset_partition_range_end": batch[-1]}
-        execute(defs, instance, [key], span if spec.partitions else {}, raise_on_error=True)
+        batch = days[start : start + step] if spec.partitions else ()
+        execute(defs, instance, [key], {}, partitions=batch, raise_on_error=True)
 
 
 def main(run: str, first_day: str, last_day: str, *assets: str) -> None:

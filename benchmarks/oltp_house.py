@@ -14,7 +14,7 @@ import polars as pl
 
 from benchmarks.measure import Stopwatch
 from etl_assets.automation.partitions import daily
-from etl_assets.local.run import execute
+from etl_assets.local.in_process import execute
 from etl_assets.quality.contract import Contract, column
 from etl_assets.sources.database import DatabaseSource, SourceTable
 from etl_assets.stages import Dataset, landing
@@ -67,8 +67,7 @@ def main(run: str) -> None:
     with dg.DagsterInstance.ephemeral() as instance, Stopwatch(Path(run)) as watch:
         for asset in ASSETS:
             days = sorted(State(instance).out_of_date(SPECS[asset.key])) if asset.partitions_def else []
-            span = {f"dagster/asset_partition_range_{end}": days[at] for end, at in (("start", 0), ("end", -1)) if days}
-            execute(definitions, instance, [asset.key], span, raise_on_error=True)
+            execute(definitions, instance, [asset.key], {}, partitions=days, raise_on_error=True)
             watch.part(asset.key.to_user_string())
 
 

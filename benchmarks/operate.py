@@ -35,7 +35,7 @@ from benchmarks.synthetic import COUNTIES, synthetic_counties, synthetic_events
 from etl_assets.automation.partitions import daily
 from etl_assets.automation.sensors import source_sensors
 from etl_assets.definitions import defs
-from etl_assets.local.run import execute
+from etl_assets.local.in_process import execute
 from etl_assets.local.sources import serve
 from etl_assets.settings import PROJECT
 from etl_assets.stages.dataset import SPECS
@@ -123,10 +123,7 @@ def _make(instance: dg.DagsterInstance, keys: Sequence[dg.AssetKey], days: Seque
 
 def _floor(instance: dg.DagsterInstance, name: str, days: Sequence[str] = ()) -> None:
     """Make an asset that does nothing."""
-    tags = {}
-    if days:
-        tags = {"dagster/asset_partition_range_start": days[0], "dagster/asset_partition_range_end": days[-1]}
-    execute(FLOOR, instance, [dg.AssetKey(name)], tags, raise_on_error=True)
+    execute(FLOOR, instance, [dg.AssetKey(name)], {}, partitions=days, raise_on_error=True)
 
 
 def _runs(ground: Ground, report: Report, instance: dg.DagsterInstance) -> None:

@@ -23,10 +23,12 @@ from sqlalchemy import QueuePool, create_engine
 
 from etl_assets.definitions import defs
 from etl_assets.local.databases import show
+from etl_assets.local.in_process import execute
 from etl_assets.local.postgres import Cluster
 from etl_assets.local.recordings import Recordings
-from etl_assets.local.run import Driver, Outcome, execute
+from etl_assets.local.run import Driver, Outcome
 from etl_assets.local.sources import Faults
+from etl_assets.stages.run_tags import RunPartitions
 from etl_assets.storage.configured import lake
 from etl_assets.storage.lake import Lake
 
@@ -133,12 +135,7 @@ class House:
 
     def materialize(self, key: str, *partitions: str, raise_on_error: bool = True) -> dg.ExecuteInProcessResult:
         """Materialize one asset ("refined/us_counties"), or the range of its partitions from first to last."""
-        tags = {}
-        if partitions:
-            tags = {
-                "dagster/asset_partition_range_start": partitions[0],
-                "dagster/asset_partition_range_end": partitions[-1],
-            }
+        tags = RunPartitions(partitions[0], partitions[-1]).tags if partitions else {}
         asset = dg.AssetKey(key.split("/"))
         return execute(self.definitions, self.instance, [asset], tags, raise_on_error=raise_on_error)
 

@@ -29,12 +29,11 @@ from etl_assets.settings import NotConfiguredError, settings
 from etl_assets.stages.dataset import SPECS, Spec
 from etl_assets.stages.failures import sentence, why_step_failed
 from etl_assets.stages.newest import NEWEST
+from etl_assets.stages.run_tags import RunPartitions
 
 #: How far back a failed run is still news, in days, and how many of them are looked at.
 _DAYS, _RUNS = 7, 100
 _TEXT, _NAMED, _AT_ONCE = 1500, 10, 5
-_PARTITION = "dagster/partition"
-_RANGE = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
 @dataclass(frozen=True)
@@ -234,11 +233,8 @@ class _Made:
             log = self.instance.event_log_storage
             attempts = log.get_latest_asset_partition_materialization_attempts_without_materializations(spec.key)
             self._unmade[spec.key] = set(attempts)
-        first, last = (run.tags.get(tag) or run.tags.get(_PARTITION) for tag in _RANGE)
-        if first is None or last is None:
-            return None
-        # Keys are dates, which sort as they are written.
-        return [key for key in sorted(self._unmade[spec.key]) if first <= key <= last] or None
+        own = RunPartitions.told(run.tags)
+        return [key for key in sorted(self._unmade[spec.key]) if key in own] or None if own else None
 
 
 def _failures(instance: dg.DagsterInstance, record: dg.RunRecord, made: _Made) -> Iterator[Problem]:

@@ -15,14 +15,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.job_base import InMemoryJob
-from dagster._core.execution.execute_in_process import core_execute_in_process
 from dagster._core.utils import make_new_run_id
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -30,11 +26,12 @@ from rich.table import Table as RichTable
 from rich.text import Text
 from sqlalchemy.exc import OperationalError
 
+from etl_assets.local.in_process import execute
 from etl_assets.logs import plain
 from etl_assets.quality.quarantine import quarantine_table
 from etl_assets.settings import NotConfiguredError, home, settings
 from etl_assets.sources import SourceError, Validators
-from etl_assets.stages.dataset import Spec, numbered
+from etl_assets.stages.dataset import Spec
 from etl_assets.stages.failures import why_step_failed
 from etl_assets.stages.landing import ANEW
 from etl_assets.stages.staleness import State, in_order, levels
@@ -45,7 +42,6 @@ from etl_assets.storage.table import WHOLE
 
 _OWNER = "etl/process"
 _SOURCES_AT_ONCE = 8
-_RANGE = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
 @dataclass
@@ -179,12 +175,10 @@ class Driver:
 
     def _materialize(self, work: _Work, progress: Progress) -> None:
         tags = {_OWNER: _process()} | ({ANEW: "true"} if work.anew else {})
-        if work.partitions:
-            tags |= dict(zip(_RANGE, (work.partitions[0], work.partitions[-1]), strict=True))
         run_id, steps = make_new_run_id(), _Steps(work, self.outcomes, progress)
         self.instance.add_event_listener(run_id, steps.heard)
         assets = [spec.key for spec in work.specs]
-        result = execute(self.definitions, self.instance, assets, tags, run_id=run_id)
+        result = execute(self.definitions, self.instance, assets, tags, partitions=work.partitions, run_id=run_id)
         reasons = _reasons(result)
         for spec in work.specs:
             name = spec.key.to_user_string()
@@ -251,58 +245,18 @@ class Driver:
                 self.console.print(f"{spec.dataset.name}: {changed} partitions changed, {same} unchanged")
 
 
-def execute(
-    definitions: dg.Definitions,
-    instance: dg.DagsterInstance,
-    assets: Collection[dg.AssetKey],
-    tags: Mapping[str, str],
-    *,
-    run_id: str | None = None,
-    raise_on_error: bool = False,
-) -> dg.ExecuteInProcessResult:
-    """Make assets in a run in this process.
-
-    That is `JobDefinition.execute_in_process`, which cuts the job out of the graph anew for each run.
-    """
-    chosen = frozenset(assets)
-    return core_execute_in_process(
-        job=_job(definitions.resolve_implicit_global_asset_job_def(), chosen),
-        asset_selection=chosen,
-        instance=instance,
-        run_tags=tags,
-        raise_on_error=raise_on_error,
-        run_id=run_id,
-        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-        output_capturing_enabled=False,
-    )
-
-
-@cache
-def _job(whole: dg.JobDefinition, assets: frozenset[dg.AssetKey]) -> InMemoryJob:
-    """The job of some assets; scattered partitions are a run each, all of the same job."""
-    return InMemoryJob(whole.as_ephemeral_job(resource_defs={}, input_values={}, asset_selection=list(assets)))
-
-
 def _batches(spec: Spec, keys: Collection[str]) -> Iterator[Sequence[str]]:
-    """Partitions as runs: contiguous ones, so many at a time as the dataset says."""
-    assert spec.partitions is not None
-    position = numbered(spec.partitions)
-    wanted = sorted(keys, key=position.__getitem__)
-    batch: list[str] = wanted[:1]
-    for before, key in pairwise(wanted):
-        if position[key] != position[before] + 1 or len(batch) >= spec.dataset.batch:
-            yield batch
-            batch = []
-        batch.append(key)
-    if batch:
-        yield batch
+    """Partitions as runs, in their order, so many at a time as the dataset says."""
+    wanted = sorted(keys)
+    for start in range(0, len(wanted), spec.dataset.batch):
+        yield wanted[start : start + spec.dataset.batch]
 
 
 def _chain(spec: Spec, keys: Collection[str], waiting: Collection[Spec], state: State) -> Sequence[Spec]:
     """An asset, and those of its dataset that are made of it partition by partition, and of nothing else that waits.
 
-    They go in one run: scattered partitions are a run each. One that lacks partitions besides these is made later, all
-    of it: the ids that a table gives are to be in the order of its partitions, whatever was cut off before.
+    They go in one run. One that lacks partitions besides these is made later, all of it: the ids that a table gives
+    are to be in the order of its partitions, whatever was cut off before.
     """
     chain, missing = [spec], {other.key for other in waiting} - {spec.key}
     for other in waiting:

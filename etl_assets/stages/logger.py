@@ -17,6 +17,7 @@ from etl_assets.logs import plain
 from etl_assets.settings import settings
 from etl_assets.stages.dataset import SPECS, Spec
 from etl_assets.stages.failures import why_step_failed
+from etl_assets.stages.run_tags import RunPartitions
 
 #: Dagster's events that are a line each, though it takes them for details.
 _TOLD = {
@@ -29,7 +30,6 @@ _TOLD = {
     dg.DagsterEventType.ASSET_MATERIALIZATION,
     dg.DagsterEventType.ASSET_CHECK_EVALUATION,
 }
-_RANGE = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
 class JsonLines(logging.Formatter):
@@ -63,10 +63,8 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     event: dg.DagsterEvent | None = meta.get("dagster_event")
     tags = meta.get("job_tags") or {}
     spec = _spec(meta.get("step_key"))
-    first, last = (tags.get(tag) for tag in _RANGE)
-    partition = event.partition if event and event.partition else tags.get("dagster/partition")
-    if partition is None and first is not None:
-        partition = first if first == last else f"{first}...{last}"
+    partitions = RunPartitions.told(tags)
+    partition = event.partition if event and event.partition else partitions and str(partitions)
     error = why_step_failed(event) if event and event.is_step_failure else None
     return {
         "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),

@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from etl_assets.automation import sensors
-from etl_assets.local.run import execute
+from etl_assets.local.in_process import execute
 from etl_assets.local.sources import Fault
 from etl_assets_tests.house import House, ephemeral
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections import Counter
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -322,6 +323,7 @@ def _run_two_publications(house: House, data: Path, raw: tuple[int, int], column
     assert _made_at(house) == made
 
     house.publish("2025-04-04")
+    runs = _runs(house)
     assert house.run(), house.failures()
     _check_accounts(house, raw[1], columns[1])
     _check_presentation(house, second)
@@ -329,6 +331,7 @@ def _run_two_publications(house: House, data: Path, raw: tuple[int, int], column
     differ = {day for day in before.keys() | after.keys() if before.get(day) != after.get(day)}
     assert {day for day, at in _made_at(house).items() if made.get(day) != at} == differ
     assert house.made()["refined/protest_events"] == len(differ)
+    assert _runs(house) - runs == ceil(len(differ) / DATASET.batch)  # however scattered the days are
     event = house.instance.get_latest_materialization_event(dg.AssetKey(["raw", "protest_events"]))
     assert event is not None
     assert event.asset_materialization is not None
@@ -369,6 +372,12 @@ def _made_at(house: House) -> dict[str, int]:
             dg.AssetKey(["refined", "protest_events"]), dg.DagsterEventType.ASSET_MATERIALIZATION
         )
     )
+
+
+def _runs(house: House) -> int:
+    """How many runs have made days of the refined events."""
+    asset = dg.AssetKey(["refined", "protest_events"])
+    return sum(asset in (run.asset_selection or ()) for run in house.instance.get_runs())
 
 
 def _check_accounts(house: House, raw: int, columns: int) -> None:

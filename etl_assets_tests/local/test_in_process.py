@@ -1,0 +1,112 @@
+"""Runs in this process: which partitions a run has where others lie between them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from etl_assets.local.in_process import execute
+from etl_assets.stages.run_tags import RunPartitions
+
+DAYS = dg.DailyPartitionsDefinition("2025-01-01", end_date="2025-03-01")
+SCATTERED = ["2025-01-03", "2025-01-04", "2025-02-20"]
+BAD = "2025-02-20"
+
+
+@dg.asset
+def source() -> None:
+    """Has no partitions."""
+
+
+@dg.asset(partitions_def=DAYS, backfill_policy=dg.BackfillPolicy.single_run())
+def upstream() -> None:
+    """Is made before, and not by the run."""
+
+
+@dg.asset(
+    partitions_def=DAYS, backfill_policy=dg.BackfillPolicy.single_run(), deps=[source, upstream], output_required=False,
+    check_specs=[
+        dg.AssetCheckSpec("good", asset="first", partitions_def=DAYS, blocking=True),
+        dg.AssetCheckSpec("whole", asset="first"),
+    ],
+)  # fmt: skip
+def first(context: dg.AssetExecutionContext) -> Iterator[Any]:
+    """Has a check of each partition, which one does not pass, and one of all that a run makes."""
+    yield dg.MaterializeResult(metadata={"made": list(context.partition_keys)})
+    for day in context.partition_keys:
+        yield dg.AssetCheckEvaluation(first.key, "good", day != BAD, {}, partition=day)
+    yield dg.Output(None, output_name="first_good")
+    yield dg.AssetCheckResult(passed=True, check_name="whole")
+
+
+@dg.asset(partitions_def=DAYS, backfill_policy=dg.BackfillPolicy.single_run(), deps=[upstream])
+def second() -> None:
+    """Is made in the same run."""
+
+
+DEFINITIONS = dg.Definitions([source, upstream, first, second])
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as made:
+        execute(DEFINITIONS, made, [source.key], {}, raise_on_error=True)
+        execute(DEFINITIONS, made, [upstream.key], {}, partitions=DAYS.get_partition_keys(), raise_on_error=True)
+        yield made
+
+
+def test_a_run_has_the_partitions_that_it_is_given_and_none_between_them(instance: dg.DagsterInstance) -> None:
+    run = execute(DEFINITIONS, instance, [first.key, second.key], {"who": "a test"}, partitions=SCATTERED)
+    for key in (first.key, second.key):
+        assert instance.get_materialized_partitions(key) == set(SCATTERED)
+        planned = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+        told = [event.dagster_event for event in instance.all_logs(run.run_id, of_type=planned)]
+        assert sorted(event.partition or "" for event in told if event and event.asset_key == key) == SCATTERED
+    evaluated: dict[tuple[str, str | None], bool] = {}
+    for event in run.all_events:
+        if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            found = event.asset_check_evaluation_data
+            evaluated[found.check_name, found.partition] = found.passed
+    assert evaluated == {("whole", None): True} | {("good", day): day != BAD for day in SCATTERED}
+    tags = run.dagster_run.tags
+    assert tags["who"] == "a test"
+    assert tags["dagster/asset_partition_range_start"] == SCATTERED[0]
+    assert tags["dagster/asset_partition_range_end"] == SCATTERED[-1]
+    assert tags["etl/partitions"].split() == SCATTERED
+
+
+def test_what_a_partition_was_made_from_is_on_record_as_in_any_run(instance: dg.DagsterInstance) -> None:
+    """It is what the UI compares when it says that an asset is behind what it is made from."""
+    days = SCATTERED[:2]
+    dagsters = execute(
+        DEFINITIONS, instance, [first.key], RunPartitions.listed(days, gaps=False).tags, raise_on_error=True
+    )
+    ours = execute(DEFINITIONS, instance, [first.key], {}, partitions=days, raise_on_error=True)
+    made, expected = (run.asset_materializations_for_node("first")[0].tags for run in (ours, dagsters))
+    assert made is not None
+    assert expected is not None
+    made_from = {tag: value for tag, value in expected.items() if tag.startswith("dagster/input_")}
+    assert made_from.keys() >= {"dagster/input_data_version/source", "dagster/input_data_version/upstream"}
+    assert {tag: made.get(tag) for tag in made_from} == made_from
+
+
+@pytest.mark.parametrize(
+    ("tags", "has", "has_not", "text"),
+    [
+        ({"dagster/partition": "2025-01-03"}, "2025-01-03", "2025-01-04", "2025-01-03"),
+        (RunPartitions("2025-01-03", "2025-01-03").tags, "2025-01-03", "2025-01-02", "2025-01-03"),
+        (RunPartitions.listed(SCATTERED[:2], gaps=False).tags, "2025-01-04", "2025-01-05", "2025-01-03...2025-01-04"),
+        (RunPartitions.listed(SCATTERED, gaps=True).tags, BAD, "2025-01-05", "2025-01-03...2025-02-20 (3 of them)"),
+    ],
+)
+def test_tags_say_which_partitions_a_run_has(tags: dict[str, str], has: str, has_not: str, text: str) -> None:
+    told = RunPartitions.told(tags)
+    assert told is not None
+    assert has in told
+    assert has_not not in told
+    assert str(told) == text
+
+
+def test_a_run_without_partitions_has_none() -> None:
+    assert RunPartitions.told({"dagster/run_key": "1"}) is None

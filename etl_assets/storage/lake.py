@@ -25,7 +25,6 @@ import geopandas as gpd
 import numpy as np
 import obstore
 import polars as pl
-import pyarrow as pa
 import pyarrow.parquet as pq
 from obstore.store import ObjectStore
 
@@ -38,6 +37,7 @@ CONCURRENCY = 16
 #: Frames are encoded on all cores, and not in more threads than there are: those would only be in each other's way.
 _ENCODING = BoundedSemaphore(os.cpu_count() or 1)
 _FACTS = "etl_assets"
+_ARROW_SCHEMA = "ARROW:schema"
 #: A point as WKB.
 _POINT = np.dtype([("order", "u1"), ("type", "<u4"), ("x", "<f8"), ("y", "<f8")])
 _GEOPARQUET = "1.1.0"
@@ -179,26 +179,22 @@ class Lake:
 
     def facts(self, table: Table, partitions: Iterable[str]) -> dict[str, Facts]:
         """The bookkeeping of partitions, read from the objects' footers; absent ones are left out."""
-
-        def one(partition: str) -> Facts | None:
-            path = self.path(table, partition)
-            with self._explained("read", path):
-                try:
-                    tail = obstore.get(self.store, path, options={"range": {"suffix": _TAIL}}).bytes().to_bytes()
-                except (OSError, obstore.exceptions.BaseError) as error:
-                    if _is_absent(error):
-                        return None
-                    raise
-            footer = int.from_bytes(tail[-8:-4], "little")
-            if footer + 8 > len(tail):
-                tail = self.get(path) or b""
-            try:
-                return _facts(pq.read_metadata(pa.BufferReader(tail)).metadata)
-            except pa.ArrowInvalid:  # damaged by somebody: as good as absent, so that it is written anew
-                return None
-
-        found = _concurrently(one, partitions)
+        keys = list(partitions)
+        tails = _concurrently(self._tail, [self.path(table, key) for key in keys])
+        found = (_facts(_metadata(tail)) for tail in tails if tail is not None)
         return {facts.partition: facts for facts in found if facts}
+
+    def _tail(self, path: str) -> bytes | None:
+        """The end of a Parquet object, with its whole footer; None where there is no such object."""
+        with self._explained("read", path):
+            try:
+                tail = obstore.get(self.store, path, options={"range": {"suffix": _TAIL}}).bytes().to_bytes()
+            except (OSError, obstore.exceptions.BaseError) as error:
+                if _is_absent(error):
+                    return None
+                raise
+        footer = int.from_bytes(tail[-8:-4], "little")
+        return tail if footer + 8 <= len(tail) else self.get(path)
 
     def read(
         self, table: Table, partitions: Sequence[str] | None = None, columns: Sequence[str] | None = None
@@ -213,7 +209,7 @@ class Lake:
         for start in range(0, len(keys), _SCANNED):
             found = self._objects(table, keys[start : start + _SCANNED])
             versions |= {key: item.facts.content_hash for key, item in found.items()}
-            for _, alike in groupby(found.values(), key=lambda item: item.schema):
+            for _, alike in groupby(found.values(), key=lambda item: item.arrow_schema or item.schema):
                 frame = self._scan(table, list(alike), columns)
                 schema |= frame.schema
                 frames.append(frame.select([c.name for c in frame if c.null_count() < frame.height] or frame.columns))
@@ -228,22 +224,22 @@ class Lake:
     def _objects(self, table: Table, partitions: Iterable[str]) -> dict[str, _Object]:
         """The objects of partitions, in their order; absent ones are left out."""
 
-        def one(partition: str) -> tuple[str, _Object] | None:
-            path = self.path(table, partition)
-            data = self.get(path)
+        keys = list(partitions)
+        paths = [self.path(table, key) for key in keys]
+        found = dict[str, _Object]()
+        # Only what waits is done in threads: read there as well, footers took twice the time (measured).
+        for key, path, data in zip(keys, paths, _concurrently(self.get, paths), strict=True):
             if data is None:
-                return None
+                continue
             try:
                 metadata = pl.read_parquet_metadata(io.BytesIO(data))
-                schema = pl.read_parquet_schema(io.BytesIO(data))
             except pl.exceptions.PolarsError as error:
                 raise self._damaged(path, error) from error
-            facts = _facts({k.encode(): v.encode() for k, v in metadata.items()})
+            facts = _facts(metadata)
             if facts is None:
                 raise LakeError(f"{self.address(path)} was not written by this project: it has no bookkeeping.")
-            return partition, _Object(path, data, facts, schema)
-
-        return dict(found for found in _concurrently(one, partitions) if found)
+            found[key] = _Object(path, data, facts, metadata.get(_ARROW_SCHEMA))
+        return found
 
     def _scan(self, table: Table, objects: Sequence[_Object], columns: Sequence[str] | None) -> pl.DataFrame:
         """Objects of one schema as a frame."""
@@ -275,7 +271,13 @@ class _Object:
     path: str
     data: bytes = field(repr=False)
     facts: Facts
-    schema: Mapping[str, pl.DataType]
+    #: The schema as it is written in the object; comparing these texts takes a fifth of the time (measured).
+    arrow_schema: str | None
+
+    @cached_property
+    def schema(self) -> Mapping[str, pl.DataType]:
+        """Columns and their types."""
+        return pl.read_parquet_schema(io.BytesIO(self.data))
 
 
 def _reason(error: Exception) -> str:
@@ -317,9 +319,17 @@ def _threads() -> ThreadPoolExecutor:
 os.register_at_fork(after_in_child=_threads.cache_clear)  # a forked child has its parent's memory, and no threads
 
 
-def _facts(metadata: Mapping[bytes, bytes] | None) -> Facts | None:
+def _metadata(data: bytes) -> Mapping[str, str]:
+    """The metadata of a Parquet object of which at least the footer is there; of a damaged one there is none."""
+    try:
+        return pl.read_parquet_metadata(io.BytesIO(data))
+    except pl.exceptions.PolarsError:
+        return {}
+
+
+def _facts(metadata: Mapping[str, str]) -> Facts | None:
     """Bookkeeping from Parquet metadata."""
-    own = (metadata or {}).get(_FACTS.encode())
+    own = metadata.get(_FACTS)
     return Facts(**json.loads(own)) if own else None
 
 

@@ -11,6 +11,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluation,
+    AssetCheckEvaluationPlanned,
+)
+from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.compute_log_manager import ComputeLogManager
@@ -27,6 +32,8 @@ from sqlalchemy import tuple_
 
 from etl_assets.settings import home, settings
 
+#: Events that Dagster has elsewhere as well as in its log.
+_INDEXED = ASSET_EVENTS | ASSET_CHECK_EVENTS
 _STATEMENT_MS = 600_000
 _UPLOAD_SECONDS = 30
 _at_a_terminal: list[bool] = []
@@ -90,7 +97,7 @@ def _remembered(look: Callable[..., bool]) -> Callable[..., bool]:
 
 
 def _write_together(log: EventLogStorage[Any]) -> None:
-    """Let the storage write together what a run is going to make of many partitions, and what their checks found.
+    """Let the storage write together what a run is going to make and to check, and what its checks found of partitions.
 
     It writes what a run has made together, and these one by one: a third of a run of 365 partitions (measured). What
     checks found waits for the next event of its run, which follows at once: the end of their step.
@@ -104,21 +111,27 @@ def _write_together(log: EventLogStorage[Any]) -> None:
             waiting.setdefault(event.run_id, []).append(event)
             return
         _write_evaluations(log, waiting.pop(event.run_id, []))
-        one(event)
+        if event.dagster_event_type in _INDEXED:
+            one(event)
+        else:  # which would also notify those who listen on the connection: since they poll, nobody does
+            _insert(log, [event])
 
     def store_batch(events: Sequence[dg.EventLogEntry]) -> None:
-        planned: dict[dg.AssetKey, list[dg.EventLogEntry]] = {}
-        others = []
+        made: dict[dg.AssetKey, list[dg.EventLogEntry]] = {}
+        checked, others = [], []
         for event in events:
             told = event.get_dagster_event()
             if told.is_asset_materialization_planned and told.asset_key:
-                planned.setdefault(told.asset_key, []).append(event)
+                made.setdefault(told.asset_key, []).append(event)
+            elif told.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED:
+                checked.append(event)
             else:
                 others.append(event)
-        for of_asset in planned.values():
+        for of_asset in made.values():
             ids = _insert(log, of_asset)
             with log.index_transaction() as connection:
                 log._store_asset_event(connection, of_asset[-1], ids[-1])
+        _write_planned_checks(log, checked)
         if others:
             one_by_one(others)
 
@@ -141,6 +154,20 @@ def _insert(log: PostgresEventLogStorage, events: Sequence[dg.EventLogEntry]) ->
         return list(connection.execute(statement, [log._event_to_row(event) for event in events]).scalars())
 
 
+def _write_planned_checks(log: PostgresEventLogStorage, events: Sequence[dg.EventLogEntry]) -> None:
+    """Write which checks a run is going to evaluate, of which partitions."""
+    if not events:
+        return
+    rows = []
+    for event, number in zip(events, _insert(log, events), strict=True):
+        planned = event.get_dagster_event().asset_check_planned_data
+        row = _execution(event, number, planned, AssetCheckExecutionRecordStatus.PLANNED)
+        of = planned.partitions_subset.get_partition_keys() if planned.partitions_subset else [None]
+        rows += [{**row, "partition": partition} for partition in of]
+    with log.index_transaction() as connection:
+        connection.execute(AssetCheckExecutionsTable.insert(), rows)
+
+
 def _write_evaluations(log: PostgresEventLogStorage, events: Sequence[dg.EventLogEntry]) -> None:
     """Write what checks found, each in the place of what is on record of it: that it was planned."""
     if not events:
@@ -150,24 +177,31 @@ def _write_evaluations(log: PostgresEventLogStorage, events: Sequence[dg.EventLo
         found = event.get_dagster_event().asset_check_evaluation_data
         status = AssetCheckExecutionRecordStatus.SUCCEEDED if found.passed else AssetCheckExecutionRecordStatus.FAILED
         of = found.target_materialization_data
-        rows.append(
-            {
-                "asset_key": found.asset_key.to_string(),
-                "check_name": found.check_name,
-                "run_id": event.run_id,
-                "partition": found.partition,
-                "execution_status": status.value,
-                "evaluation_event": serialize_value(event),
-                "evaluation_event_timestamp": datetime.fromtimestamp(event.timestamp, UTC).replace(tzinfo=None),
-                "evaluation_event_storage_id": number,
-                "materialization_event_storage_id": of.storage_id if of else None,
-            }
-        )
+        row = _execution(event, number, found, status)
+        rows.append({**row, "partition": found.partition, "materialization_event_storage_id": of and of.storage_id})
     key = [table.c[name] for name in ("run_id", "asset_key", "check_name", "partition")]
     told = [tuple(row[column.name] for column in key) for row in rows]
     with log.index_transaction() as connection:
         connection.execute(table.delete().where(tuple_(*key).in_(told)))
         connection.execute(table.insert(), rows)
+
+
+def _execution(
+    event: dg.EventLogEntry,
+    number: int,
+    of: AssetCheckEvaluation | AssetCheckEvaluationPlanned,
+    status: AssetCheckExecutionRecordStatus,
+) -> dict[str, Any]:
+    """What Dagster has of a check's execution, beside the event itself."""
+    return {
+        "asset_key": of.asset_key.to_string(),
+        "check_name": of.check_name,
+        "run_id": event.run_id,
+        "execution_status": status.value,
+        "evaluation_event": serialize_value(event),
+        "evaluation_event_timestamp": datetime.fromtimestamp(event.timestamp, UTC).replace(tzinfo=None),
+        "evaluation_event_storage_id": number,
+    }
 
 
 class ConfiguredComputeLogs(ComputeLogManager, _Configured):

@@ -35,6 +35,12 @@ def second(context: dg.AssetExecutionContext) -> Iterator[Any]:
     yield dg.Output(None, output_name="second_good")
 
 
+@dg.asset(check_specs=[dg.AssetCheckSpec("sound", asset="whole")])
+def whole() -> dg.MaterializeResult:
+    """Has no partitions, and a check."""
+    return dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=True, check_name="sound")])
+
+
 @pytest.fixture
 def instance(cluster: Cluster, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
     name = f"dagster_{uuid.uuid4().hex[:12]}"
@@ -85,11 +91,27 @@ def test_a_run_of_many_partitions(instance: dg.DagsterInstance, statements: list
         assert record.asset_entry.last_run_id == runs[-1].run_id
         log = instance.event_log_storage
         assert not log.get_latest_asset_partition_materialization_attempts_without_materializations(key)
-    checked = dg.AssetCheckKey(second.key, "good")
-    statuses = {
-        record.partition: record.status.value
-        for record in instance.event_log_storage.get_asset_check_execution_history(checked, limit=1000)
-    }
-    assert statuses == {day: "FAILED" if day == BAD else "SUCCEEDED" for day in every[:51]}
+    good = dg.AssetCheckKey(second.key, "good")
+    assert statuses(instance, good) == {day: "FAILED" if day == BAD else "SUCCEEDED" for day in every[:51]}
     logged = [entry.get_dagster_event() for run in runs for entry in instance.all_logs(run.run_id, of_type=EVALUATED)]
     assert [event.asset_check_evaluation_data.partition for event in logged] == every[:51]
+
+
+def test_what_a_run_is_going_to_check_is_on_record_before(instance: dg.DagsterInstance) -> None:
+    job = dg.Definitions(assets=[first, second]).resolve_implicit_global_asset_job_def()
+    run = instance.create_run_for_job(job, tags=dict(zip(MANY, ("2025-01-01", "2025-01-31"), strict=True)))
+    good = dg.AssetCheckKey(second.key, "good")
+    assert statuses(instance, good) == dict.fromkeys(DAYS.get_partition_keys()[:31], "PLANNED")
+    assert len(instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED)) == 1
+
+    job, sound = dg.Definitions(assets=[whole]).resolve_implicit_global_asset_job_def(), whole.check_keys
+    run = instance.create_run_for_job(job)
+    assert [statuses(instance, key) for key in sound] == [{None: "PLANNED"}]
+    assert job.execute_in_process(instance=instance).success
+    assert [statuses(instance, key) for key in sound] == [{None: "SUCCEEDED"}]
+
+
+def statuses(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> dict[str | None, str]:
+    """What is on record of a check, by partition; of each the newest."""
+    records = instance.event_log_storage.get_asset_check_execution_history(check, limit=1000)
+    return {record.partition: record.status.value for record in reversed(records)}

@@ -1,7 +1,7 @@
 """Runs in this process: of assets, and of as many of their partitions as are wanted, with gaps between them or not.
 
 To Dagster, a run of many partitions has all from the first to the last; the days that a corrected publication changes
-lie scattered, and a run for each of seven takes three times as long as one for all (measured). So the job of a run of
+lie scattered, and a run for each of seven takes five times as long as one for all (measured). So the job of a run of
 partitions has a calendar of its own, of just these.
 """
 

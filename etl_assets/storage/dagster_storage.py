@@ -34,6 +34,7 @@ from etl_assets.settings import home, settings
 
 #: Events that Dagster has elsewhere as well as in its log.
 _INDEXED = ASSET_EVENTS | ASSET_CHECK_EVENTS
+_MADE = {dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED, dg.DagsterEventType.ASSET_MATERIALIZATION}
 _STATEMENT_MS = 600_000
 _UPLOAD_SECONDS = 30
 _at_a_terminal: list[bool] = []
@@ -97,10 +98,10 @@ def _remembered(look: Callable[..., bool]) -> Callable[..., bool]:
 
 
 def _write_together(log: EventLogStorage[Any]) -> None:
-    """Let the storage write together what a run is going to make and to check, and what its checks found of partitions.
+    """Let the storage write together what a run is going to make and to check, has made, and found of partitions.
 
-    It writes what a run has made together, and these one by one: a third of a run of 365 partitions (measured). What
-    checks found waits for the next event of its run, which follows at once: the end of their step.
+    It writes most of that one by one: a third of a run of 365 partitions (measured). What checks found waits for the
+    next event of its run, which follows at once: the end of their step.
     """
     assert isinstance(log, PostgresEventLogStorage)
     one, one_by_one = log.store_event, log.store_event_batch
@@ -117,12 +118,12 @@ def _write_together(log: EventLogStorage[Any]) -> None:
             _insert(log, [event])
 
     def store_batch(events: Sequence[dg.EventLogEntry]) -> None:
-        made: dict[dg.AssetKey, list[dg.EventLogEntry]] = {}
+        made: dict[tuple[dg.AssetKey, dg.DagsterEventType], list[dg.EventLogEntry]] = {}
         checked, others = [], []
         for event in events:
             told = event.get_dagster_event()
-            if told.is_asset_materialization_planned and told.asset_key:
-                made.setdefault(told.asset_key, []).append(event)
+            if told.asset_key and told.event_type in _MADE:
+                made.setdefault((told.asset_key, told.event_type), []).append(event)
             elif told.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED:
                 checked.append(event)
             else:
@@ -130,6 +131,7 @@ def _write_together(log: EventLogStorage[Any]) -> None:
         for of_asset in made.values():
             ids = _insert(log, of_asset)
             with log.index_transaction() as connection:
+                log._store_asset_event_tags(connection, of_asset, ids)
                 log._store_asset_event(connection, of_asset[-1], ids[-1])
         _write_planned_checks(log, checked)
         if others:

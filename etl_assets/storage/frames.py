@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import geopandas as gpd
@@ -129,41 +130,61 @@ def content_hash(frame: pl.DataFrame) -> str:
 
 
 def content_hashes(frames: Sequence[pl.DataFrame]) -> list[str]:
-    """The content hash of each of some frames of the same columns; together, small ones take a third of the time."""
+    """The content hash of each of some frames of the same columns; together, small ones take a fifth of the time."""
     digests = [hashlib.sha256() for _ in frames]
+    cuts = np.cumsum([0, *(frame.height for frame in frames)])
     for name in sorted(c for c in frames[0].columns if not c.startswith("_")) if frames else ():
         whole = pl.concat([frame.get_column(name) for frame in frames], rechunk=True)
         # `oldest`: strings as one text and its offsets; the views that polars has depend on how they came about.
-        values, first = whole.to_arrow(compat_level=pl.CompatLevel.oldest()), 0
-        for digest, frame in zip(digests, frames, strict=True):
+        values = whole.to_arrow(compat_level=pl.CompatLevel.oldest())
+        for digest, frame, pieces in zip(digests, frames, _values(values, cuts), strict=True):
             digest.update(f"{name} {values.type} {frame.height}".encode())
-            for part in _values(values.slice(first, frame.height)):
-                digest.update(part)
-            first += frame.height
+            for piece in pieces:
+                digest.update(piece)
     return [digest.hexdigest() for digest in digests]
 
 
-def _values(array: pa.Array) -> Iterator[bytes | memoryview]:
-    """An array's values as bytes; Arrow's own buffers say more: masks without a null, and what lies beneath nulls."""
+def _values(array: pa.Array, cuts: np.ndarray) -> list[list[memoryview]]:
+    """An array's values as bytes, for each part of it, from one of the `cuts` to the next.
+
+    Arrow's own buffers say more: masks where nothing is null, and what lies beneath nulls.
+    """
+    found: list[list[memoryview]] = [[] for _ in cuts[1:]]
     if array.null_count:
-        yield np.packbits(array.is_valid().to_numpy(zero_copy_only=False)).data
-        array = array.drop_null()
-    kind, first, after = array.type, array.offset, array.offset + len(array)
+        valid = array.is_valid().to_numpy(zero_copy_only=False)
+        after_nulls = _running(valid)[cuts]
+        for part, first, after, kept in zip(found, cuts, cuts[1:], np.diff(after_nulls), strict=False):
+            if kept < after - first:
+                part.append(np.packbits(valid[first:after]).data)
+        array, cuts = array.drop_null(), after_nulls
     if not len(array):
-        return
+        return found
+    kind, bounds = array.type, list(pairwise(cuts.tolist()))
     if pa.types.is_large_list(kind):
-        yield np.ascontiguousarray(array.value_lengths().to_numpy(zero_copy_only=False)).data
-        yield from _values(array.flatten())
+        lengths = np.ascontiguousarray(array.value_lengths().to_numpy(zero_copy_only=False))
+        nested = _values(array.flatten(), _running(lengths)[cuts])
+        pieces = ([lengths[a:b].data, *more] for (a, b), more in zip(bounds, nested, strict=True))
     elif pa.types.is_boolean(kind):
-        yield np.packbits(array.to_numpy(zero_copy_only=False)).data
+        bits = array.to_numpy(zero_copy_only=False)
+        pieces = ([np.packbits(bits[a:b]).data] for a, b in bounds)
     elif pa.types.is_large_string(kind) or pa.types.is_large_binary(kind):
         _, offsets, data = array.buffers()
-        ends = np.frombuffer(offsets, np.int64)[first : after + 1]
-        yield np.diff(ends).data
-        yield memoryview(data)[ends[0] : ends[-1]] if data else b""
+        ends = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
+        lengths, text = np.diff(ends), memoryview(data or b"")
+        pieces = ([lengths[a:b].data, text[ends[a] : ends[b]]] for a, b in bounds)
     else:
         width = kind.bit_width // 8
-        yield memoryview(array.buffers()[1])[first * width : after * width]
+        numbers = memoryview(array.buffers()[1])[array.offset * width :]
+        pieces = ([numbers[a * width : b * width]] for a, b in bounds)
+    for part, (first, after), piece in zip(found, bounds, pieces, strict=True):
+        if after > first:
+            part.extend(piece)
+    return found
+
+
+def _running(counts: np.ndarray) -> np.ndarray:
+    """The sum of the counts before each place, and of all of them."""
+    return np.concatenate([[0], np.cumsum(counts)])
 
 
 def text_hash(texts: pl.Series) -> pl.Series:

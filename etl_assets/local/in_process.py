@@ -88,5 +88,6 @@ def _partition_tags(
     calendar = definitions.get_assets_def(next(iter(assets))).partitions_def
     assert isinstance(calendar, dg.TimeWindowPartitionsDefinition)
     position = numbered(calendar)
-    gaps = position[partitions[-1]] - position[partitions[0]] >= len(partitions)
-    return RunPartitions.listed(partitions, gaps=gaps).tags
+    first, last = partitions[0], partitions[-1]
+    gaps = position[last] - position[first] >= len(partitions)
+    return RunPartitions(first, last, len(partitions) if gaps else None).tags

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 _ONE = "dagster/partition"
 _FIRST, _LAST = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
-#: Dagster knows no gaps, and shows such a run as one of the whole range.
+#: Of a run between whose partitions there are others, which Dagster shows as one of all of them: how many it has. (It
+#: has an index on the values of tags, into which not so many keys go as a run may have.)
 _SOME = "etl/partitions"
 
 
 @dataclass(frozen=True)
 class RunPartitions:
-    """The partitions from the first to the last; if `some` are named, only those. Keys sort as they are written."""
+    """All partitions from the first to the last, or so many (`some`) of those. Keys sort as they are written."""
 
     first: str
     last: str
-    some: tuple[str, ...] = ()
+    some: int | None = None
 
     @classmethod
     def told(cls, tags: Mapping[str, str]) -> RunPartitions | None:
@@ -25,22 +26,18 @@ class RunPartitions:
         first, last = (tags.get(tag) or tags.get(_ONE) for tag in (_FIRST, _LAST))
         if first is None or last is None:
             return None
-        return cls(first, last, tuple(tags.get(_SOME, "").split()))
-
-    @classmethod
-    def listed(cls, keys: Sequence[str], *, gaps: bool) -> RunPartitions:
-        """These, in their order; `gaps`: there are others between them."""
-        return cls(keys[0], keys[-1], tuple(keys) if gaps else ())
+        return cls(first, last, int(tags[_SOME]) if _SOME in tags else None)
 
     @property
     def tags(self) -> dict[str, str]:
         """The tags of a run that has these partitions."""
-        return {_FIRST: self.first, _LAST: self.last} | ({_SOME: " ".join(self.some)} if self.some else {})
+        return {_FIRST: self.first, _LAST: self.last} | ({_SOME: str(self.some)} if self.some else {})
 
-    def __contains__(self, key: str) -> bool:
-        return key in self.some if self.some else self.first <= key <= self.last
+    def may_have(self, key: str) -> bool:
+        """Whether the run has a partition; if it has only some, whether it may."""
+        return self.first <= key <= self.last
 
     def __str__(self) -> str:
         if self.first == self.last:
             return self.first
-        return f"{self.first}...{self.last}" + (f" ({len(self.some)} of them)" if self.some else "")
+        return f"{self.first}...{self.last}" + (f" ({self.some} of them)" if self.some else "")

@@ -17,7 +17,9 @@ from dagster._core.storage.schedules import SqliteScheduleStorage
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster_shared.error import SerializableErrorInfo
 
+from etl_assets.automation.alerts import failed_runs
 from etl_assets.automation.receivers import DeliveryError, Mail, Message, Webhook, receivers
+from etl_assets.local.in_process import execute
 from etl_assets.local.sources import Fault
 from etl_assets.settings import NotConfiguredError
 from etl_assets_tests.automation.servers import Hook, Mailbox, Notified, mail_server, sns_topic, webhook
@@ -97,11 +99,23 @@ def test_every_cause_is_told_once_and_again_when_it_comes_back(house: House, hoo
     break_days(house, "2025-03-13", DAYS[0])
     assert len(alerts.tick()) == 1, "it came back"
 
+    days_that_are_not_next_to_each_other(house)
     a_check_that_fails_no_run(house, alerts)
     a_source_that_cannot_be_fetched(house, alerts)
     a_run_that_is_started_again_by_itself(house, alerts)
     data_gone_stale(house, alerts)
     a_sensor_that_fails(house, alerts)
+
+
+def days_that_are_not_next_to_each_other(house: House) -> None:
+    """A run of two days, both of which fail, while another run has the day between them under way."""
+    day, between, other = "2025-02-17", "2025-02-18", "2025-02-19"
+    publish_with(house, "2025-03-14", [f"{key},Nowhere {n},ZZ" for key in (DAYS[0], day, other) for n in range(40)])
+    house.materialize("raw/protest_events")
+    under_way(house, EVENTS, between)
+    execute(house.definitions, house.instance, [dg.AssetKey(EVENTS.split("/"))], {}, partitions=[day, other])
+    (problem,) = failed_runs(house.instance)
+    assert problem.partitions == [DAYS[0], day, other]
 
 
 def a_check_that_fails_no_run(house: House, alerts: Alerts) -> None:

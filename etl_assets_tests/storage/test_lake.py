@@ -15,7 +15,7 @@ import pytest
 import shapely
 
 from etl_assets.storage.frames import wkb
-from etl_assets.storage.lake import Facts, Lake, LakeError
+from etl_assets.storage.lake import Facts, Lake, LakeError, encode
 from etl_assets.storage.landing import Landing, Manifest, sha256
 from etl_assets.storage.table import Column, Geometry, Partitioning, Table
 
@@ -170,6 +170,17 @@ def test_a_damaged_object_counts_as_absent_and_is_named_when_it_is_read(lake: La
     assert lake.facts(EVENTS, ["2025-01-15", "2025-01-16"]) == {}
     with pytest.raises(LakeError, match=r"2025-01-15\.parquet is damaged"):
         lake.read(EVENTS, ["2025-01-15"])
+
+
+def test_a_footer_with_another_byte_is_read_or_counts_as_absent(lake: Lake) -> None:
+    """At some of them the decoder panics."""
+    whole = encode(EVENTS, events("2025-01-15"), facts("2025-01-15"))
+    footer = int.from_bytes(whole[-8:-4], "little")
+    absent = 0
+    for place in range(len(whole) - 8 - footer, len(whole) - 8):
+        lake.put("refined/events/2025-01-15.parquet", whole[:place] + b"\x01" + whole[place + 1 :])
+        absent += not lake.facts(EVENTS, ["2025-01-15"])
+    assert 0 < absent < footer
 
 
 def test_a_strangers_parquet_is_refused(lake: Lake, tmp_path: Path) -> None:

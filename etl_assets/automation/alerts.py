@@ -234,8 +234,10 @@ class _Made:
             attempts = log.get_latest_asset_partition_materialization_attempts_without_materializations(spec.key)
             self._unmade[spec.key] = set(attempts)
         own = RunPartitions.told(run.tags)
-        left = [key for key in sorted(self._unmade[spec.key]) if own and own.may_have(key)]
-        if left and own and own.some:
+        if own is None:
+            return None
+        left = [key for key in sorted(self._unmade[spec.key]) if own.may_have(key)]
+        if left and own.some:
             planned = _events(self.instance, run, dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED)
             had = {event.partition for event in planned if event.asset_key == spec.key}
             left = [key for key in left if key in had]

@@ -20,6 +20,7 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.utils import make_new_run_id
+from dagster_postgres.utils import DagsterPostgresException
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table as RichTable
@@ -288,9 +289,10 @@ def run(datasets: Collection[str] = (), *, anew: bool = False) -> int:
             made = sum(outcome.partitions for outcome in driver.outcomes.values())
             driver.note_changes()
             driver.report()
-    except OperationalError as error:
+    except (OperationalError, DagsterPostgresException) as error:  # the latter once it has tried to connect again
+        why = str(getattr(error, "orig", error)).partition("\n")[0]
         raise RuntimeError(
-            f"Dagster's own storage went away ({plain(str(error.orig).partition(chr(10))[0])}). What is published is "
+            f"Dagster's own storage went away ({plain(why)}). What is published is "
             "safe. See that its PostgreSQL runs (`./dev doctor`), and run again: what was cut off is done anew."
         ) from error
     seconds = time.monotonic() - started

@@ -355,8 +355,10 @@ def test_a_page_that_repeats_another(api: Api) -> None:
     api.faults.add(TITLE_XII_PATH, Fault.body(second.content, "application/json"), query=APRIL | {"page[number]": "3"})
     with pytest.raises(SourceRefusedError, match="2020-04, page 3: it repeats page 2"):
         api.fetch(TITLE_XII)
+    # By then not all of the five had to be asked for: those after the repeated one were given up.
+    before = api.faults.count(TITLE_XII_PATH, query=APRIL)
     assert len(treasury_rows(api.extract(TITLE_XII))) == 1226
-    assert api.faults.count(TITLE_XII_PATH, query=APRIL) == 1 + 2 * 5  # one by this test itself
+    assert api.faults.count(TITLE_XII_PATH, query=APRIL) == before + 5
 
 
 class Chained(ODataSource):

@@ -82,7 +82,8 @@ def refined_national_poverty(raw: pl.DataFrame) -> Result:
     nth = pl.int_range(pl.len()).over("time", "RACE")
     has_methods = year.is_in(list(METHODS)).fill_null(False)
     ordered = raw.sort("_source_row")
-    rows = ordered.filter(has_methods | pl.struct("_partition", "_row_hash").is_first_distinct())
+    is_kept = has_methods | pl.struct("_partition", "_row_hash").is_first_distinct()
+    rows = ordered.filter(is_kept)
     method: pl.Expr = pl.when(~has_methods).then(pl.lit("published"))  # what is neither of the two methods has none
     for published, names in METHODS.items():
         for position, name in enumerate(names):
@@ -97,7 +98,7 @@ def refined_national_poverty(raw: pl.DataFrame) -> Result:
         _problems=unreadable({"poverty_rate": ("PCTPOV", rate), "year": ("time", year)}),
         **{c: pl.col(c) for c in raw.columns if c.startswith("_")},
     )
-    return Result(table, merged=raw.join(rows, on="_source_row", how="anti"))
+    return Result(table, merged=ordered.filter(~is_kept))
 
 
 class PovertyTrends(Contract, stage="presentation", table="poverty_trends", key=["group_code", "method", "year"]):

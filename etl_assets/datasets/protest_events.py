@@ -156,7 +156,7 @@ def with_ordinals(events: pl.DataFrame, published: pl.DataFrame) -> pl.DataFrame
     An event that is `published` keeps its ordinal, and with it its id, when another of its key vanishes or arrives;
     the others take those that are free, in the order of the file.
     """
-    key = _key_columns()
+    key, record = _key_columns(), ["_source_sha256", "_source_row"]
     events = events.join(published, on=["event_date", "row_hash"], how="left", maintain_order="left")
     alone = pl.len().over(key) == 1
     events = events.with_columns(ordinal=pl.when(alone).then(pl.col("ordinal").fill_null(1)).otherwise("ordinal"))
@@ -170,8 +170,8 @@ def with_ordinals(events: pl.DataFrame, published: pl.DataFrame) -> pl.DataFrame
         .with_columns(nth=nth)
     )
     given = events.filter(pl.col("ordinal").is_null()).with_columns(nth=nth)
-    given = given.join(free, on=[*key, "nth"], nulls_equal=True).select("_source_row", "free")
-    events = events.join(given, on="_source_row", how="left", maintain_order="left")
+    given = given.join(free, on=[*key, "nth"], nulls_equal=True).select(*record, "free")
+    events = events.join(given, on=record, how="left", maintain_order="left")
     return events.with_columns(ordinal=pl.coalesce("ordinal", "free")).drop("free")
 
 

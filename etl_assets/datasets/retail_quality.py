@@ -69,7 +69,7 @@ def presentation_retail_quality(**tables: pl.DataFrame) -> Result:
         schema={name: declared.dtype.type for name, declared in RetailQuality.columns().items()},
     )
     shares = [f"{name}_share" for name in SHARES]
-    return Result(table, metadata={"shares": bars(table, "source", shares, "Share of each source")})
+    return Result(table, metadata={"shares": bars(table, "source", shares, "Share of each source", shares=True)})
 
 
 def _measured(raw: pl.DataFrame, refined: pl.DataFrame) -> dict[str, float | None]:

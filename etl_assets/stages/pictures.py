@@ -116,8 +116,10 @@ def lines(frame: pl.DataFrame, x: str, ys: list[str], title: str) -> dg.Markdown
     return _markdown(figure, title)
 
 
-def bars(frame: pl.DataFrame, x: str, y: str | Sequence[str], title: str) -> dg.MarkdownMetadataValue:
-    """Lying bars of one or more columns, for each value of another, the first row on top."""
+def bars(
+    frame: pl.DataFrame, x: str, y: str | Sequence[str], title: str, *, shares: bool = False
+) -> dg.MarkdownMetadataValue:
+    """Lying bars of one or more columns, for each value of another, the first row on top; `shares` are in per cent."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
@@ -131,7 +133,7 @@ def bars(frame: pl.DataFrame, x: str, y: str | Sequence[str], title: str) -> dg.
         axes.barh(places, frame[name].to_numpy(), height, color=colour, label=name)
     axes.set_yticks(range(frame.height), frame[x].cast(pl.String).to_list())
     axes.invert_yaxis()
-    axes.xaxis.set_major_formatter("{x:,.0f}" if axes.get_xlim()[1] > _CLASSES else "{x:.0%}")
+    axes.xaxis.set_major_formatter("{x:.0%}" if shares else "{x:,.12g}")
     if len(ys) > 1:
         figure.legend(loc="outside lower center", ncols=len(ys), frameon=False, fontsize=7)
     axes.set_title(title, fontsize=10)

@@ -121,7 +121,7 @@ def ordinals(before: dict[str, int], *names: str) -> dict[str, int]:
     """The ordinals of events of one natural key; each is a letter, which stands for all that it says."""
     key = {"event_date": "2025-01-15", "state": "CA", "locality": None, "location": None, "title": "A",
            "event_type": "march", "organizations": None}  # fmt: skip
-    rows = [key | {"row_hash": ord(name), "_source_row": n} for n, name in enumerate(names)]
+    rows = [key | {"row_hash": ord(name), "_source_sha256": "a", "_source_row": n} for n, name in enumerate(names)]
     events = pl.DataFrame(rows).with_columns(pl.col("locality", "location", "organizations").cast(pl.String))
     published = pl.DataFrame(
         {"event_date": ["2025-01-15"] * len(before), "row_hash": [ord(n) for n in before], "ordinal": before.values()},
@@ -153,9 +153,11 @@ def test_an_event_keeps_its_ordinal(before: dict[str, int], now: str, expected: 
 
 
 def test_ordinals_of_different_keys_do_not_meet() -> None:
+    """Nor do those of two files, in which records of unchanged days still stand where they stood in an older one."""
     events = pl.DataFrame(
         {"event_date": ["d"] * 4, "locality": ["x", None, None, "x"], "state": "CA", "location": None, "title": "A",
-         "event_type": None, "organizations": None, "row_hash": [1, 2, 3, 4], "_source_row": [1, 2, 3, 4]},
+         "event_type": None, "organizations": None, "row_hash": [1, 2, 3, 4],
+         "_source_sha256": ["a", "a", "b", "b"], "_source_row": [1, 2, 2, 1]},
         schema_overrides={"location": pl.String, "event_type": pl.String, "organizations": pl.String},
     )  # fmt: skip
     published = pl.DataFrame({"event_date": ["d"], "row_hash": [3], "ordinal": pl.Series([1], dtype=pl.Int32)})

@@ -8,11 +8,14 @@ from typing import Any
 import dagster as dg
 import geopandas as gpd
 import numpy as np
+import polars as pl
 import pytest
 import shapely
+from matplotlib.figure import Figure
 from PIL import Image
 
-from etl_assets.stages.pictures import choropleth
+from etl_assets.stages import pictures
+from etl_assets.stages.pictures import bars, choropleth
 
 LEAST, GREATEST, MISSING = (68, 1, 84), (253, 231, 37), (229, 229, 229)
 
@@ -72,3 +75,18 @@ def test_a_picture_fits_into_the_event_log() -> None:
     picture = choropleth(gpd.GeoDataFrame({"value": values}, geometry=squares, crs="EPSG:4326"), "value", "Noise")
     assert len(picture.md_str or "") < 50_000
     assert pixels(picture).shape[1] < 560  # its resolution, if there are many areas and they were to fit
+
+
+@pytest.mark.parametrize(("shares", "last"), [(False, "4"), (True, "400%")])
+def test_bars_are_labelled_as_what_they_are(shares: bool, last: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small their numbers: counts are no shares."""
+    drawn: list[Figure] = []
+
+    def keep(figure: Figure, title: str) -> dg.MarkdownMetadataValue:
+        drawn.append(figure)
+        return dg.MetadataValue.md(title)
+
+    monkeypatch.setattr(pictures, "_markdown", keep)
+    bars(pl.DataFrame({"currency": ["GBP", "USD"], "orders": [4, 3]}), "currency", "orders", "Orders", shares=shares)
+    labels = drawn[0].axes[0].xaxis.get_major_formatter().format_ticks([0, 4])
+    assert labels[-1] == last

@@ -6,6 +6,8 @@ replaced together with that table's partition: a re-run never piles records up, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
 
 from etl_assets.quality.audit import Audit
@@ -22,7 +24,7 @@ _COLUMNS = (
     Column("checks", "text[]", "The checks that failed", False),
     Column("columns", "text[]", "The column of each failed check; empty where it concerns the whole row", False),
     Column("values", "text[]", "The value that failed each check", False),
-    Column("record", "text", "The record as the source has it, as JSON", False),
+    Column("record", "text", "The record as the source has it, as JSON without what is empty", False),
     Column("_source_sha256", "text", "SHA-256 of the landed file that holds the record", False),
     Column(SOURCE_ROW, "bigint", "Number of the record in that file; the first record is 1", False),
 )  # fmt: skip
@@ -66,10 +68,19 @@ def records(rejected: pl.DataFrame, raw: pl.DataFrame) -> pl.DataFrame:
     """Quarantine records from rejected rows (place in the source, partition, reason) and the raw records."""
     place = ["_source_sha256", SOURCE_ROW]
     fields = [c for c in raw.columns if not c.startswith("_") or c == "_unparsed"]
-    bodies = raw.join(rejected.select(place), on=place, how="semi").select(
-        *place, record=pl.struct(fields).struct.json_encode()
-    )
+    bodies = raw.join(rejected.select(place), on=place, how="semi").select(*place, record=_json(fields))
     joined = rejected.join(bodies, on=place, how="left", maintain_order="left")
     nth = pl.col("record").cum_count().over("record", PARTITION)
     identity = joined.select(pl.concat_str("record", pl.lit("#"), nth)).to_series()
     return joined.with_columns(row_id=text_hash(identity).cast(pl.String)).select([column.name for column in _COLUMNS])
+
+
+def _json(fields: Sequence[str]) -> pl.Expr:
+    """A record as JSON, by name and without what is empty: which columns else there are depends on the run's others."""
+    members = [
+        pl.when(pl.col(name).is_not_null()).then(
+            pl.struct(name).struct.json_encode().str.strip_prefix("{").str.strip_suffix("}")
+        )
+        for name in sorted(fields)
+    ]
+    return pl.concat_str(pl.lit("{"), pl.concat_str(members, separator=",", ignore_nulls=True), pl.lit("}"))

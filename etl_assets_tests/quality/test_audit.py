@@ -215,9 +215,11 @@ def test_quarantine_says_what_where_and_why() -> None:
     assert kept["values"].to_list()[1] == [""]
     assert "not_nullable: name is missing" in kept["reason"][0]
     assert "low is -1.0" in kept["reason"][0]
-    assert [json.loads(record) for record in kept["record"]] == [{"id": "b", "_unparsed": None}] * 2
+    assert [json.loads(record) for record in kept["record"]] == [{"id": "b"}] * 2
     assert kept["row_id"].n_unique() == 2
     assert quarantined(found, raw, pl.Series(["p", "p"])).equals(kept)  # a re-run gives the same identities
+    beside = raw.with_columns(another=pl.lit(None, pl.String)).select("another", *raw.columns)
+    assert quarantined(found, beside, pl.Series(["p", "p"])).equals(kept)  # beside days that have more columns, too
 
 
 def known(counts: dict[str, int]) -> dict[str, Facts]:

@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.text import Text
 
+from etl_assets.logs import plain
 from etl_assets.quality.quarantine import quarantine_table
 from etl_assets.stages.staleness import in_order
 from etl_assets.storage.configured import publisher
+from etl_assets.storage.lake import LakeError
 from etl_assets.storage.table import Table
 
 
 def rebuild_warehouse() -> int:
-    """Drop every table of the project in the warehouse, and load it from the lake with its bookkeeping."""
+    """Drop every table of the project in the warehouse, and load it from the lake with its bookkeeping.
+
+    Gives 1 if one of them could not be, which stays as it was; the others are made.
+    """
     import etl_assets.definitions  # noqa: F401 the datasets register themselves
 
     console = Console(soft_wrap=True)
     tables: dict[str, Table] = {}
+    failed: list[str] = []
     for spec in in_order():
         if spec.table is not None:
             tables[spec.table.full_name] = spec.table
             if spec.table.stage in ("raw", "refined"):
                 quarantine = quarantine_table(spec.table.name)
                 tables[quarantine.full_name] = quarantine
+    if not any(publisher().lake.partitions(table) for table in tables.values()):
+        console.print(f"The lake {publisher().lake.url} holds no table, so nothing was dropped. See to ETL_LAKE_URL.")
+        return 1
     for name, table in sorted(tables.items()):
-        partitions, rows = publisher().restore(table)
-        console.print(f"{name}: {rows:,} rows in {partitions:,} partitions")
+        try:
+            partitions, rows = publisher().restore(table)
+        except LakeError as error:
+            failed.append(name)
+            console.print(Text.assemble(("failed", "red"), f" {name}: {plain(str(error))}"))
+        else:
+            console.print(f"{name}: {rows:,} rows in {partitions:,} partitions")
     publisher().warehouse.refer(tables.values())
-    return 0
+    return 1 if failed else 0

@@ -235,7 +235,7 @@ class Lake:
             try:
                 metadata = pl.read_parquet_metadata(io.BytesIO(data))
             except _DAMAGED as error:
-                raise self._damaged(path, error) from error
+                raise self.damaged(path, error) from error
             facts = _facts(metadata)
             if facts is None:
                 raise LakeError(
@@ -255,7 +255,7 @@ class Lake:
             frame = pl.read_parquet(sources, columns=wanted or there[:1])
         except _DAMAGED as error:
             if len(objects) == 1:
-                raise self._damaged(objects[0].path, error) from error
+                raise self.damaged(objects[0].path, error) from error
             return pl.concat([self._scan(table, [item], columns) for item in objects])  # finds which it is
         if columns is None:
             return frame
@@ -263,7 +263,8 @@ class Lake:
         lacking = [pl.lit(None, types[c]).alias(c) for c in columns if c not in there and c in types]
         return frame.with_columns(lacking).select([c for c in columns if c in wanted or c in types])
 
-    def _damaged(self, path: str, error: BaseException) -> LakeError:
+    def damaged(self, path: str, error: object = "it has no bookkeeping that can be read") -> LakeError:
+        """The error that says so of an object."""
         return LakeError(f"{self.address(path)} is damaged ({error}). Delete it: the next run makes it anew.")
 
 

@@ -153,9 +153,16 @@ class Publisher:
         return [(done, Replacement(facts, rows.get(done.key)) if facts else None) for done, facts in found]
 
     def restore(self, table: Table) -> tuple[int, int]:
-        """Drop a table of the warehouse and load it from the lake, as it is there; gives partitions and rows."""
+        """Drop a table of the warehouse and load it from the lake, as it is there; gives partitions and rows.
+
+        Raises LakeError, and leaves the table, if one of its objects is damaged. Of a table some of whose objects are
+        gone, that it is whole is not put on record: the next run makes it whole.
+        """
         book = Book.read(self.lake, table)
-        in_lake = self.lake.facts(table, sorted(self.lake.partitions(table)))
+        listed = sorted(self.lake.partitions(table))
+        in_lake = self.lake.facts(table, listed)
+        if damaged := [key for key in listed if key not in in_lake]:
+            raise self.lake.damaged(self.lake.path(table, damaged[0]))
         known = {key: replace(f, made_from=book.made_from.get(key, f.made_from)) for key, f in in_lake.items()}
         keys, rows = sorted(known), 0
         with self.warehouse.writing([table]) as transaction:
@@ -165,7 +172,9 @@ class Publisher:
                 items = [Replacement(known[key], Part(key, f, known[key].made_from)) for key, f in frames.items()]
                 transaction.replace(_as_stored(table, items), items)
                 rows += sum(frame.height for frame in frames.values())
-            transaction.replace(table, [Replacement(book.whole, None)] if book.whole else [])
+            digest = _together({key: facts.content_hash for key, facts in known.items()})
+            is_whole = book.whole is not None and book.whole.content_hash == digest
+            transaction.replace(table, [Replacement(book.whole, None)] if book.whole and is_whole else [])
         return len(keys), rows
 
 
@@ -180,10 +189,15 @@ def _whole(
     """The bookkeeping of a table as a whole, with the partitions that stay as they are; the known one, if it holds."""
     found = {key: (facts.rows, facts.content_hash) for key, facts in there.items() if key != WHOLE}
     found |= {p.key: (p.rows, p.content_hash) for p in published}
-    digest = hashlib.sha256("\n".join(f"{key} {found[key][1]}" for key in sorted(found)).encode()).hexdigest()
+    digest = _together({key: content_hash for key, (_, content_hash) in found.items()})
     rows = sum(count for count, _ in found.values())
     facts = Facts(WHOLE, rows, digest, made_from, run_id, loaded_at.isoformat())
     return known if known and replace(known, run_id=run_id, loaded_at=facts.loaded_at) == facts else facts
+
+
+def _together(hashes: Mapping[str, str]) -> str:
+    """The content hash of a table of which each partition's is given."""
+    return hashlib.sha256("\n".join(f"{key} {hashes[key]}" for key in sorted(hashes)).encode()).hexdigest()
 
 
 def _digests(pool: ThreadPoolExecutor, parts: Sequence[Part]) -> dict[str, str]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import psycopg
+import pytest
 
 from etl_assets.local.postgres import Cluster
 from etl_assets.local.rebuild import rebuild_warehouse
+from etl_assets.stages.dataset import SPECS
 from etl_assets_tests.contents import tables
 from etl_assets_tests.house import House
 
@@ -29,7 +33,9 @@ def everything(house: House) -> dict[str, list[tuple[Any, ...]]]:
     return found
 
 
-def test_a_dropped_warehouse_comes_back_row_for_row(house: House, cluster: Cluster) -> None:
+def test_a_dropped_warehouse_comes_back_row_for_row(
+    house: House, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert house.run(), house.failures()
     house.publish("2025-04-04")  # so that days have been emptied and columns added
     assert house.run(), house.failures()
@@ -52,3 +58,30 @@ def test_a_dropped_warehouse_comes_back_row_for_row(house: House, cluster: Clust
     assert house.run(), house.failures()
     assert house.made() == {"presentation/event_sources": 1}
     assert house.frame("presentation.event_sources").equals(events)
+
+    a_damaged_or_lost_object_is_made_anew_and_never_taken_for_no_rows(house, capsys)
+    with monkeypatch.context() as other:
+        other.setenv("ETL_LAKE_URL", str(tmp_path / "mistyped"))
+        assert rebuild_warehouse() == 1
+    assert "holds no table, so nothing was dropped" in capsys.readouterr().out
+    assert house.value("SELECT count(*) FROM presentation.event_sources") == events.height
+
+
+def a_damaged_or_lost_object_is_made_anew_and_never_taken_for_no_rows(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    days = "SELECT count(*) FROM raw.protest_events GROUP BY _partition ORDER BY _partition"
+    before = house.sql(days)
+    day = str(house.value("SELECT min(_partition) FROM raw.protest_events"))
+    path = house.lake.path(SPECS[dg.AssetKey(["raw", "protest_events"])].table, day)  # type: ignore[arg-type]
+    house.lake.put(path, b"no Parquet at all")
+    assert rebuild_warehouse() == 1
+    assert f"{day}.parquet is damaged" in capsys.readouterr().out
+    assert house.sql(days) == before, "the table stays as it was"
+
+    house.lake.delete(path)
+    assert rebuild_warehouse() == 0
+    assert house.sql(days) == before[1:]
+    assert house.run(), house.failures()
+    assert house.sql(days) == before
+    assert house.value("SELECT count(*) FROM refined.protest_events WHERE event_date = %s", day) > 0

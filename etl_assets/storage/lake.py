@@ -172,12 +172,10 @@ class Lake:
 
     # -- tables --------------------------------------------------------------------------------------------------
 
-    def write(self, table: Table, frame: pl.DataFrame, facts: Facts) -> int:
-        """Write one partition with its bookkeeping; gives the object's size in bytes."""
+    def encode(self, table: Table, frame: pl.DataFrame, facts: Facts) -> bytes:
+        """A partition with its bookkeeping as the object that it is in the lake."""
         with _ENCODING:
-            data = encode(table, frame, facts)
-        self.put(self.path(table, facts.partition), data)
-        return len(data)
+            return encode(table, frame, facts)
 
     def facts(self, table: Table, partitions: Iterable[str]) -> dict[str, Facts]:
         """The bookkeeping of partitions, read from the objects' footers; absent ones are left out."""

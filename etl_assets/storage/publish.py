@@ -1,8 +1,8 @@
 """Publish audited partitions: into the lake, and into the warehouse together with their bookkeeping.
 
-The commit comes last, and that is what makes it safe to be killed anywhere: until then the warehouse and its
-bookkeeping still say the old thing, and the next run does the work again. Content that is there already is not
-written again.
+The warehouse judges first, then the lake is written, and the commit comes last. So what the warehouse refuses is
+nowhere to be read; and to be killed anywhere is safe: until the commit the warehouse and its bookkeeping still say the
+old thing, and the next run does the work again. Content that is there already is not written again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import datetime as dt
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate, groupby
 
@@ -22,7 +22,7 @@ from etl_assets.storage.changes import compare
 from etl_assets.storage.frames import content_hashes, stored
 from etl_assets.storage.lake import CONCURRENCY, Facts, Lake
 from etl_assets.storage.table import WHOLE, Column, Part, Publication, Published, Table
-from etl_assets.storage.transaction import Replacement
+from etl_assets.storage.transaction import Replacement, Transaction
 from etl_assets.storage.warehouse import Warehouse
 
 _RESTORED_AT_ONCE = 500
@@ -60,6 +60,40 @@ class Book:
 
 
 @dataclass(frozen=True)
+class _ForLake:
+    """What is to be written to the lake, once the warehouse has taken it."""
+
+    lake: Lake
+    objects: dict[str, Future[bytes]] = field(default_factory=dict)
+    books: dict[Table, Book] = field(default_factory=dict)
+
+    def encode(self, pool: ThreadPoolExecutor, table: Table, replaced: Sequence[Replacement]) -> None:
+        """Begin to make the objects of partitions."""
+        for item in replaced:
+            if item.part is not None:
+                encoding = pool.submit(self.lake.encode, table, item.part.frame, item.facts)
+                self.objects[self.lake.path(table, item.facts.partition)] = encoding
+
+    def write(self, pool: ThreadPoolExecutor) -> dict[str, int]:
+        """Write everything; gives the size of each object in bytes."""
+
+        def put(path: str) -> int:
+            data = self.objects[path].result()
+            self.lake.put(path, data)
+            return len(data)
+
+        sizes = dict(zip(self.objects, pool.map(put, self.objects), strict=True))
+        for table, book in self.books.items():
+            book.write(self.lake, table)
+        return sizes
+
+    def cancel(self) -> None:
+        """Give up what has not begun."""
+        for encoding in self.objects.values():
+            encoding.cancel()
+
+
+@dataclass(frozen=True)
 class Publisher:
     """Publishes to one lake and one warehouse."""
 
@@ -75,42 +109,52 @@ class Publisher:
         loaded_at = dt.datetime.now(dt.UTC)
         results: dict[str, list[Published]] = {}
         tables = [publication.table for publication in publications]
+        for_lake = _ForLake(self.lake)
         with (
             self.warehouse.writing(tables) as transaction,
             ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="publish") as pool,
         ):
             for table in tables:
-                transaction.check(table)  # before anything is written, to the lake too
-            for publication in publications:
-                table = publication.table
-                known = transaction.facts(table, [part.key for part in publication.parts])
-                compared = self._compare(pool, table, publication.parts, known, run_id, loaded_at)
-                published = [done for done, _ in compared]
-                replaced = [item for _, item in compared if item is not None]
-                # The lake's objects are written while the server stores the rows; both are done before the commit.
-                writes = {
-                    item.facts.partition: pool.submit(self.lake.write, table, item.part.frame, item.facts)
-                    for item in replaced
-                    if item.part is not None
-                }
-                book = Book.read(self.lake, table)
-                whole = None
-                if publication.whole is not None:
-                    whole = _whole(
-                        transaction.facts(table), published, publication.whole, run_id, loaded_at, book.whole
-                    )
-                try:
-                    transaction.replace(table, [*replaced, *([Replacement(whole, None)] if whole else [])])
-                    sizes = {key: write.result() for key, write in writes.items()}
-                finally:
-                    for write in writes.values():
-                        write.cancel()  # those that have not begun when something went wrong
-                if (new := book.updated(replaced, whole)) != book:
-                    new.write(self.lake, table)
-                changes = {done.key: done.changes for done in published if done.changes}
-                transaction.record(table, changes, run_id, loaded_at)
-                results[table.full_name] = [replace(done, size=sizes.get(done.key)) for done in published]
-        return results
+                transaction.check(table)  # before anything is written
+            try:
+                for publication in publications:
+                    done = self._replace(transaction, pool, publication, for_lake, run_id, loaded_at)
+                    results[publication.table.full_name] = done
+                transaction.judge(tables)  # what the warehouse refuses, nobody is to read in the lake
+                sizes = for_lake.write(pool)
+            finally:
+                for_lake.cancel()
+        return {
+            table.full_name: [
+                replace(done, size=sizes.get(self.lake.path(table, done.key))) for done in results[table.full_name]
+            ]
+            for table in tables
+        }
+
+    def _replace(
+        self,
+        transaction: Transaction,
+        pool: ThreadPoolExecutor,
+        publication: Publication,
+        for_lake: _ForLake,
+        run_id: str,
+        loaded_at: dt.datetime,
+    ) -> list[Published]:
+        """Replace a table's partitions in the warehouse, while the lake's objects of them are made."""
+        table = publication.table
+        known = transaction.facts(table, [part.key for part in publication.parts])
+        compared = self._compare(pool, table, publication.parts, known, run_id, loaded_at)
+        published = [done for done, _ in compared]
+        replaced = [item for _, item in compared if item is not None]
+        for_lake.encode(pool, table, replaced)
+        book, whole = Book.read(self.lake, table), None
+        if publication.whole is not None:
+            whole = _whole(transaction.facts(table), published, publication.whole, run_id, loaded_at, book.whole)
+        transaction.replace(table, [*replaced, *([Replacement(whole, None)] if whole else [])])
+        if (new := book.updated(replaced, whole)) != book:
+            for_lake.books[table] = new
+        transaction.record(table, {done.key: done.changes for done in published if done.changes}, run_id, loaded_at)
+        return published
 
     def _compare(
         self,

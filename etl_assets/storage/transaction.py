@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import LiteralString
@@ -85,7 +85,8 @@ class Transaction:
         if details:
             raise TypeChangedError(
                 f"{table.full_name}: {'; '.join(details)}. Nothing was written. If the contract is right, run in the "
-                f"warehouse: DROP TABLE {identifier(table).as_string(self.connection)}; the next run makes it anew."
+                f"warehouse: DROP TABLE {identifier(table).as_string(self.connection)}"
+                f"{' CASCADE' if self._referring(table) else ''}; the next run makes it anew."
             )
 
     def replace(self, table: Table, items: Sequence[Replacement]) -> None:
@@ -99,22 +100,24 @@ class Transaction:
         self._record(table, [item.facts for item in items])
 
     def refer(self, table: Table) -> None:
-        """Add the foreign keys that a table is declared to have and lacks, once the tables that they are of are there.
+        """Give a table the foreign keys that it is declared to have, once the tables that they are of are there.
 
         They are judged at the commit: until then, rows that are referred to may be replaced by others of their key.
         """
         found = self.connection.execute(
-            "SELECT attname FROM pg_constraint JOIN pg_attribute ON attrelid = conrelid AND attnum = conkey[1]"
+            "SELECT attname, conname FROM pg_constraint JOIN pg_attribute ON attrelid = conrelid AND attnum = conkey[1]"
             " WHERE conrelid = to_regclass(%s) AND contype = 'f'",
             (identifier(table).as_string(self.connection),),
         ).fetchall()
-        there = {name for (name,) in found}
-        for column in table.columns:
-            of = column.references
-            if of is None or column.name in there or not self._exists(sql.Identifier(of.stage, of.table)):
+        there: dict[str, str] = dict(found)
+        declared = {column.name: column.references for column in table.columns if column.references}
+        for name in there.keys() - declared.keys():
+            self._alter(table, "DROP CONSTRAINT {}", sql.Identifier(there[name]))
+        for name, of in declared.items():
+            if name in there or not self._exists(sql.Identifier(of.stage, of.table)):
                 continue
             statement = sql.SQL("ALTER TABLE {} ADD FOREIGN KEY ({}) REFERENCES {} ({}) DEFERRABLE INITIALLY DEFERRED")
-            names = identifier(table), sql.Identifier(column.name), sql.Identifier(of.stage, of.table)
+            names = identifier(table), sql.Identifier(name), sql.Identifier(of.stage, of.table)
             self.connection.execute(statement.format(*names, sql.Identifier(of.column)))
 
     def _exists(self, table: sql.Identifier) -> bool:
@@ -123,16 +126,30 @@ class Transaction:
 
     def drop(self, table: Table) -> None:
         """Drop a table and its bookkeeping, and the foreign keys that are of it: see `refer`."""
-        referring = self.connection.execute(
-            "SELECT conrelid::regclass::text, conname FROM pg_constraint"
-            " WHERE contype = 'f' AND confrelid = to_regclass(%s)",
-            (identifier(table).as_string(self.connection),),
-        ).fetchall()
-        for name, constraint in referring:  # regclass has quoted the name
+        for name, constraint in self._referring(table):
             statement = sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(sql.SQL(name), sql.Identifier(constraint))
             self.connection.execute(statement)
         self.connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(identifier(table)))
         self.connection.execute("DELETE FROM etl.publications WHERE asset = %s", (table.full_name,))
+
+    def _referring(self, table: Table) -> list[tuple[str, str]]:
+        """The foreign keys that are of a table: each with the table that has it, whose name is quoted."""
+        return self.connection.execute(
+            "SELECT conrelid::regclass::text, conname FROM pg_constraint"
+            " WHERE contype = 'f' AND confrelid = to_regclass(%s)",
+            (identifier(table).as_string(self.connection),),
+        ).fetchall()
+
+    def judge(self, tables: Iterable[Table]) -> None:
+        """Let the server judge now what it would else judge at the commit: foreign keys that tables have or are of."""
+        found = self.connection.execute(
+            "SELECT nspname, conname FROM pg_constraint JOIN pg_namespace n ON n.oid = connamespace,"
+            " unnest(%s::text[]) AS name WHERE contype = 'f' AND to_regclass(name) IN (conrelid, confrelid)",
+            ([identifier(table).as_string(self.connection) for table in tables],),
+        ).fetchall()
+        if found:
+            names = sql.SQL(", ").join(sql.Identifier(schema, name) for schema, name in found)
+            self.connection.execute(sql.SQL("SET CONSTRAINTS {} IMMEDIATE").format(names))
 
     def _replace(self, table: Table, parts: Sequence[Part]) -> int:
         target = identifier(table)
@@ -212,7 +229,9 @@ class Transaction:
                 self.connection.execute(_comment(table, column))
                 log.info("%s: added the column %s (%s)", table.full_name, column.name, column.sql)
         for name, (_, not_null) in found.items():
-            if not_null and name not in columns:  # new rows have no value for it
+            # Of a column that is declared no more, new rows have no value.
+            may_be_null = columns[name].nullable and name not in table.primary_key if name in columns else True
+            if not_null and may_be_null:
                 self._alter(table, "ALTER COLUMN {} DROP NOT NULL", sql.Identifier(name))
 
     def _alter(self, table: Table, action: LiteralString, *names: sql.Composable) -> None:
@@ -261,14 +280,18 @@ def published(connection: psycopg.Connection, asset: str, partitions: Sequence[s
 
 @contextmanager
 def _indexed_afterwards(connection: psycopg.Connection, target: sql.Composable, rows: int) -> Iterator[None]:
-    """Drop an empty table's indexes, and make them anew when it has been filled (if `rows` make it worth while)."""
+    """Drop an empty table's indexes, and make them anew when it has been filled (if `rows` make it worth while).
+
+    A key that foreign keys are of stays: they could not be without it.
+    """
     if rows < BULK_ROWS:
         yield
         return
     found = connection.execute(
         "SELECT i.indexrelid::regclass::text, pg_get_indexdef(i.indexrelid), c.conname, pg_get_constraintdef(c.oid)"
         " FROM pg_index i LEFT JOIN pg_constraint c ON c.conindid = i.indexrelid AND c.contype IN ('p', 'u')"
-        " WHERE i.indrelid = to_regclass(%s)",
+        " WHERE i.indrelid = to_regclass(%s)"
+        " AND NOT EXISTS (SELECT FROM pg_constraint f WHERE f.contype = 'f' AND f.conindid = i.indexrelid)",
         (target.as_string(connection),),
     ).fetchall()
     for index, _, constraint, _ in found:

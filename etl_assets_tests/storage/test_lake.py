@@ -18,6 +18,7 @@ from etl_assets.storage.frames import wkb
 from etl_assets.storage.lake import Facts, Lake, LakeError, encode
 from etl_assets.storage.landing import Landing, Manifest, sha256
 from etl_assets.storage.table import Column, Geometry, Partitioning, Table
+from etl_assets_tests.contents import put_partition
 
 EVENTS = Table(
     "refined",
@@ -84,7 +85,7 @@ def test_a_folder_is_the_same_lake_in_every_spelling(tmp_path: Path, spelling: s
 
 def test_a_partition_comes_back_as_it_was_written(lake: Lake) -> None:
     frame = events("2025-01-15", "2025-01-15")
-    size = lake.write(EVENTS, frame, facts("2025-01-15", 2, "abc"))
+    size = put_partition(lake, EVENTS, frame, facts("2025-01-15", 2, "abc"))
     assert lake.list("") == {"refined/events/2025-01-15.parquet": size}
     found = lake.read(EVENTS)
     assert found.frame.equals(frame)
@@ -96,14 +97,14 @@ def test_a_table_without_partitions_is_one_object(lake: Lake) -> None:
     frame = pl.DataFrame({"n": [1], "name": ["a"], "price": ["12.50"]}).with_columns(
         pl.col("price").cast(pl.Decimal(8, 2))
     )
-    lake.write(NUMBERS, frame, facts())
+    put_partition(lake, NUMBERS, frame, facts())
     assert lake.partitions(NUMBERS).keys() == {""}
     assert lake.read(NUMBERS).frame.equals(frame)
 
 
 def test_only_the_partitions_and_columns_asked_for_are_read(lake: Lake) -> None:
     for day in ("2025-01-15", "2025-01-16", "2025-01-17"):
-        lake.write(EVENTS, events(day), facts(day))
+        put_partition(lake, EVENTS, events(day), facts(day))
     found = lake.read(EVENTS, ["2025-01-17", "2025-01-16", "1999-01-01"], ["title", "day"])
     assert found.frame.columns == ["title", "day"]
     assert found.frame["day"].to_list() == [dt.date(2025, 1, 17), dt.date(2025, 1, 16)]
@@ -120,15 +121,15 @@ def test_nothing_to_read_is_an_empty_frame_of_the_tables_shape(lake: Lake) -> No
 def test_a_column_that_a_partition_lacks_is_null_there(lake: Lake) -> None:
     old, new = pl.DataFrame({"n": [1, 2]}), pl.DataFrame({"n": [3], "name": ["c"]})
     cut = Table("raw", "numbers", NUMBERS.columns, partitioning=Partitioning("name"))
-    lake.write(cut, old, facts("old"))
+    put_partition(lake, cut, old, facts("old"))
     assert lake.read(cut, columns=["name"]).frame["name"].to_list() == [None, None], "not even one partition has it"
-    lake.write(cut, new, facts("new"))
+    put_partition(lake, cut, new, facts("new"))
     assert lake.read(cut, ["old", "new"]).frame["name"].to_list() == [None, None, "c"]
     assert lake.read(cut, ["old", "new"], ["name"]).frame["name"].to_list() == [None, None, "c"]
 
 
 def test_points_are_geoparquet_that_geopandas_reads(lake: Lake, tmp_path: Path) -> None:
-    lake.write(EVENTS, events("2025-01-15"), facts("2025-01-15"))
+    put_partition(lake, EVENTS, events("2025-01-15"), facts("2025-01-15"))
     read = gpd.read_parquet(tmp_path / "a lake" / "refined/events/2025-01-15.parquet")
     assert read.crs.to_epsg() == 4326
     assert read.geometry.iloc[0] == shapely.Point(-90.5, 40.25)
@@ -138,18 +139,18 @@ def test_points_are_geoparquet_that_geopandas_reads(lake: Lake, tmp_path: Path) 
 def test_the_bounds_of_points_are_said_and_points_of_another_form_refused(lake: Lake, tmp_path: Path) -> None:
     shapes = [shapely.Point(-90.5, 40.25), None, shapely.Point(), shapely.Point(-95, 50)]
     frame = pl.concat([events("2025-01-15")[:1]] * len(shapes)).with_columns(point=wkb(shapes))
-    lake.write(EVENTS, frame, facts("2025-01-15"))
+    put_partition(lake, EVENTS, frame, facts("2025-01-15"))
     metadata = pq.read_metadata(tmp_path / "a lake" / "refined/events/2025-01-15.parquet").metadata
     assert json.loads(metadata[b"geo"])["columns"]["point"]["bbox"] == [-95, 40.25, -90.5, 50]
     for other in (shapely.to_wkb(shapely.Point(1, 2, 3)), shapely.to_wkb(shapely.Point(1, 2), byte_order=0)):
         with pytest.raises(ValueError, match="point: points have to be two-dimensional, little-endian WKB"):
-            lake.write(EVENTS, frame.with_columns(point=pl.lit(other)), facts("2025-01-15"))
+            put_partition(lake, EVENTS, frame.with_columns(point=pl.lit(other)), facts("2025-01-15"))
 
 
 def test_areas_are_geoparquet_with_a_box_that_only_others_see(lake: Lake, tmp_path: Path) -> None:
     square = shapely.box(-90, 40, -89, 41)
     frame = pl.DataFrame({"fips": ["17001"], "area": [shapely.to_wkb(square)]})
-    lake.write(AREAS, frame, facts())
+    put_partition(lake, AREAS, frame, facts())
     path = tmp_path / "a lake" / "refined/areas/all.parquet"
     assert gpd.read_parquet(path, bbox=(0, 0, 1, 1)).empty
     assert gpd.read_parquet(path).geometry.iloc[0].equals(square)
@@ -158,8 +159,8 @@ def test_areas_are_geoparquet_with_a_box_that_only_others_see(lake: Lake, tmp_pa
 
 def test_a_geometry_may_be_missing_and_a_partition_empty(lake: Lake) -> None:
     frame = events("2025-01-15").with_columns(point=pl.lit(None, pl.Binary))
-    lake.write(EVENTS, frame, facts("2025-01-15"))
-    lake.write(EVENTS, frame.clear(), facts("2025-01-16", 0))
+    put_partition(lake, EVENTS, frame, facts("2025-01-15"))
+    put_partition(lake, EVENTS, frame.clear(), facts("2025-01-16", 0))
     assert lake.read(EVENTS).frame.equals(frame)
     assert lake.facts(EVENTS, ["2025-01-16"])["2025-01-16"].rows == 0
 

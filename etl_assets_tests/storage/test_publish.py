@@ -18,9 +18,10 @@ from etl_assets.storage.frames import polars_type
 from etl_assets.storage.identities import Identities
 from etl_assets.storage.lake import Facts, Lake
 from etl_assets.storage.publish import Publisher
-from etl_assets.storage.table import Column, Geometry, Part, Partitioning, Publication, Published, Table
-from etl_assets.storage.transaction import TypeChangedError
+from etl_assets.storage.table import Column, Geometry, Part, Partitioning, Publication, Published, Reference, Table
+from etl_assets.storage.transaction import TypeChangedError, WarehouseError
 from etl_assets.storage.warehouse import Warehouse
+from etl_assets_tests.contents import put_partition
 from etl_assets_tests.held import held_at_commit, held_at_table
 
 EVENTS = Table(
@@ -133,7 +134,7 @@ def test_tables_are_published_together_or_not_at_all(publisher: Publisher) -> No
     with pytest.raises(psycopg.errors.UniqueViolation):
         publisher.publish([Publication(EVENTS, [part(A, "after")]), Publication(KEPT_OUT, [twice])], "second")
     assert titles(publisher) == [(A, "before", "run")]
-    assert not agree(publisher), "the lake had the new content already"
+    assert agree(publisher)
     publish(publisher, part(A, "after"), run="third")
     assert titles(publisher) == [(A, "after", "third")]
     assert agree(publisher)
@@ -145,7 +146,9 @@ def test_a_lake_that_has_another_content_is_repaired(publisher: Publisher) -> No
     good = publisher.lake.read(EVENTS, [A]).frame
     for damage in (b"", b"half a file", None):
         if damage is None:  # another content, as a run leaves it that was killed before the warehouse had it
-            publisher.lake.write(EVENTS, good.with_columns(title=pl.lit("other")), Facts(A, 1, "other", "x", "x", "x"))
+            put_partition(
+                publisher.lake, EVENTS, good.with_columns(title=pl.lit("other")), Facts(A, 1, "other", "x", "x", "x")
+            )
         else:
             publisher.lake.put(path, damage)
         assert publish(publisher, part(A, "good"), run="repair")[0].changed
@@ -168,6 +171,32 @@ def test_a_changed_type_leaves_the_lake_as_it_was(publisher: Publisher) -> None:
     assert agree(publisher)
 
 
+PLACES = Table("refined", "places", (Column("place", "bigint", nullable=False),), primary_key=("place",))
+VISITS = Table(
+    "refined", "visits", (Column("place", "bigint", references=Reference("refined", "places", "place")),),
+)  # fmt: skip
+
+
+def numbers(*values: int | None) -> Part:
+    return Part("", pl.DataFrame({"place": pl.Series(values, dtype=pl.Int64)}), "input")
+
+
+def test_what_the_warehouse_refuses_is_not_in_the_lake_either(publisher: Publisher) -> None:
+    """A foreign key is judged at the end, and a column that is not null while the rows come."""
+    publish(publisher, numbers(1, 2), table=PLACES)
+    publish(publisher, numbers(1, 2), table=VISITS)
+    before = {path: publisher.lake.get(path) for path in publisher.lake.list("refined")}
+    with pytest.raises(WarehouseError, match=r"foreign key does not hold.*Nothing was written"):
+        publish(publisher, numbers(1), table=PLACES)
+    with pytest.raises(psycopg.errors.NotNullViolation):
+        publish(publisher, numbers(1, 2, None), table=PLACES)
+    assert {path: publisher.lake.get(path) for path in publisher.lake.list("refined")} == before
+    publish(publisher, numbers(1), table=VISITS)
+    publish(publisher, numbers(1), table=PLACES)
+    assert agree(publisher, PLACES)
+    assert agree(publisher, VISITS)
+
+
 def test_a_sparse_table_keeps_only_partitions_that_have_or_had_rows(publisher: Publisher) -> None:
     publish(publisher, kept_out(A), kept_out(B, "x"), table=KEPT_OUT)
     assert publisher.lake.partitions(KEPT_OUT).keys() == {B}
@@ -186,7 +215,7 @@ def test_a_sparse_table_is_there_even_if_nothing_was_ever_in_it(publisher: Publi
 def test_rows_that_a_killed_run_left_in_the_lake_alone_go_from_a_sparse_table(publisher: Publisher) -> None:
     publish(publisher, kept_out(B, "x"), table=KEPT_OUT)
     left = publisher.lake.read(KEPT_OUT, [B]).frame.with_columns(_partition=pl.lit(A))
-    publisher.lake.write(KEPT_OUT, left, Facts(A, 1, "left", "x", "x", "x"))
+    put_partition(publisher.lake, KEPT_OUT, left, Facts(A, 1, "left", "x", "x", "x"))
     publish(publisher, kept_out(A), table=KEPT_OUT)
     assert publisher.lake.read(KEPT_OUT, [A]).frame.is_empty()
     assert agree(publisher, KEPT_OUT)

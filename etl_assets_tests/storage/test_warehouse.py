@@ -21,7 +21,7 @@ from etl_assets.storage import roles
 from etl_assets.storage import transaction as module
 from etl_assets.storage.frames import stored
 from etl_assets.storage.lake import Facts
-from etl_assets.storage.table import Column, Geometry, Part, Partitioning, Table
+from etl_assets.storage.table import Column, Geometry, Part, Partitioning, Reference, Table
 from etl_assets.storage.transaction import Replacement, TypeChangedError, WarehouseError
 from etl_assets.storage.warehouse import Warehouse
 from etl_assets_tests.held import held_at_insert
@@ -253,6 +253,45 @@ def test_a_large_load_leaves_the_same_indexes_and_statistics(
     assert database.values("SELECT reltuples FROM pg_class WHERE oid = 'refined.bulk'::regclass") == [500]
     with pytest.raises(psycopg.errors.UniqueViolation):
         database.replace(bulk, **{"2025-01-16": events((1, "2025-01-16"))})
+
+
+PLACES = Table("refined", "places", (Column("place", "bigint", nullable=False),), primary_key=("place",))
+VISITS = Table(
+    "refined", "visits", (Column("place", "bigint", references=Reference("refined", "places", "place")),),
+)  # fmt: skip
+
+
+def places(*values: int | None) -> pl.DataFrame:
+    return pl.DataFrame({"place": pl.Series(values, dtype=pl.Int64)})
+
+
+def test_a_column_may_become_nullable(database: Database) -> None:
+    strict = replace(VISITS, columns=(Column("place", "bigint", nullable=False),))
+    database.replace(strict, **{"": places(1)})
+    database.replace(replace(strict, columns=(Column("place", "bigint"),)), **{"": places(None)})
+    assert database.values("SELECT place FROM refined.visits") == [None]
+
+
+def test_a_foreign_key_goes_with_its_declaration(database: Database) -> None:
+    database.replace(PLACES, **{"": places(1)})
+    database.replace(VISITS, **{"": places(1)})
+    with pytest.raises(WarehouseError, match="A foreign key does not hold"):
+        database.replace(VISITS, **{"": places(7)})
+    database.replace(replace(VISITS, columns=(Column("place", "bigint"),)), **{"": places(7)})
+    assert database.values("SELECT place FROM refined.visits") == [7]
+
+
+def test_a_large_load_of_a_table_that_others_are_of(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both were made without rows, so that the foreign key is there before the rows."""
+    database.replace(PLACES, **{"": places()})
+    database.replace(VISITS, **{"": places()})
+    monkeypatch.setattr(module, "BULK_ROWS", 100)
+    before = indexes(database, "refined.places")
+    database.replace(PLACES, **{"": places(*range(500))})
+    assert indexes(database, "refined.places") == before
+    database.replace(VISITS, **{"": places(499)})
+    with pytest.raises(TypeChangedError, match=r'DROP TABLE "refined"."places" CASCADE;'):
+        database.replace(replace(PLACES, columns=(Column("place", "text", nullable=False),)), **{"": places(1)})
 
 
 def test_a_table_that_somebody_dropped_has_nothing_published(database: Database) -> None:

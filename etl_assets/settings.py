@@ -32,6 +32,10 @@ def home() -> Path:
     return Path(os.environ.get("ETL_HOME") or PROJECT / ".etl").resolve()
 
 
+def _lake_url() -> str:
+    return (home() / "lake").as_uri()
+
+
 def _addresses() -> dict[str, str]:
     """Every `ETL_<SOURCE>_URL`, by source: a dataset brings its source's address and needs no field here.
 
@@ -68,7 +72,7 @@ class Settings(BaseSettings):
 
     home: Path = Field(default_factory=home, description="State of the embedded default")
     lake_url: str = Field(
-        default_factory=lambda: f"file://{home() / 'lake'}",
+        default_factory=_lake_url,
         description="The Parquet lake: a folder, file:///folder or s3://bucket/prefix",
     )
     warehouse_url: SecretStr | None = Field(

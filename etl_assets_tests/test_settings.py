@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from etl_assets.settings import NotConfiguredError, explicit_settings, settings
+from etl_assets.settings import NotConfiguredError, explicit_settings, home, settings
+from etl_assets.storage.lake import Lake
 
 
 def test_the_environment_is_above_what_the_embedded_default_wrote(
@@ -37,3 +38,8 @@ def test_the_address_of_a_source(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings().source_url("ccc", local="ccc/a.csv", live="https://live/a.csv") == "https://live/a.csv"
     monkeypatch.setenv("ETL_CCC_URL", "https://mine/a.csv")
     assert settings().source_url("ccc", local="ccc/a.csv", live="https://live/a.csv") == "https://mine/a.csv"
+
+
+def test_the_lake_is_in_the_home_whatever_that_is_called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ETL_HOME", str(tmp_path / "clone #1, 100%41?"))
+    assert Lake(settings().lake_url).folder == home() / "lake"

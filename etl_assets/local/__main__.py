@@ -13,14 +13,15 @@ import sys
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
+from dotenv import load_dotenv
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Conninfo
 
 from etl_assets.local import embedded
 from etl_assets.settings import PROJECT, NotConfiguredError, explicit_settings, settings
 from etl_assets.storage import roles
 from etl_assets.storage.configured import warehouse
 
-_PSQL = {"dbname": "PGDATABASE"}
 COMMANDS = {
     "run": "bring every table up to date, and print what there is",
     "ui": "open the Dagster UI",
@@ -38,6 +39,7 @@ COMMANDS = {
 
 def main(arguments: Sequence[str]) -> int:
     """Answer one command; gives its exit status."""
+    load_dotenv(".env")  # for what reads the environment itself: ETL_HOME, AWS_…, and what is started here
     parser = argparse.ArgumentParser(prog="./dev")
     commands = parser.add_subparsers(dest="command", required=True)
     parsers = {name: commands.add_parser(name, help=text) for name, text in COMMANDS.items()}
@@ -102,7 +104,8 @@ def _ui(port: int) -> int:
     if explicit_settings().dagster_storage_url is None:
         _bury_the_dead()
     print(f"UI: http://127.0.0.1:{port}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
-    os.environ["ETL_DAGSTER_UI_URL"] = f"http://127.0.0.1:{port}"
+    # Somewhere else, people open it at an address that is configured.
+    os.environ.setdefault("ETL_DAGSTER_UI_URL", f"http://127.0.0.1:{port}")
     # A sensor waits as long for its source as the settings say; Dagster alone would break it off after a minute.
     os.environ.setdefault("DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS", "600")
     # What a script starts in the background ignores SIGINT, and Dagster then ignores SIGTERM too.
@@ -157,8 +160,10 @@ def _sql(arguments: Sequence[str]) -> int:
     role, arguments = (roles.WRITER, arguments[1:]) if writes else (roles.INSPECTOR, arguments)
     command, environment = embedded.cluster().psql()
     # By the environment: what stands on a command line, every user of the machine can read.
+    variables = {option.keyword.decode(): option.envvar for option in Conninfo.get_defaults()}
     for name, value in conninfo_to_dict(settings().warehouse()).items():
-        environment[_PSQL.get(name, f"PG{name.upper()}")] = str(value)
+        if variable := variables.get(name):
+            environment[variable.decode()] = str(value)
     options = ["search_path=presentation,refined,raw,public"]
     options += [] if writes else ["default_transaction_read_only=on"]
     with warehouse().connect(role=None) as connection:
@@ -173,5 +178,5 @@ def _sql(arguments: Sequence[str]) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
-    except (NotConfiguredError, RuntimeError, FileNotFoundError, ValueError) as error:
+    except (NotConfiguredError, RuntimeError, OSError, ValueError) as error:
         sys.exit(f"./dev: {error}")

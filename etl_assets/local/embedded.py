@@ -6,6 +6,7 @@ starts later, be it `./dev`, a plain `dagster dev` or a run process, finds the s
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -137,8 +138,11 @@ def _dagster_home() -> None:
     """Dagster's home: DAGSTER_HOME, or a folder in ETL_HOME, with the project's settings."""
     folder = Path(os.environ.setdefault("DAGSTER_HOME", str(home() / "dagster")))
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "dagster.yaml").exists():
-        (folder / "dagster.yaml").symlink_to(PROJECT / "dagster.yaml")
+    link = folder / "dagster.yaml"
+    if not link.exists():
+        link.unlink(missing_ok=True)  # where the checkout was before it was moved
+        with contextlib.suppress(FileExistsError):  # another command was faster
+            link.symlink_to(PROJECT / "dagster.yaml")
 
 
 def _write(path: Path, content: str | bytes) -> None:

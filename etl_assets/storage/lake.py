@@ -124,12 +124,13 @@ class Lake:
 
     def delete(self, *paths: str) -> None:
         """Delete objects; one that is not there is as good."""
-        if self.folder is None and paths:
-            obstore.delete(self.store, list(paths))
-            return
-        for path in paths:
-            with suppress(FileNotFoundError):  # which S3 does not raise
-                obstore.delete(self.store, path)
+        with self._explained("delete", ", ".join(paths[:3])):
+            if self.folder is None and paths:
+                obstore.delete(self.store, list(paths))
+                return
+            for path in paths:
+                with suppress(FileNotFoundError):  # which S3 does not raise
+                    obstore.delete(self.store, path)
 
     def download(self, path: str, to: Path) -> None:
         """Stream an object into a file."""

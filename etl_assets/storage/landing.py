@@ -208,8 +208,8 @@ class Landing:
                 self.lake.download(self._object(manifest), path)
             if not path.exists() or sha256(path) != manifest.sha256:
                 raise LakeError(
-                    f"{self.address(manifest)} is missing or not the file that was landed. Delete "
-                    f"{self.lake.address(f'landing/{self.table}/current.json')} and land it again."
+                    f"{self.address(manifest)} is missing or not the file that was landed. Delete it, if it is there, "
+                    f"and {self.lake.address(f'landing/{self.table}/current.json')}, and land it again."
                 )
             yield path
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import requests
 
 from etl_assets.local import embedded
-from etl_assets.settings import explicit_settings, home
+from etl_assets.settings import PROJECT, explicit_settings, home
 
 
 def test_a_folder_of_recordings_is_shown_until_another_is_named(
@@ -45,3 +48,24 @@ def test_a_folder_of_recordings_is_shown_until_another_is_named(
         assert shown() == ""
     finally:
         embedded.source_server().stop()
+
+
+def test_a_checkout_may_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dagster's settings are found where the project is now."""
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    (tmp_path / "dagster.yaml").symlink_to(tmp_path / "where it was" / "dagster.yaml")
+    embedded._dagster_home()
+    assert (tmp_path / "dagster.yaml").resolve() == PROJECT / "dagster.yaml"
+
+
+def test_what_stands_in_a_file_is_in_the_environment_of_a_command(tmp_path: Path) -> None:
+    """Also what only the environment is asked for; what is in the environment already is above it."""
+    (tmp_path / ".env").write_text("ETL_HOME=own\nAWS_ENDPOINT_URL=http://127.0.0.1:9\nAWS_REGION=eu-west-1\n")
+    show = "import os; from etl_assets.local.__main__ import main; main(['down']); from etl_assets.settings import home"
+    show += "; print(home(), os.environ['AWS_ENDPOINT_URL'], os.environ['AWS_REGION'])"
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ETL_", "AWS_"))}
+    environment = inherited | {"PYTHONPATH": str(PROJECT), "AWS_REGION": "us-east-1"}
+    done = subprocess.run(
+        [sys.executable, "-c", show], cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1].split() == [str(tmp_path / "own"), "http://127.0.0.1:9", "us-east-1"]

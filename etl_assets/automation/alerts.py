@@ -74,21 +74,28 @@ def alerts_sensor() -> dg.SensorDefinition:
         description="Tells webhook, e-mail and SNS what is wrong: once per cause, until it is mended and comes back.",
     )
     def tell(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        told_to: list[Receiver] = []
+        misconfigured = []
         try:
-            told_to = list(receivers())
+            told_to.extend(receivers())
         except NotConfiguredError as error:
-            told_to, misconfigured = [], str(error)
-        else:
-            misconfigured = "Nobody is told: set ETL_ALERT_WEBHOOK_URL, ETL_ALERT_SMTP_URL or ETL_ALERT_SNS_TOPIC"
+            misconfigured = [str(error)]
         found = problems(context.instance)
         if not told_to:
-            return dg.SkipReason(f"Problems: {len(found)}. {misconfigured}")
+            nobody = "Nobody is told: set ETL_ALERT_WEBHOOK_URL, ETL_ALERT_SMTP_URL or ETL_ALERT_SNS_TOPIC"
+            return dg.SkipReason(f"Problems: {len(found)}. {' '.join(misconfigured) or nobody}")
         told, failures = deliver(found, told_to, json.loads(context.cursor or "{}"))
         context.update_cursor(json.dumps(told))
         for failure in failures:
             context.log.error(failure)
         return dg.SkipReason(
-            "; ".join([f"Problems: {len(found)}", *(f"{f}: it is tried again at the next tick" for f in failures)])
+            "; ".join(
+                [
+                    f"Problems: {len(found)}",
+                    *(f"{f}: it is tried again at the next tick" for f in failures),
+                    *misconfigured,
+                ]
+            )
         )
 
     return tell
@@ -121,6 +128,10 @@ def deliver(
                 receiver.send(problem.message())
             except DeliveryError as error:
                 failures.append(str(error))
+                break
+            except Exception as error:  # noqa: BLE001 - whatever it is, the others are not to be told again for it
+                # Not what it says: that may be the address, with its password.
+                failures.append(f"{receiver.name} did not take the message ({type(error).__name__})")
                 break
             now[problem.cause].append(receiver.name)
     return now, failures
@@ -309,6 +320,7 @@ _TICK_ADVICE = (
 _CHECK_ADVICE = {
     "volume": "The data is published. See whether the source has really so many rows; `etl.changes` has what changed.",
     "columns": "The file is published. Take a new column up in the dataset's contract, or ask why one is gone.",
+    "files": "The other files were taken. Mend the file under its name, or take it away; the check names it.",
     NEWEST: "The runs may be well while the source stands still: ask its publisher, or see whether its sensor runs.",
 }
 

@@ -76,7 +76,7 @@ def _events(instance: dg.DagsterInstance, since: datetime, *, dry_run: bool) -> 
         return 0  # SQLite has a file for each run
     kind = SqlEventLogStorageTable.c.dagster_event_type
     kept = sqlalchemy.or_(
-        kind.like("ASSET\\_%", escape="\\"), kind.like("PIPELINE\\_%", escape="\\"), kind == "STEP_FAILURE"
+        *(kind.like(f"{name}\\_%", escape="\\") for name in ("ASSET", "FRESHNESS", "PIPELINE")), kind == "STEP_FAILURE"
     )
     old = sqlalchemy.and_(
         SqlEventLogStorageTable.c.timestamp < since.replace(tzinfo=None),  # which Dagster keeps in UTC

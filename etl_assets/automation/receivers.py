@@ -133,22 +133,26 @@ class Topic:
 
 
 def receivers() -> Iterator[Receiver]:
-    """The receivers that are configured; raises NotConfiguredError for one that is so by half."""
-    configured = settings()
+    """The receivers that are configured; raises NotConfiguredError at the end for those that are so by half."""
+    configured, wrong = settings(), []
     if configured.alert_webhook_url:
         yield Webhook(configured.alert_webhook_url.get_secret_value())
     if configured.alert_smtp_url or configured.alert_email_to:
         to = [address.strip() for address in (configured.alert_email_to or "").split(",") if address.strip()]
-        if not configured.alert_smtp_url or not to:
-            raise NotConfiguredError(
+        if configured.alert_smtp_url and to:
+            yield Mail(configured.alert_smtp_url.get_secret_value(), to, configured.alert_email_from)
+        else:
+            wrong.append(
                 "Alerts by e-mail need both: ETL_ALERT_SMTP_URL=smtp://user:password@host:port and "
                 "ETL_ALERT_EMAIL_TO=somebody@example.org,somebody-else@example.org."
             )
-        yield Mail(configured.alert_smtp_url.get_secret_value(), to, configured.alert_email_from)
     if configured.alert_sns_topic:
-        if configured.alert_sns_topic.count(":") != 5:
-            raise NotConfiguredError("ETL_ALERT_SNS_TOPIC is not an ARN: arn:aws:sns:<region>:<account>:<topic>.")
-        yield Topic(configured.alert_sns_topic)
+        if configured.alert_sns_topic.count(":") == 5:
+            yield Topic(configured.alert_sns_topic)
+        else:
+            wrong.append("ETL_ALERT_SNS_TOPIC is not an ARN: arn:aws:sns:<region>:<account>:<topic>.")
+    if wrong:
+        raise NotConfiguredError(" ".join(wrong))
 
 
 def _slack(text: str) -> str:

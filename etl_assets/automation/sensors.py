@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator
 from itertools import takewhile
 
 import dagster as dg
 
-from etl_assets.settings import NotConfiguredError
-from etl_assets.sources import SourceError, SourceRefusedError, Validators
+from etl_assets.sources import SourceRefusedError, SourceUnavailableError, Validators
 from etl_assets.stages.dataset import SPECS, Spec
 from etl_assets.storage.configured import landing_store
 
@@ -19,6 +19,10 @@ VERSION = "etl/source_version"
 #: wait triples.
 ATTEMPTS = 4
 FIRST_WAIT = 300.0
+#: For how long a source may be out of reach before its sensor's ticks fail, in seconds.
+PATIENCE = 3600.0
+_NOT_BEGUN = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED)
+_LONGEST_TAG = 500
 
 
 def source_sensors() -> Iterator[dg.SensorDefinition]:
@@ -58,16 +62,27 @@ def _source_sensor(spec: Spec) -> dg.SensorDefinition:
         known = landing_store(table).current() if is_known else None
         try:
             version = source.probe(Validators(known.etag, known.last_modified) if known else None)
-        except (SourceError, NotConfiguredError) as error:
+        except SourceUnavailableError as error:
+            # Where it stands still for long, the tick fails, which is alerted; and so it does below at once, where
+            # waiting will not help.
+            since = float(context.cursor or time.time())
+            if time.time() - since > PATIENCE:
+                raise
+            context.update_cursor(str(since))
             return dg.SkipReason(f"{spec.dataset.title}: the source cannot be asked. {error}")
+        if context.cursor:
+            context.update_cursor("")
         if version is None:
             published = known.published_at if known else "-"
             return dg.SkipReason(f"Nothing new: the landed file of {published} is the newest")
         # The runs themselves are the memory of what was asked for: no cursor to lose, or to be ahead of them.
         started = dg.RunsFilter(tags={"dagster/sensor_name": name})
         last = context.instance.get_run_records(started, limit=ATTEMPTS)
+        if last and last[0].dagster_run.status in _NOT_BEGUN:
+            return dg.SkipReason(f"Version {version}: run {last[0].dagster_run.run_id} is going to land the newest")
+        version = _short(version)
         same = list(takewhile(lambda record: record.dagster_run.tags.get(VERSION) == version, last))
-        if same and (reason := _why_wait(context.instance, same)):
+        if same and (reason := _why_wait(context.instance, same, is_landed=known is not None)):
             return dg.SkipReason(f"Version {version}: {reason}")
         # A source may go back to a version that it had before, so the version alone would not do as the key.
         nth = context.instance.get_runs_count(started) + 1
@@ -76,13 +91,21 @@ def _source_sensor(spec: Spec) -> dg.SensorDefinition:
     return look
 
 
-def _why_wait(instance: dg.DagsterInstance, attempts: list[dg.RunRecord]) -> str | None:
-    """Why a version that was asked for (newest attempt first) is not asked for again now; None if it is."""
+def _short(version: str) -> str:
+    """A version as a tag: Dagster has an index on tags, into which the versions of a hundred parts do not go."""
+    return version if len(version) <= _LONGEST_TAG else hashlib.sha256(version.encode()).hexdigest()
+
+
+def _why_wait(instance: dg.DagsterInstance, attempts: list[dg.RunRecord], *, is_landed: bool) -> str | None:
+    """Why a version that was asked for (newest attempt first) is not asked for again now; None if it is.
+
+    A run that landed it in another lake, which is not there any more, has not dealt with it.
+    """
     run, ended = attempts[0].dagster_run, attempts[0].end_time
     if not run.is_finished:
         return f"run {run.run_id} is landing it"
-    if run.status != dg.DagsterRunStatus.FAILURE:
-        return f"run {run.run_id} has dealt with it"
+    if run.is_success:
+        return f"run {run.run_id} has dealt with it" if is_landed else None
     for record in instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records:
         event = record.event_log_entry.dagster_event
         error = event.step_failure_data.error if event else None
@@ -91,6 +114,6 @@ def _why_wait(instance: dg.DagsterInstance, attempts: list[dg.RunRecord]) -> str
                 return f"refused, see run {run.run_id}. The last good file stays until the source has another one"
             error = error.cause
     if len(attempts) >= ATTEMPTS:
-        return f"{ATTEMPTS} attempts failed, see run {run.run_id}; materialize it when the cause is gone"
+        return f"{ATTEMPTS} attempts came to nothing, see run {run.run_id}; materialize it when the cause is gone"
     wait = (ended or 0) + FIRST_WAIT * 3 ** (len(attempts) - 1) - time.time()
-    return f"run {run.run_id} failed; another attempt in {wait:.0f} s" if wait > 0 else None
+    return f"run {run.run_id} came to nothing; another attempt in {wait:.0f} s" if wait > 0 else None

@@ -91,7 +91,11 @@ def connected(source: str, schema: str = "public") -> Iterator[psycopg.Connectio
     where = f"{source} ({parts.get('host')}:{parts.get('port') or 5432}/{parts.get('dbname')})"
     try:
         with psycopg.connect(
-            url, application_name="etl_assets", connect_timeout=10, options="-c timezone=UTC -c datestyle=ISO"
+            url,
+            application_name="etl_assets",
+            connect_timeout=10,
+            client_encoding="utf8",  # whatever the database itself has
+            options=f"{parts.get('options', '')} -c timezone=UTC -c datestyle=ISO".lstrip(),
         ) as connection:
             yield connection
     except psycopg.errors.InsufficientPrivilege as error:

@@ -255,6 +255,25 @@ def test_a_receiver_that_is_down_loses_nothing_and_breaks_no_other(
     assert "ssword" not in alerts.said
 
 
+def test_an_address_that_is_none_keeps_nobody_from_being_told_once(
+    house: House, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is it told: it may hold a password. Nor does a receiver that is configured by half."""
+    monkeypatch.setenv("ETL_ALERT_SMTP_URL", "smtp://etl:hunter2/x@127.0.0.1:9")  # the slash should be %2F
+    monkeypatch.setenv("ETL_ALERT_EMAIL_TO", "anna@example.org")
+    house.faults.always("/protest_events/ccc.csv", FAULT)
+    house.materialize("landing/protest_events", raise_on_error=False)
+    alerts = Alerts(house, hook)
+    assert len(alerts.tick()) == 1
+    assert "e-mail did not take the message (ValueError): it is tried again" in alerts.said
+    assert "hunter2" not in alerts.said
+    assert alerts.tick() == []
+    monkeypatch.delenv("ETL_ALERT_SMTP_URL")
+    alerts.cursor = None
+    assert len(alerts.tick()) == 1
+    assert "Alerts by e-mail need both" in alerts.said
+
+
 def everyone_else_was_told(box: Mailbox, topic: Notified) -> None:
     (mail,) = box.mails
     assert mail["Subject"] == "protest_events: a run failed"

@@ -5,6 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import dagster as dg
+from dagster._core.definitions.freshness import FreshnessState, FreshnessStateChange
+
 from etl_assets.automation.housekeeping import clean
 from etl_assets.stages.staleness import State, in_order
 from etl_assets_tests.automation.test_conditions import publish_with
@@ -25,6 +28,12 @@ def test_what_is_old_goes_and_everything_that_is_needed_stays(house: House) -> N
     publish_with(house, "2025-03-11", ["2025-02-12,Albany,NY", "2025-02-13,Albany,NY"])  # landed, and not read yet
     staged = Path(str(house.lake.folder)) / "refined" / "protest_events" / "2025-02-12.parquet#1"
     staged.write_bytes(b"half a part")
+    stale = dg.AssetKey(["landing", "protest_events"])
+    house.instance.report_runless_asset_event(
+        FreshnessStateChange(
+            key=stale, new_state=FreshnessState.FAIL, previous_state=FreshnessState.PASS, state_change_timestamp=0.0
+        )
+    )
     before, events = house.objects(), rows(house)
 
     assert found(house, timedelta(0)) == [0, 0, 0, 0], "all of it is new"
@@ -37,6 +46,7 @@ def test_what_is_old_goes_and_everything_that_is_needed_stays(house: House) -> N
     assert would[2:] == [2, 1], "the first file: the second was read last, the third is current"
     assert found(house, timedelta(days=400)) == [0, 0, 0, 0]
     assert not staged.exists()
+    assert house.instance.get_freshness_state_records([stale]), "it is told as stale for as long as it is"
     gone = before.keys() - house.objects().keys()
     assert {Path(path).suffix for path in gone} == {".csv", ".json"}
     assert {path.rpartition("/")[0] for path in gone} == {"landing/protest_events"}

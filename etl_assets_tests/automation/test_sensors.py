@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import uuid
+from pathlib import Path
+
 import dagster as dg
 import pytest
 
 from etl_assets.automation import sensors
 from etl_assets.local.in_process import execute
 from etl_assets.local.sources import Fault
+from etl_assets.sources import SourceRefusedError, SourceUnavailableError
+from etl_assets.stages.dataset import SPECS
 from etl_assets_tests.house import House, ephemeral
 
 FILE = "/protest_events/ccc.csv"
@@ -62,9 +68,41 @@ def test_a_version_is_not_asked_for_while_its_run_is_under_way(house: House) -> 
     assert isinstance(request, dg.RunRequest)
     job = house.definitions.resolve_implicit_global_asset_job_def()
     run = house.instance.create_run_for_job(job, tags=tags(request), asset_selection=frozenset({LANDING}))
+    assert f"run {run.run_id} is going to land the newest" in str(look(house))
+    house.publish("2025-04-04")
+    assert "is going to land the newest" in str(look(house)), "a source that changes at every tick queues no run each"
+    house.publish("2025-03-05")
+    house.instance.report_dagster_event(dg.DagsterEvent(dg.DagsterEventType.PIPELINE_START.value, job.name), run.run_id)
     assert f"run {run.run_id} is landing it" in str(look(house))
     house.publish("2025-04-04")
     assert isinstance(look(house), dg.RunRequest)
+
+
+def test_a_run_that_was_canceled_has_dealt_with_nothing(house: House) -> None:
+    request = look(house)
+    assert isinstance(request, dg.RunRequest)
+    job = house.definitions.resolve_implicit_global_asset_job_def()
+    run = house.instance.create_run_for_job(job, tags=tags(request), asset_selection=frozenset({LANDING}))
+    house.instance.report_run_canceled(run)
+    assert "came to nothing; another attempt in" in str(look(house))
+
+
+def test_a_version_that_was_landed_in_another_lake_is_asked_for(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert start(house, look(house))
+    monkeypatch.setenv("ETL_LAKE_URL", str(tmp_path / "another"))
+    assert isinstance(look(house), dg.RunRequest)
+
+
+def test_versions_of_many_parts_go_into_dagsters_index(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = json.dumps({f"part {n}": uuid.uuid4().hex for n in range(200)})
+    source = SPECS[LANDING].source
+    monkeypatch.setattr(type(source), "probe", lambda self, known: version)
+    request = look(house)
+    assert isinstance(request, dg.RunRequest)
+    assert max(len(value) for value in tags(request).values()) < 200
+    assert look(house) == request
 
 
 def test_a_source_that_is_down_is_named(house: House) -> None:
@@ -76,6 +114,26 @@ def test_a_source_that_is_down_is_named(house: House) -> None:
     assert isinstance(look(house, "us_counties_source"), dg.RunRequest)
     house.faults.clear()
     assert isinstance(look(house), dg.RunRequest)
+
+
+def test_a_source_that_cannot_be_asked_for_long_fails_the_tick(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is alerted; at once where waiting does not help, as with another address or a token that has expired."""
+    sensor = house.definitions.resolve_sensor_def(SENSORS[0])
+    house.faults.always(FILE, Fault.status(503))
+    context = dg.build_sensor_context(instance=house.instance)
+    assert isinstance(sensor(context), dg.SkipReason)
+    since = context.cursor
+    assert isinstance(sensor(context), dg.SkipReason)
+    assert context.cursor == since
+    monkeypatch.setattr(sensors, "PATIENCE", 0.0)
+    with pytest.raises(SourceUnavailableError, match="could not be reached"):
+        sensor(context)
+    house.faults.clear()
+    assert isinstance(sensor(context), dg.RunRequest)
+    assert not context.cursor, "from anew the next time"
+    house.faults.always(FILE, Fault.status(404))
+    with pytest.raises(SourceRefusedError, match="answered HTTP 404"):
+        sensor(context)
 
 
 def test_what_was_refused_is_not_asked_for_again_until_the_source_has_another_version(house: House) -> None:
@@ -104,7 +162,7 @@ def test_a_download_that_broke_off_is_tried_again_within_a_limit(house: House, m
         assert not start(house, request)
         house.faults.clear()
     assert len(set(keys)) == sensors.ATTEMPTS
-    assert f"{sensors.ATTEMPTS} attempts failed" in str(look(house))
+    assert f"{sensors.ATTEMPTS} attempts came to nothing" in str(look(house))
 
 
 def test_a_version_that_comes_back_is_asked_for_again(house: House) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from etl_assets.local.postgres import Cluster
 from etl_assets.sources import Fetched, SourceRefusedError, SourceUnavailableError, Validators, Workspace
-from etl_assets.sources.database import BATCH_FORMAT, DELETED, DatabaseSource, SourceTable
+from etl_assets.sources.database import BATCH_FORMAT, DELETED, DatabaseSource, SourceTable, connected
 
 KINDS = SourceTable("kind", "kind_id", ["name"])
 ITEMS = SourceTable("item", "item_id", ["price"], changed="last_updated")
@@ -43,7 +43,7 @@ class Shop:
     state: dict[str, Any] = field(default_factory=dict)
 
     def do(self, *statements: str) -> None:
-        with psycopg.connect(self.owner) as connection:
+        with psycopg.connect(self.owner, client_encoding="utf8") as connection:
             for statement in statements:
                 connection.execute(statement.encode())
             connection.execute("SELECT pg_stat_force_next_flush()")
@@ -105,6 +105,24 @@ def test_the_first_batch_has_everything_exactly_and_the_next_what_changed(shop: 
     assert landed(second, "item")["item_id"].to_list() == [5, 2001]
     assert second.facts["item"] == {"rows": 2, "deleted": 0, "compared": False}
     assert SOURCE.probe(first.validators) == second.validators.etag
+
+
+def test_a_database_of_another_encoding_and_an_address_with_options(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"shop_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(cluster.url("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'WIN1250' LOCALE 'C'".encode())
+    try:
+        shop = Shop(cluster.url(name), tmp_path)
+        shop.do(DDL, "INSERT INTO kind VALUES (4, 'Łódź')")
+        monkeypatch.setenv("ETL_TOTESYS_URL", f"{shop.owner}?options=-cstatement_timeout%3D54321")
+        assert "Łódź" in landed(shop.extract(), "kind")["name"].to_list()
+        with connected("totesys") as connection:
+            shown = connection.execute("SELECT current_setting('statement_timeout'), current_setting('timezone')")
+            assert shown.fetchone() == ("54321ms", "UTC")
+    finally:
+        cluster.drop_database(name)
 
 
 def test_rows_that_share_the_watermark_are_landed_once_each(shop: Shop) -> None:

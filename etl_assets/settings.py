@@ -118,7 +118,7 @@ class Settings(BaseSettings):
     )
     eventdata_baseline: str | None = Field(
         default=None,
-        description="GeoJSON or CSV with the rows that presentation.eventdata held before this project",
+        description="GeoJSON or CSV with the rows that presentation.eventdata held before this project; or none",
     )
 
     log_format: Literal["text", "json"] = Field(

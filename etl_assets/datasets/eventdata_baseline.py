@@ -1,6 +1,7 @@
 """The rows that `presentation.eventdata` held before this project: their ids stay theirs.
 
-The file is named by ETL_EVENTDATA_BASELINE (GeoJSON or CSV, with the table's columns); without it there are none.
+The file is named by ETL_EVENTDATA_BASELINE (GeoJSON or CSV, with the table's columns). If it was never set, there are
+none; what was landed stays until another file is named, or `none`.
 """
 
 import datetime as dt

@@ -281,7 +281,7 @@ def presentation_eventdata(events: pl.DataFrame, before: pl.DataFrame, partition
     if twice.len():
         raise dg.Failure(
             f"{twice.len()} ids of the baseline, such as {twice[0]}, were given to other rows before it was set: "
-            "ETL_EVENTDATA_BASELINE belongs before the first run. Unset it; or give the baseline its ids: delete "
+            "ETL_EVENTDATA_BASELINE belongs before the first run. Set it to none; or give the baseline its ids: delete "
             "identities/eventdata/ and presentation/eventdata/ in the lake, rebuild the warehouse, run again.",
             allow_retries=False,
         )

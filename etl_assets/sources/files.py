@@ -73,7 +73,11 @@ class WebFile:
 
 @dataclass(frozen=True)
 class OptionalFile:
-    """A file that the user may name by a setting, as a path or a URL; unset, it is a file without records."""
+    """A file that the user may name by a setting, as a path or a URL; with the name `none` it is one without records.
+
+    So it is if the setting was never set. Where it once was, what was landed stays: the variable may be missing in the
+    next terminal, and that takes nothing away.
+    """
 
     location: Callable[[Settings], str | None]
     without: bytes
@@ -82,6 +86,8 @@ class OptionalFile:
     def probe(self, known: Validators | None) -> str | None:
         """See `Source.probe`."""
         location = self.location(settings())
+        if known and not location:
+            return None
         if location and "://" in location:
             return http.probe(location, known)
         version = hashlib.sha256(self._read(location)).hexdigest()
@@ -90,19 +96,25 @@ class OptionalFile:
     def fetch(self, work: Workspace, known: Validators | None) -> Fetched | None:
         """See `Source.fetch`."""
         location, to = self.location(settings()), work.folder / f"fetched{self.suffix}"
+        if known and not location:
+            return None
         if location and "://" in location:
             return http.download(location, to, known)
-        version = hashlib.sha256(data := self._read(location)).hexdigest()
+        data = self._read(location)
+        if not location:
+            with work.previous() as last:
+                data = last.read_bytes() if last else data
+        version = hashlib.sha256(data).hexdigest()
         if known and known.etag == version:
             return None
         to.write_bytes(data)
         return Fetched(to, Path(location).name if location else "none configured", Validators(etag=version))
 
     def _read(self, location: str | None) -> bytes:
-        if not location:
+        if location in (None, "none"):
             return self.without
         try:
-            return Path(location).expanduser().read_bytes()
+            return Path(str(location)).expanduser().read_bytes()
         except OSError as error:
             raise SourceRefusedError(f"The file {location} cannot be read: {error.strerror}.") from error
 

@@ -59,10 +59,12 @@ def raw(
 
     The raw table of a folder has the records of all of its files. `required` columns must be there. `partition` gives
     the partition key of a record. Records whose key is none of the dataset's calendar stay in the raw table and are
-    quarantined as `unplaced`; more of them than the dataset's bound, and the file is refused. Without `partition`, the
-    table has no partitions. `unstable` columns differ from one extract to the next though the record is the same: they
-    do not tell records apart.
+    quarantined as `unplaced`; more of them than the dataset's bound, and the file is refused. Without `partition`,
+    which only a dataset without partitions may do, the table has none. `unstable` columns differ from one extract to
+    the next though the record is the same: they do not tell records apart.
     """
+    if dataset.partitions is not None and partition is None:
+        raise TypeError(f"{dataset.name} has partitions: say with `partition` which of them a record belongs to")
     name = table or dataset.name
     source = SPECS[landed.key]
     declared = [Column(c, "text", "As the source has it") for c in (*required, UNPARSED)]

@@ -33,7 +33,7 @@ from etl_assets.storage.configured import publisher
 from etl_assets.storage.frames import from_geopandas, to_geopandas
 from etl_assets.storage.io_managers import published_metadata
 from etl_assets.storage.lake import Loaded
-from etl_assets.storage.table import PARTITION, WHOLE, Part, Publication, Table
+from etl_assets.storage.table import PARTITION, WHOLE, Part, Partitioning, Publication, Table
 
 Frame: TypeAlias = pl.DataFrame | gpd.GeoDataFrame
 _SHOWN = 20
@@ -96,7 +96,7 @@ def _stage(
     partitions: dg.TimeWindowPartitionsDefinition | None,
 ) -> Decorator:
     table = storage_table(contract, with_source=accounted is not None)
-    upstream = {name: _input(given, partitions) for name, given in inputs.items()}
+    upstream = {name: _input(given, table, partitions) for name, given in inputs.items()}
     key = dg.AssetKey([table.stage, table.name])
     spec = remember(Spec(key, dataset, table, inputs=upstream, partitions=partitions))
 
@@ -144,12 +144,23 @@ def _stage(
     return decorate
 
 
-def _input(given: Upstream, partitions: dg.TimeWindowPartitionsDefinition | None) -> Input:
+def _input(given: Upstream, table: Table, partitions: dg.TimeWindowPartitionsDefinition | None) -> Input:
+    """An upstream as the stage reads it; raises TypeError for one that is cut into other partitions than the stage."""
     of = given if isinstance(given, Of) else Of(given)
     source = SPECS[of.asset.key]
-    cut = source.table is not None and source.table.partitioning is not None
-    by_partition = partitions is not None and cut and not of.all_partitions
+    cut = source.table.partitioning if source.table else None
+    by_partition = partitions is not None and cut is not None and not of.all_partitions
+    if by_partition and cut and table.partitioning and _window(cut) not in ("value", _window(table.partitioning)):
+        raise TypeError(
+            f"{table.full_name} is cut by {table.partitioning.every}, and {source.key.to_user_string()}, which it is "
+            f"made of partition by partition, by {cut.every}: a partition would be made of the one of the same key "
+            "alone. Use Of(…, all_partitions=True)."
+        )
     return Input(source.key, source.table, by_partition, tuple(of.columns) if of.columns else None)
+
+
+def _window(partitioning: Partitioning) -> str:
+    return partitioning.every.removesuffix("_number")  # a year is a year
 
 
 def _checks(spec: Spec, accounted: str | None) -> Iterator[dg.AssetCheckSpec]:

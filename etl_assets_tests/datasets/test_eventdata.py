@@ -130,6 +130,11 @@ def test_rows_from_before_keep_their_ids(small: House, tmp_path: Path, monkeypat
     assert small.frame("presentation.eventdata").equals(table)
     assert {name: size for name, size in small.objects().items() if name in objects} == objects
 
+    monkeypatch.delenv("ETL_EVENTDATA_BASELINE")  # as in another terminal
+    assert small.run(), small.failures()
+    assert small.run(anew=True), small.failures()
+    assert small.frame("presentation.eventdata").equals(table)
+
     publish_events(small, "2025-03-06", event_file([event(locality="Burbank"), *EVENTS[1:]]))
     assert small.run(), small.failures()
     assert small.made()["presentation/eventdata"] == 1
@@ -138,6 +143,9 @@ def test_rows_from_before_keep_their_ids(small: House, tmp_path: Path, monkeypat
         *((row[0], *row[2:]) for row in EXPECTED if row[0] != 501),
         (504, "2025-01-15", "Burbank"),
     ]
+    monkeypatch.setenv("ETL_EVENTDATA_BASELINE", "none")
+    assert small.run(), small.failures()
+    assert small.value("SELECT count(*) FROM refined.eventdata_baseline") == 0
 
 
 def test_a_baseline_is_the_same_however_it_is_written(

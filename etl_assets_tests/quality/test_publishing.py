@@ -15,7 +15,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from etl_assets.automation.partitions import daily
+from etl_assets.automation.partitions import daily, monthly
 from etl_assets.definitions import definitions
 from etl_assets.local.sources import Faults
 from etl_assets.quality.audit import Bound, unreadable
@@ -42,6 +42,14 @@ class Sums(Contract, stage="presentation", table="sums", key=["day"]):
 
     day: pl.Date = column("The day")
     total: pl.Int64 = column("Sum")
+
+
+class Months(
+    Contract, stage="presentation", table="months", key=["month"], partitioning=Partitioning("month", "month")
+):
+    """The numbers of each month, summed."""
+
+    month: pl.Date = column("First day of the month")
 
 
 def typed(records: pl.DataFrame) -> Result:
@@ -359,3 +367,13 @@ def test_a_file_that_could_not_be_read_is_no_measure_for_the_next(counts: House,
     assert not counts.run()
     assert "gave 3 bytes, the last good one has 24: it shrank by more than 50%" in counts.failures()
     assert rows(counts) == {"2025-01-01": [2]}
+
+
+def test_partitions_of_other_calendars_are_refused_where_they_are_declared(counts: House) -> None:
+    """A month would be made of its first day, and the file's records would belong nowhere; no check would tell."""
+    dataset = SPECS[dg.AssetKey(["refined", "counts"])].dataset
+    refined_counts = counts.definitions.resolve_assets_def(dg.AssetKey(["refined", "counts"]))
+    with pytest.raises(TypeError, match=r"presentation.months is cut by month, and refined/counts, .*, by day"):
+        presentation(dataset, Months, partitions=monthly("2025-01-01"), counts=refined_counts)
+    with pytest.raises(TypeError, match="counts has partitions: say with `partition`"):
+        raw(dataset, refined_counts, required=["day"], table="others")

@@ -38,7 +38,9 @@ class CountyProfile(Contract, stage="presentation", table="county_profile", key=
     protest_months: pl.Int64 = column("Months from the first to the last with events anywhere", unit="months", ge=0)
     protests_per_month: pl.Float64 = column("Protest events per such month", unit="events a month", nullable=True)
     state_advances_month: pl.Date = column("Newest month of the state's advances", nullable=True)
-    state_advances_balance: AMOUNT = column("Advances outstanding of the state then", unit="US dollars", nullable=True)
+    state_advances_balance: AMOUNT = column(
+        "Advances outstanding of the state at that month's end", unit="US dollars", nullable=True
+    )
     geometry: pl.Binary = geometry("MultiPolygon", 4326, "Boundary of the county")
 
 
@@ -64,7 +66,7 @@ def presentation_county_profile(
         .last()
         .select("poverty_rate", "median_household_income", fips="boundary_fips", poverty_year="year")
     )
-    months = protests["month"].n_unique() if protests.is_empty() else _months(protests["month"])
+    months = 0 if protests.is_empty() else _months(protests["month"])
     events = protests.group_by("fips").agg(protests=pl.col("events").sum())
     latest = (
         advances.sort("month")

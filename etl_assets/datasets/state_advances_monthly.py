@@ -12,14 +12,18 @@ from etl_assets.stages.pictures import choropleth, lines
 
 
 class StateAdvancesMonthly(Contract, stage="presentation", table="state_advances_monthly", key=["month", "state_code"]):
-    """Advances per state and month, as they stood on the month's last day of record."""
+    """Advances per state and month. A state that has repaid leaves the statement, and has no balance at the end."""
 
     month: pl.Date = column("First day of the month")
     state_code: pl.String = column("Postal code of the state")
     state: pl.String = column("Name of the state")
     last_record_date: pl.Date = column("The month's last day of record for the state")
-    month_end_balance: AMOUNT = column("Advances outstanding on that day", unit="US dollars", nullable=True)
-    draws: AMOUNT = column("Drawn in the month", unit="US dollars", nullable=True)
+    month_end_balance: AMOUNT = column(
+        "Advances outstanding on the month's last day of record; null for a state that is not on it any more",
+        unit="US dollars",
+        nullable=True,
+    )
+    draws: AMOUNT = column("Drawn in the month, by the state's last day", unit="US dollars", nullable=True)
     interest_accrued_fiscal_year: AMOUNT = column("Interest accrued so far", unit="US dollars", nullable=True)
     interest_paid: AMOUNT = column("Interest paid, summed over the month", unit="US dollars", nullable=True)
 
@@ -31,9 +35,10 @@ class StateAdvancesMonthly(Contract, stage="presentation", table="state_advances
     counties=Of(refined_us_counties, ["state_fips", "geometry"]),
 )
 def presentation_state_advances_monthly(advances: pl.DataFrame, counties: gpd.GeoDataFrame) -> Result:
-    """The lines of a state on the last day of a month, summed: the source's draws are those of the month so far."""
+    """The lines of a state on its last day of a month, summed: the source's draws are those of the month so far."""
     by = ["month", "state_code"]
     days = advances.with_columns(month=pl.col("record_date").dt.truncate("1mo"))
+    days = days.with_columns(is_month_end=pl.col("record_date") == pl.col("record_date").max().over("month"))
     is_last = pl.col("record_date") == pl.col("record_date").max().over(by)
     table = (
         days.filter(is_last)
@@ -41,7 +46,7 @@ def presentation_state_advances_monthly(advances: pl.DataFrame, counties: gpd.Ge
         .agg(
             pl.col("state").first(),
             last_record_date=pl.col("record_date").first(),
-            month_end_balance=_sum("outstanding_advance_balance"),
+            month_end_balance=pl.when(pl.col("is_month_end").first()).then(_sum("outstanding_advance_balance")),
             draws=_sum("gross_advance_draws_month"),
             interest_accrued_fiscal_year=_sum("interest_accrued_fiscal_year"),
         )

@@ -84,13 +84,17 @@ def check_monthly(house: House, rows: list[Row]) -> None:
     by: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         by[row["record_date"][:7], state_of(row)].append(row)
-    wanted = {}
+    wanted: dict[tuple[date, str], tuple[object, ...]] = {}
+    month_ends: dict[str, str] = {}
+    for row in rows:
+        month_ends[row["record_date"][:7]] = max(row["record_date"], month_ends.get(row["record_date"][:7], ""))
     for (month, state), group in by.items():
         last = max(row["record_date"] for row in group)
         ends = [row for row in group if row["record_date"] == last]
+        balance = total(money(row[AMOUNTS["outstanding_advance_balance"]]) for row in ends)
         wanted[date.fromisoformat(f"{month}-01"), CODES[state]] = (
             *(state, date.fromisoformat(last)),
-            *(total(money(row[AMOUNTS[name]]) for row in ends) for name in list(AMOUNTS)[:1]),
+            balance if last == month_ends[month] else None,  # else the state has repaid, and is listed no more
             total(money(row["gross_advance_draws_month_amt"]) for row in ends),
             total(money(row["interest_accrued_fytd_amt"]) for row in ends),
             total(money(row["interest_paid_amt"]) for row in group),

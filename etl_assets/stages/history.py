@@ -438,7 +438,8 @@ def _publish_versions(
         message = f"{work.table.full_name}: {'; '.join(found.errors)}. Nothing was written."
         raise dg.Failure(message, allow_retries=False)
     block = Partitioning(key, "block").key().alias(PARTITION)
-    versions = _chained(found.good, gone, key).with_columns(block)
+    versions, merged = _chained(found.good, gone, key)
+    versions = versions.with_columns(block)
     rejected = found.rejected.with_columns(block)
     kept_out = quarantined(found, records.unique(["_source_sha256", SOURCE_ROW]), rejected[PARTITION])
     # Only what was seen last of a key is judged: what has been mended since is kept out, and harms nobody.
@@ -461,7 +462,7 @@ def _publish_versions(
     made.rows_in += records.height
     made.rows_out += versions.height
     made.quarantined += rejected.height
-    made.merged += found.good.height + gone.height - versions.height
+    made.merged += merged
     if found.failures.height:
         made.failures = found.examples()
     quarantine = quarantine_table(work.table.name.removesuffix("_history"))
@@ -517,14 +518,19 @@ def _reading(name: str, dtype: pl.DataType) -> pl.Expr:
     return text if dtype == pl.String else text.cast(dtype, strict=False)
 
 
-def _chained(good: pl.DataFrame, gone: pl.DataFrame, key: str) -> pl.DataFrame:
-    """The versions of every key: what was seen again is one with what was seen before, and ends what differs."""
+def _chained(good: pl.DataFrame, gone: pl.DataFrame, key: str) -> tuple[pl.DataFrame, int]:
+    """The versions of every key: what was seen again is one with what was seen before, and ends what differs.
+
+    Also, how many records went into others: those seen again, and those that say that a key is gone.
+    """
     seen = pl.concat([good.with_columns(pl.lit(False).alias(DELETED)), gone], how="diagonal").sort(key, "valid_from")
     telling = [c for c in seen.columns if c not in (*_TIMES, BATCH, "_source_sha256", SOURCE_ROW)]
     same = pl.all_horizontal(pl.col(c).eq_missing(pl.col(c).shift()) for c in telling)
+    merged = seen.select((same | pl.col(DELETED)).sum()).item()
     until = pl.when(pl.col(key) == pl.col(key).shift(-1)).then(pl.col("valid_from").shift(-1))
     versions = seen.filter(~same).with_columns(valid_to=until)
-    return versions.with_columns(is_current=pl.col("valid_to").is_null()).filter(~pl.col(DELETED)).drop(DELETED)
+    versions = versions.with_columns(is_current=pl.col("valid_to").is_null())
+    return versions.filter(~pl.col(DELETED)).drop(DELETED), merged
 
 
 def _judged(made: _Made) -> Iterator[dg.AssetCheckResult]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import json
 import re
+import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +59,39 @@ def loaded(code: str) -> Iterator[types.ModuleType]:
 def test_the_dataset_of_the_readme_works(house: House, example: types.ModuleType) -> None:
     house.write("libraries", "2025-01-01", "libraries.csv", LIBRARIES)
     check(house, example)
+
+
+def test_a_changed_dataset_is_made_again_by_itself(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was kept out leaves quarantine when the contract lets it; a comment changes nothing."""
+    house.write("libraries", "2025-01-01", "libraries.csv", LIBRARIES)
+    (code, _), file = blocks(), tmp_path / "libraries.py"
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    house.datasets = ()
+
+    def run(text: str) -> dict[str, int]:
+        monkeypatch.delitem(sys.modules, "libraries", raising=False)
+        file.write_text(text)
+        before = dict(SPECS)
+        SPECS.clear()
+        try:
+            house.definitions = definitions([importlib.import_module("libraries")])
+            assert house.run(), house.failures()
+            return house.made()
+        finally:
+            SPECS.clear()
+            SPECS.update(before)
+
+    assert len(run(code)) == 4
+    assert run(code.replace("class Libraries(", "# A comment.\n\n\nclass Libraries(")) == {}
+    looser = code.replace(r"^[A-Z]{2}\d{4}$", r"^([A-Z]{2})?\d+$")
+    assert looser != code
+    assert run(looser)["presentation/libraries_by_state"] == 1
+    assert house.sql("SELECT reason FROM quarantine.libraries") == [("readable: visits is many",)]
+    assert house.frame("presentation.libraries_by_state").rows() == [("CA", 2, 120), ("NY", 2, 8)]
+    assert run(looser) == {}
 
 
 def test_the_paged_api_of_the_readme_works(

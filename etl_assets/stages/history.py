@@ -26,7 +26,7 @@ from etl_assets.quality.drift import column_drift
 from etl_assets.quality.quarantine import quarantine_table, quarantined
 from etl_assets.sources.database import DELETED
 from etl_assets.stages.conditions import when_out_of_date
-from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, remember
+from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, code_version, remember
 from etl_assets.stages.profile import preview
 from etl_assets.stages.staleness import State
 from etl_assets.storage.configured import landing_store, publisher
@@ -235,6 +235,7 @@ def _raw(dataset: Dataset, landed: dg.AssetsDefinition, contract: type[Contract]
                   partitioning=Partitioning(PARTITION, "value")),
             inputs={"landed": Input(landed.key, None, by_partition=True, member=member)},
             partitions=dataset.partitions,
+            code_version=code_version(contract),
         )
     )  # fmt: skip
     drift_check = dg.AssetCheckSpec("columns", asset=spec.key, description="The columns are those of the last batch")
@@ -389,7 +390,8 @@ def _history(
     versions = _history_of(contract)
     table = storage_table(versions, with_source=True)
     inputs = {"raw": _input(raw)} | {name: _input(of) for name, (_, of) in references.items()}
-    spec = remember(Spec(dg.AssetKey([table.stage, table.name]), dataset, table, inputs=inputs))
+    key, version = dg.AssetKey([table.stage, table.name]), code_version(contract)
+    spec = remember(Spec(key, dataset, table, inputs=inputs, code_version=version))
     checks = [
         dg.AssetCheckSpec(
             "contract", asset=spec.key, blocking=True,
@@ -555,7 +557,8 @@ def _judged(made: _Made) -> Iterator[dg.AssetCheckResult]:
 def _current(dataset: Dataset, contract: type[Contract], history: dg.AssetsDefinition) -> dg.AssetsDefinition:
     table = storage_table(contract, with_source=True)
     inputs = {"history": _input(history)}
-    spec = remember(Spec(dg.AssetKey([table.stage, table.name]), dataset, table, inputs=inputs))
+    key, version = dg.AssetKey([table.stage, table.name]), code_version(contract)
+    spec = remember(Spec(key, dataset, table, inputs=inputs, code_version=version))
 
     @_asset(dataset, spec, [], metadata={"dagster/column_schema": ui_schema(contract)})
     def step(context: dg.AssetExecutionContext) -> Iterator[Any]:

@@ -19,7 +19,7 @@ from etl_assets.quality.quarantine import UNPLACED, quarantine_table, records
 from etl_assets.sources import SourceRefusedError
 from etl_assets.sources.files import UNPARSED, check_columns
 from etl_assets.stages.conditions import when_out_of_date
-from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, numbered, remember
+from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, code_version, numbered, remember
 from etl_assets.stages.profile import preview
 from etl_assets.storage.configured import publisher
 from etl_assets.storage.frames import row_hash
@@ -68,19 +68,16 @@ def raw(
     name = table or dataset.name
     source = SPECS[landed.key]
     declared = [Column(c, "text", "As the source has it") for c in (*required, UNPARSED)]
-    spec = remember(
-        Spec(
-            dg.AssetKey(["raw", name]),
-            dataset,
-            Table(
-                "raw", name, (*declared, *_BOOKKEEPING.values()), f"{dataset.title}: every record as landed",
-                partitioning=None if partition is None else Partitioning(PARTITION, "value"),
-            ),
-            inputs={"landed": Input(source.key, None, by_partition=False)},
-        )
+    made = Table(
+        "raw", name, (*declared, *_BOOKKEEPING.values()), f"{dataset.title}: every record as landed",
+        partitioning=None if partition is None else Partitioning(PARTITION, "value"),
     )  # fmt: skip
 
     def decorate(read: Callable[[Path], pl.DataFrame]) -> dg.AssetsDefinition:
+        inputs = {"landed": Input(source.key, None, by_partition=False)}
+        key = dg.AssetKey(["raw", name])
+        spec = remember(Spec(key, dataset, made, inputs=inputs, code_version=code_version(read)))
+
         @dg.asset(
             key=spec.key,
             group_name=dataset.name,
@@ -92,6 +89,7 @@ def raw(
             io_manager_key="table_io",
             output_required=False,
             automation_condition=when_out_of_date(),
+            code_version=spec.code_version,
             check_specs=[
                 dg.AssetCheckSpec("readable", asset=spec.key, blocking=True, description="The file holds records"),
                 dg.AssetCheckSpec("columns", asset=spec.key, description="The columns are those of the last file"),

@@ -26,7 +26,7 @@ from etl_assets.quality.contract import Contract, storage_table, ui_schema
 from etl_assets.quality.drift import volume_drift
 from etl_assets.quality.quarantine import UNPLACED, quarantine_table, quarantined
 from etl_assets.stages.conditions import when_out_of_date
-from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, remember
+from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, code_version, remember
 from etl_assets.stages.newest import NEWEST, is_dated, judge_newest, newest_check
 from etl_assets.stages.profile import preview, profile
 from etl_assets.storage.configured import publisher
@@ -98,7 +98,8 @@ def _stage(
     table = storage_table(contract, with_source=accounted is not None)
     upstream = {name: _input(given, table, partitions) for name, given in inputs.items()}
     key = dg.AssetKey([table.stage, table.name])
-    spec = remember(Spec(key, dataset, table, inputs=upstream, partitions=partitions))
+    version = code_version(contract)
+    spec = remember(Spec(key, dataset, table, inputs=upstream, partitions=partitions, code_version=version))
 
     def decorate(function: Callable[..., Frame | Result]) -> dg.AssetsDefinition:
         kinds = typing.get_type_hints(function)

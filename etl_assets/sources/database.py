@@ -16,7 +16,7 @@ are landed as such.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -281,7 +281,7 @@ class _Reading:
         assert table.changed is not None
         path = self.work.folder / f"{table.name}.parquet"
         before = dict(self.work.state.get(table.name, {}))
-        mark, known = before.get("watermark"), before.get("seen", [])
+        mark, known = before.get("watermark"), dict[int, str | None](dict.fromkeys(before.get("seen", [])))
         since = _EVERY_ROW
         if mark is not None:
             kind = sql.SQL(columns[table.changed])
@@ -297,9 +297,12 @@ class _Reading:
                 rows += missed.height
         # A time that lies ahead is no watermark: what is written until then would be before it.
         newest = pl.scan_parquet(path).select(pl.col(table.changed).filter(pl.col(table.changed) <= str(self.moment)))
-        found = newest.max().collect().item()
-        watermark = max(filter(None, (mark, found)), default=None)
-        seen = _hashes(path, table.changed, watermark or "") | (set(known) if watermark == mark else set())
+        # What was landed while it lay ahead and is there still moves the watermark too, and is known as before.
+        again = {row: changed for row, changed in known.items() if changed}
+        passed = [changed for changed in again.values() if changed <= str(self.moment)]
+        watermark = max(filter(None, (mark, newest.max().collect().item(), *passed)), default=None)
+        seen = _hashes(path, table.changed, watermark or "")
+        seen |= {row for row, changed in again.items() if changed >= (watermark or "")}
         state = {
             "watermark": watermark,
             # More than that would be told again rather than remembered; history takes no harm of it.
@@ -358,11 +361,12 @@ class _Reading:
         query: sql.Composable,
         columns: Mapping[str, str],
         path: Path,
-        without: Collection[int] = (),
+        without: dict[int, str | None] | None = None,
     ) -> int:
         """Stream what a query gives into a Parquet file, with `_deleted` (never), but for rows of some hashes.
 
-        Gives the number of rows. Raises SourceRefusedError for a row without a key.
+        Those of them that come are given their time of change. Gives the number of rows. Raises SourceRefusedError for
+        a row without a key.
         """
         types = {name: pa.int64() if kind in _WHOLE_NUMBERS else pa.large_string() for name, kind in columns.items()}
         options = pyarrow.csv.ConvertOptions(
@@ -388,8 +392,12 @@ class _Reading:
                         f"database {self.source.source}, table {table.name}: {rows[table.key].null_count} rows have no "
                         f"{table.key}, which is the key. Nothing was landed, the last good state stays."
                     )
-                if without:
-                    rows = rows.filter(pa.array(~_hashed(rows).is_in(list(without))))
+                if without and table.changed:
+                    hashes = _hashed(rows)
+                    is_known = hashes.is_in(list(without))
+                    changed = rows[table.changed].filter(pa.array(is_known))
+                    without.update(zip(hashes.filter(is_known).to_list(), changed.to_pylist(), strict=True))
+                    rows = rows.filter(pa.array(~is_known))
                 never = pa.array([False]).take(pa.repeat(0, len(rows)))
                 writer.write_table(rows.append_column(DELETED, never).cast(schema))
                 return len(rows)

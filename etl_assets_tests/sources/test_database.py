@@ -173,6 +173,32 @@ def test_times_ahead_and_batches_ahead_lose_nothing(shop: Shop) -> None:
         shop.extract()
 
 
+def test_a_row_that_lies_ahead_is_landed_once_and_hides_no_other(shop: Shop) -> None:
+    shop.do("INSERT INTO item VALUES (9001, 1, true, '2999-01-01'), (9002, 1, true, now() + interval '1 second')")
+    shop.extract()
+    for number in (9003, 9004):  # each moves the watermark
+        shop.do(f"INSERT INTO item VALUES ({number}, 1, true, now())")
+        assert landed(shop.extract(), "item")["item_id"].to_list() == [number]
+    shop.do("INSERT INTO item VALUES (9005, 1, true, '2023-01-01')")  # which only counting finds
+    batch = shop.extract()
+    assert batch.facts["item"]["compared"]
+    assert landed(batch, "item")["item_id"].to_list() == [9005]
+
+
+def test_the_watermark_follows_a_clock_that_is_a_little_ahead(shop: Shop) -> None:
+    """No row is past when it is landed; what is remembered does not grow with every extract."""
+    shop.extract()
+    ahead = "INSERT INTO item SELECT max(item_id) + 1, 1, true, now() + interval '0.4 second' FROM item"
+    marks = []
+    for number in range(4):
+        shop.do(ahead)
+        assert landed(shop.extract(), "item")["item_id"].to_list() == [2001 + number]
+        marks.append(shop.state["item"]["watermark"])
+        assert len(shop.state["item"]["seen"]) <= 3
+        time.sleep(0.5)
+    assert len(set(marks)) == 4
+
+
 def test_columns_that_are_called_as_the_houses_own_get_another_name(shop: Shop) -> None:
     shop.do("""ALTER TABLE item ADD _deleted text DEFAULT 'x', ADD _source_row text DEFAULT 'y'""")
     shop.extract()

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 USER_AGENT = "etl-assets (https://dagster.io; data pipeline)"
 #: Requests to one host that are under way at once.
 CONCURRENCY = 4
+#: What HEAD is answered by who takes GET alone.
+_NO_HEAD = (403, 405, 501)
 _HTML_MEANS = "it has moved, wants a login or is under maintenance. Open it in a browser"
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _LONGEST_WAIT = 120.0
@@ -89,10 +91,19 @@ class Bearer(requests.auth.AuthBase):
 
 
 def probe(url: str, known: Validators | None, auth: Bearer | None = None) -> str | None:
-    """Ask with HEAD whether there is another version than the known one: its ETag or date, or None."""
-    response = _with_retries(
-        url, lambda session: session.head(url, headers=_conditions(known), allow_redirects=True), auth
-    )
+    """Ask with HEAD whether there is another version than the known one: its ETag or date, or None.
+
+    Who answers no HEAD, as signed addresses and some gateways do, is asked with GET, and the body is left.
+    """
+
+    def ask(session: requests.Session) -> requests.Response:
+        response = session.head(url, headers=_conditions(known), allow_redirects=True)
+        if response.status_code in _NO_HEAD:
+            with session.get(url, headers=_conditions(known), stream=True) as response:
+                return response
+        return response
+
+    response = _with_retries(url, ask, auth)
     if response.status_code == 304:
         return None
     version = response.headers.get("ETag") or response.headers.get("Last-Modified")

@@ -510,11 +510,11 @@ def test_survives_whoever_started_it_with_signals_restored(data: Path, server: S
         "for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, signal.SIG_IGN)\n"
         "SourceServer(Path(sys.argv[1])).start(Path(sys.argv[2]))"
     )
-    started = time.monotonic()
     subprocess.run([sys.executable, "-c", program, server.home, data], check=True, capture_output=True)
     assert requests.get(server.url() + EVENTS, timeout=10).content == NEW
     pid = json.loads((server.home / "server.json").read_text())["pid"]
     assert os.getsid(pid) == pid
+    started = time.monotonic()
     server.stop()
     assert not server.is_running()
     assert time.monotonic() - started < 4  # by SIGTERM, and not after waiting for it in vain

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from etl_assets.local.sources import Fault, Faults, Response, serve
+from etl_assets.local.sources import Fault, Faults, Request, Response, serve
 from etl_assets.sources import SourceRefusedError, SourceUnavailableError, Validators
 from etl_assets.sources.http import download, probe, public
 
@@ -26,14 +26,29 @@ def faults() -> Faults:
 
 @pytest.fixture
 def url(tmp_path: Path, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a file; its server answers within the shortest of timeouts."""
+    """The address of a file."""
     folder = tmp_path / "data" / "events" / "2025-03-05"
     folder.mkdir(parents=True)
     (folder / "all.csv").write_bytes(CONTENT)
-    monkeypatch.setenv("ETL_HTTP_TIMEOUT", "0.3")
     monkeypatch.setenv("ETL_HTTP_RETRY_WAIT", "0")
     with serve(tmp_path / "data", faults=faults) as base:
         yield base + FILE
+
+
+@pytest.mark.parametrize("status", [403, 405, 501])
+def test_who_answers_no_head_is_asked_with_get(tmp_path: Path, status: int) -> None:
+    """As with addresses that are signed for GET; the file is not read for it."""
+    asked: list[str] = []
+
+    def answer(request: Request) -> Response:
+        asked.append(request.method)
+        return Response(status if request.method == "HEAD" else 200, CONTENT, headers={"ETag": '"v1"'})
+
+    with serve(tmp_path, routes={"events": answer}) as base:
+        assert probe(base + FILE, None) == '"v1"'
+        assert probe(base + FILE, Validators('"v1"')) is None
+        assert download(base + FILE, tmp_path / "got") is not None
+    assert asked == ["HEAD", "GET"] * 2 + ["GET"]
 
 
 def test_what_comes_with_a_file(url: str, tmp_path: Path) -> None:
@@ -83,7 +98,11 @@ PASSING: dict[str, Callable[[], Fault]] = {
 
 
 @pytest.mark.parametrize("kind", PASSING)
-def test_a_passing_failure_is_asked_again(url: str, tmp_path: Path, faults: Faults, kind: str) -> None:
+def test_a_passing_failure_is_asked_again(
+    url: str, tmp_path: Path, faults: Faults, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    if kind == "hangs":
+        monkeypatch.setenv("ETL_HTTP_TIMEOUT", "0.3")
     faults.add(FILE, PASSING[kind](), PASSING[kind]())
     fetched = download(url, tmp_path / "got")
     assert fetched is not None
@@ -105,6 +124,8 @@ def test_a_lasting_failure_ends_within_the_limit(
     url: str, tmp_path: Path, faults: Faults, monkeypatch: pytest.MonkeyPatch, kind: str, why: str
 ) -> None:
     monkeypatch.setenv("ETL_HTTP_ATTEMPTS", "2")
+    if kind == "hangs":
+        monkeypatch.setenv("ETL_HTTP_TIMEOUT", "0.3")
     faults.always(FILE, PASSING[kind]())
     with pytest.raises(SourceUnavailableError, match=f"{url} could not be reached in 2 attempts .*({why}).*run again"):
         download(url, tmp_path / "got")

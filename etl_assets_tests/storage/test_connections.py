@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import psycopg
 import pytest
 
@@ -15,10 +17,16 @@ def process_of(connection: psycopg.Connection) -> int:
 
 
 def processes(url: str) -> int:
-    """How many connections there are with the database, beside the one that asks."""
-    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    with psycopg.connect(url) as connection:
-        return int(connection.execute(query).fetchone()[0])  # type: ignore[index]
+    """How many connections stay with the database, beside the one that asks; the server takes a moment to end one."""
+    query = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        " AND backend_type = 'client backend'"
+    )
+    with psycopg.connect(url, autocommit=True) as connection:
+        deadline = time.monotonic() + 10
+        while (found := int(connection.execute(query).fetchone()[0])) and time.monotonic() < deadline:  # type: ignore[index]
+            time.sleep(0.02)
+        return found
 
 
 def used(warehouse: Warehouse) -> int:

@@ -262,8 +262,12 @@ def test_real_publications(shared_data: Path, tmp_path: Path, date: str, rows: i
 
 
 def test_validators_of_another_kind_of_source_do_no_harm(tmp_path: Path) -> None:
-    unset = OptionalFile(lambda s: None, without=b"id\n", suffix=".txt")
-    assert unset.fetch(Workspace(tmp_path), Validators('"etag"', "Thu, 01 Jan 1970 00:00:00 GMT")) is not None
+    """Such as those of an address, where a file is named now; where nothing is named, what was landed stays."""
+    known = Validators('"etag"', "Thu, 01 Jan 1970 00:00:00 GMT")
+    for location, is_other in ((lambda s: "none", True), (lambda s: None, False)):
+        file = OptionalFile(location, without=b"id\n", suffix=".txt")
+        assert (file.probe(known) is not None) == is_other
+        assert (file.fetch(Workspace(tmp_path), known) is not None) == is_other
 
 
 def test_names_that_postgresql_would_not_keep(tmp_path: Path) -> None:

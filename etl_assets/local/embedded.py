@@ -35,6 +35,9 @@ def up() -> None:
     home().mkdir(parents=True, exist_ok=True)
     given: dict[str, str] = {}
     databases = _databases(configured)
+    if configured.warehouse_url is None and configured.dagster_storage_url is None:
+        for variable in [name for name in os.environ if name.startswith("PG")]:
+            del os.environ[variable]  # PGSSLMODE=require and the like, which are meant for another server
     if configured.warehouse_url is None or configured.dagster_storage_url is None or databases:
         cluster().start()
         if configured.warehouse_url is None:

@@ -70,8 +70,9 @@ def two_runs_at_once_do_the_work_once(dev: Dev) -> None:
 
 def a_run_with_nothing_new_makes_nothing_and_says_what_there_is(dev: Dev) -> None:
     before = runs(dev)
-    code, printed = dev.do("run", "protest_events")
-    assert code == 0
+    for_another_server = {"PGSSLMODE": "require", "PGOPTIONS": "-c default_transaction_read_only=on"}
+    code, printed = replace(dev, settings={**dev.settings, **for_another_server}).do("run", "protest_events")
+    assert code == 0, printed
     assert "The sources have nothing new, everything is up to date" in printed
     assert re.search(r"^refined\.protest_events +431 +\d+ +4 *$", printed, re.MULTILINE), printed
     assert runs(dev) == before

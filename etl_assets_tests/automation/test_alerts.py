@@ -199,7 +199,9 @@ def a_sensor_that_fails(house: House, alerts: Alerts) -> None:
         house.instance.add_instigator_state(state)
 
     def tick(status: TickStatus, error: str | None = None) -> None:
-        info = SerializableErrorInfo(f"KeyError: {error}\n", [], "KeyError") if error else None
+        cause = SerializableErrorInfo(f"KeyError: {error}\n", [], "KeyError")
+        wrapped = "dagster._core.errors.SensorExecutionError: Error occurred during the execution of evaluation_fn\n"
+        info = SerializableErrorInfo(wrapped, [], "SensorExecutionError", cause) if error else None
         for state in states:
             house.instance.create_tick(
                 TickData(

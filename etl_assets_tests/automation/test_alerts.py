@@ -17,7 +17,7 @@ from dagster._core.storage.schedules import SqliteScheduleStorage
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster_shared.error import SerializableErrorInfo
 
-from etl_assets.automation.alerts import failed_runs
+from etl_assets.automation.alerts import Problem, failed_runs
 from etl_assets.automation.receivers import DeliveryError, Mail, Message, Webhook, receivers
 from etl_assets.local.in_process import execute
 from etl_assets.local.sources import Fault
@@ -299,10 +299,12 @@ def test_a_receiver_that_is_configured_by_half_says_what_is_missing(monkeypatch:
 
 def test_a_title_from_a_source_cannot_forge_a_mail(hook: Hook) -> None:
     with mail_server() as box:
-        Mail(box.url, ["anna@example.org"], "etl@example.org").send(
-            Message("a title", ["Bcc: x@example.org"], "http://l")
+        problem = Problem(
+            "a run failed", "a title\r\nBcc: x@example.org", "what\nBcc: y@example.org", "advice", "/path"
         )
+        Mail(box.url, ["anna@example.org"], "etl@example.org").send(problem.message())
         assert box.mails[0]["Bcc"] is None
+        assert "a title" in box.mails[0]["Subject"]
     Webhook(hook.url).send(Message("<!channel>", ["<http://evil|click>"], "http://l"))
     assert hook.posted[-1]["text"] == "*&lt;!channel&gt;*\n&lt;http://evil|click&gt;\n<http://l|Open in Dagster>"
     hook.status = 302

@@ -152,6 +152,16 @@ def test_retry_after_is_kept_to(
     assert "HTTP 429" in caplog.text
 
 
+def test_retry_after_may_be_a_time(url: str, tmp_path: Path, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("etl_assets.sources.http.time.sleep", slept.append)
+    until = datetime.now(UTC) + timedelta(seconds=100)
+    faults.add(FILE, Fault.status(429, headers={"Retry-After": email.utils.format_datetime(until, usegmt=True)}))
+    assert download(url, tmp_path / "got") is not None
+    assert len(slept) == 1
+    assert 60 < slept[0] <= 100
+
+
 REFUSED = {
     "404": (Fault.status(404), "HTTP 404 Not Found. Asking again will not help"),
     "401": (Fault.status(401), "HTTP 401"),

@@ -14,9 +14,8 @@ def why_step_failed(event: dg.DagsterEvent) -> str:
 
 def sentence(error: SerializableErrorInfo | None) -> str:
     """What an error says; of one that is not ours with its class, which then says more than the message."""
-    while (
-        error is not None and error.cause is not None and error.message.startswith("dagster.")
-    ):  # a wrapping of its own
+    # What Dagster wraps around an error says where it came from, and not what it is.
+    while error is not None and error.cause is not None and error.message.startswith("dagster."):
         error = error.cause
     text = error.message.strip() if error else "unknown"
     return text.partition(": ")[2] if text.startswith("etl_assets.") else text

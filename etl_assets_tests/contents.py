@@ -10,7 +10,7 @@ from psycopg import sql
 
 from etl_assets.quality.quarantine import quarantine_table
 from etl_assets.stages.staleness import in_order
-from etl_assets.storage.lake import Facts, Lake
+from etl_assets.storage.lake import Facts, Lake, encode
 from etl_assets.storage.table import WHOLE, Partitioning, Table
 from etl_assets_tests.house import House, frame_of
 
@@ -83,7 +83,7 @@ def lake_agrees_with_warehouse(house: House, lake: Lake) -> bool:
 
 def put_partition(lake: Lake, table: Table, frame: pl.DataFrame, facts: Facts) -> int:
     """Put a partition into the lake, and into no warehouse; gives the object's size in bytes."""
-    data = lake.encode(table, frame, facts)
+    data = encode(table, frame, facts)
     lake.put(lake.path(table, facts.partition), data)
     return len(data)
 

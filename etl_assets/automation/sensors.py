@@ -63,8 +63,7 @@ def _source_sensor(spec: Spec) -> dg.SensorDefinition:
         try:
             version = source.probe(Validators(known.etag, known.last_modified) if known else None)
         except SourceUnavailableError as error:
-            # Where it stands still for long, the tick fails, which is alerted; and so it does below at once, where
-            # waiting will not help.
+            # A tick that fails is alerted. What waiting will not help, such as another address, fails it at once.
             since = float(context.cursor or time.time())
             if time.time() - since > PATIENCE:
                 raise

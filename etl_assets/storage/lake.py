@@ -173,11 +173,6 @@ class Lake:
 
     # -- tables --------------------------------------------------------------------------------------------------
 
-    def encode(self, table: Table, frame: pl.DataFrame, facts: Facts) -> bytes:
-        """A partition with its bookkeeping as the object that it is in the lake."""
-        with _ENCODING:
-            return encode(table, frame, facts)
-
     def facts(self, table: Table, partitions: Iterable[str]) -> dict[str, Facts]:
         """The bookkeeping of partitions, read from the objects' footers; absent ones are left out."""
         keys = list(partitions)
@@ -340,6 +335,11 @@ def _facts(metadata: Mapping[str, str]) -> Facts | None:
 
 def encode(table: Table, frame: pl.DataFrame, facts: Facts) -> bytes:
     """A partition as Parquet (zstd) with its bookkeeping; GeoParquet where the table has a geometry."""
+    with _ENCODING:
+        return _encoded(table, frame, facts)
+
+
+def _encoded(table: Table, frame: pl.DataFrame, facts: Facts) -> bytes:
     metadata = {_FACTS: json.dumps(asdict(facts))}
     column = table.geometry
     if column is not None and column.geometry is not None and column.geometry.type == "Point":

@@ -20,7 +20,7 @@ import polars as pl
 
 from etl_assets.storage.changes import compare
 from etl_assets.storage.frames import content_hashes, stored
-from etl_assets.storage.lake import CONCURRENCY, Facts, Lake
+from etl_assets.storage.lake import CONCURRENCY, Facts, Lake, encode
 from etl_assets.storage.table import WHOLE, Column, Part, Publication, Published, Table
 from etl_assets.storage.transaction import Replacement, Transaction
 from etl_assets.storage.warehouse import Warehouse
@@ -71,7 +71,7 @@ class _ForLake:
         """Begin to make the objects of partitions."""
         for item in replaced:
             if item.part is not None:
-                encoding = pool.submit(self.lake.encode, table, item.part.frame, item.facts)
+                encoding = pool.submit(encode, table, item.part.frame, item.facts)
                 self.objects[self.lake.path(table, item.facts.partition)] = encoding
 
     def write(self, pool: ThreadPoolExecutor) -> dict[str, int]:

@@ -24,7 +24,7 @@ SHARED_DATA = Path(os.environ.get("ETL_SHARED_DATA") or Path(__file__).parents[2
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A test sees the settings that it makes, not those of the shell or of a clone's embedded default."""
     for name in list(os.environ):
-        if name.startswith(("ETL_", "AWS_", "DAGSTER_")):
+        if name.startswith(("ETL_", "AWS_", "DAGSTER_")) and name != "DAGSTER_EVENT_BATCH_SIZE":  # the project's own
             monkeypatch.delenv(name)
     monkeypatch.setenv("ETL_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("ETL_HTTP_RETRY_WAIT", "0.01")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
+import shutil
+import sqlite3
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import dagster as dg
 import polars as pl
@@ -30,12 +34,13 @@ from etl_assets.local.run import Driver, Outcome
 from etl_assets.local.sources import Faults
 from etl_assets.stages.run_tags import RunPartitions
 from etl_assets.storage.configured import lake
+from etl_assets.storage.dagster_storage import quicken
 from etl_assets.storage.lake import Lake
 
 
 @contextmanager
 def ephemeral() -> Iterator[dg.DagsterInstance]:
-    """Dagster's instance in memory, which keeps its connections: a new one for each call is a seventh of a run."""
+    """Dagster's instance in memory, which keeps its connections and writes as the project's own does."""
     with dg.DagsterInstance.ephemeral() as instance:
         for storage in (instance.event_log_storage, instance.run_storage):
             assert isinstance(storage, SqlEventLogStorage | SqlRunStorage)
@@ -43,6 +48,7 @@ def ephemeral() -> Iterator[dg.DagsterInstance]:
             of_one._engine = create_engine(
                 of_one._engine.url, poolclass=QueuePool, connect_args={"check_same_thread": False}
             )
+        quicken(instance.event_log_storage, instance.run_storage)
         yield instance
 
 
@@ -57,6 +63,54 @@ def frame_of(connection: psycopg.Connection, table: str) -> pl.DataFrame:
         if not any(isinstance(d, pl.List) for d in own.dtypes)
         else [c for c, d in own.schema.items() if not isinstance(d, pl.List)]
     )
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What a house had after a run: its warehouse, its lake and what Dagster knew, for others to begin with."""
+
+    database: str
+    lake: Path
+    storages: tuple[sqlite3.Connection, ...]
+    outcomes: dict[str, Outcome]
+
+    @classmethod
+    def of(cls, house: House) -> _Kept:
+        """A copy of what a house has."""
+        assert house.cluster is not None
+        assert house.lake.folder is not None
+        database, folder = f"kept_{uuid.uuid4().hex[:12]}", house.home.with_name("kept")
+        house.cluster.create_database(database, _database(house.warehouse_url))
+        shutil.copytree(house.lake.folder, folder)
+        storages = tuple(sqlite3.connect(":memory:", check_same_thread=False) for _ in _in_memory(house.instance))
+        for storage, kept in zip(_in_memory(house.instance), storages, strict=True):
+            storage.backup(kept)
+        return cls(database, folder, storages, house.outcomes)
+
+    def give(self, house: House) -> None:
+        """Let a house that has nothing have a copy of all this."""
+        assert house.cluster is not None
+        assert house.lake.folder is not None
+        house.cluster.drop_database(_database(house.warehouse_url))
+        house.cluster.create_database(_database(house.warehouse_url), self.database)
+        shutil.copytree(self.lake, house.lake.folder, dirs_exist_ok=True)
+        for storage, kept in zip(_in_memory(house.instance), self.storages, strict=True):
+            kept.backup(storage)
+        house.outcomes = dict(self.outcomes)
+
+
+#: By what houses had run on, and for which datasets.
+_KEPT: dict[tuple[str, ...], _Kept] = {}
+
+
+def _in_memory(instance: dg.DagsterInstance) -> list[sqlite3.Connection]:
+    """The databases of an instance in memory."""
+    storages: list[Any] = [instance.event_log_storage, instance.run_storage]
+    return [storage._held_conn.connection.driver_connection for storage in storages]
+
+
+def _database(url: str) -> str:
+    return urlsplit(url).path[1:]
 
 
 @dataclass
@@ -124,6 +178,20 @@ class House:
         driver.report()
         self.printed, self.outcomes = text.getvalue(), driver.outcomes
         return done
+
+    def has_run(self, *datasets: str) -> None:
+        """Make these datasets, or those that there are; whoever comes second with the same data gets a copy of that."""
+        assert not self.instance.get_runs_count(), "too late: something has run"
+        self.datasets = datasets or self.datasets
+        content = hashlib.sha256()
+        for path in sorted(path for path in self.data.rglob("*") if path.is_file()):
+            content.update(str(path.relative_to(self.data)).encode() + path.read_bytes())
+        on = (*self.datasets, self.as_of.read_text(), content.hexdigest())
+        if on in _KEPT:
+            _KEPT[on].give(self)
+            return
+        assert self.run(), self.failures()
+        _KEPT[on] = _Kept.of(self)
 
     def made(self) -> dict[str, int]:
         """Partitions made by the last run, of the assets of which any were."""

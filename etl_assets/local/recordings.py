@@ -11,7 +11,7 @@ import contextlib
 import gzip
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import lru_cache
@@ -49,14 +49,13 @@ def publications(data: Path) -> dict[str, list[str]]:
     """Every source in `data` with its publication dates, oldest first; none for an undated source."""
     if not data.is_dir():
         raise FileNotFoundError(f"no folder of recorded sources at {data}")
-    return {
-        source.name: sorted(
-            (entry.name for entry in source.iterdir() if entry.is_dir() and _is_date(entry.name)),
-            key=first_day,
-        )
-        for source in sorted(data.iterdir())
-        if source.is_dir() and not source.name.startswith(".")
-    }
+    sources = (entry for entry in sorted(data.iterdir()) if entry.is_dir() and not entry.name.startswith("."))
+    return {source.name: _dates(source) for source in sources}
+
+
+def _dates(source: Path) -> list[str]:
+    """The publication dates of the source that a folder is of, oldest first."""
+    return sorted((entry.name for entry in source.iterdir() if _is_date(entry.name) and entry.is_dir()), key=first_day)
 
 
 @dataclass(frozen=True)
@@ -98,11 +97,41 @@ class Recordings:
 
     def find(self, source: str, *names: str) -> Recording | None:
         """The file of that name in the publication `source` shows, or beside its dated folders."""
-        if not all(_is_safe(name) for name in (source, *names)) or not names:
+        dates = self._dates(source)
+        if dates is None or not names or not all(map(_is_safe, names)):
             return None
-        shown = self.shown().get(source)
-        if shown is None:
-            return None
+        return self._open(source, self._choose(dates), names)
+
+    def files(self, source: str) -> list[str]:
+        """The names `find` knows, as they are asked for."""
+        return self._files(source, self._choose(_dates(self.data / source)))
+
+    def latest(self, source: str) -> dict[str, Recording]:
+        """Every file of `source` by its name, each from the newest publication not after the date that holds it.
+
+        For an API of many series, of which each is recorded when it is: one that the publication shown lacks is
+        still there. As with a whole source, one that has none that old is shown as it was first.
+        """
+        dates = self._dates(source)
+        if dates is None:
+            return {}
+        limit = last_day(self.as_of) if self.as_of else date.max
+        due = [day for day in dates if first_day(day) <= limit]
+        found: dict[str, Recording] = {}
+        for day in (*reversed(dates[len(due) :]), *due) or (UNDATED,):
+            for name in self._files(source, day):
+                if recording := self._open(source, day, name.split("/")):
+                    found[name] = recording
+        return found
+
+    def _dates(self, source: str) -> list[str] | None:
+        """The publication dates of a source, oldest first; None for a source that there is not."""
+        found = (entry for entry in self.data.iterdir() if entry.name == source)  # the name may be anything
+        home = next(found, None)
+        return _dates(home) if home and _is_safe(source) and home.is_dir() else None
+
+    def _open(self, source: str, shown: str, names: Sequence[str]) -> Recording | None:
+        """The file of that name in a publication, or beside the dated folders."""
         if shown != UNDATED:
             published = datetime.combine(first_day(shown), datetime.min.time(), UTC)
             if recording := _open(self.data.joinpath(source, shown, *names), published):
@@ -111,10 +140,9 @@ class Recordings:
                 return None
         return _open(self.data.joinpath(source, *names), None)
 
-    def files(self, source: str) -> list[str]:
-        """The names `find` knows, as they are asked for."""
+    def _files(self, source: str, shown: str) -> list[str]:
+        """The names of the files in a publication, and of those beside the dated folders."""
         home = self.data / source
-        shown = self.shown()[source]
         found = {path.relative_to(home) for path in home.rglob("*") if path.is_file()}
         found = {
             path.relative_to(shown) if path.parts[0] == shown else path
@@ -122,25 +150,6 @@ class Recordings:
             if path.parts[0] == shown or not _is_date(path.parts[0])
         }
         return sorted(path.as_posix().removesuffix(".gz") for path in found if all(map(_is_safe, path.parts)))
-
-    def latest(self, source: str) -> dict[str, Recording]:
-        """Every file of `source` by its name, each from the newest publication not after the date that holds it.
-
-        For an API of many series, of which each is recorded when it is: one that the publication shown lacks is
-        still there. As with a whole source, one that has none that old is shown as it was first.
-        """
-        dates = publications(self.data).get(source)
-        if dates is None:
-            return {}
-        limit = last_day(self.as_of) if self.as_of else date.max
-        due = [day for day in dates if first_day(day) <= limit]
-        found: dict[str, Recording] = {}
-        for day in (*reversed(dates[len(due) :]), *due) or (None,):
-            then = Recordings(self.data, day)
-            for name in then.files(source):
-                if recording := then.find(source, *name.split("/")):
-                    found[name] = recording
-        return found
 
     def _choose(self, dates: list[str]) -> str:
         if not dates:

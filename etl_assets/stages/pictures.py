@@ -67,16 +67,28 @@ def choropleth(areas: gpd.GeoDataFrame, column: str, title: str) -> dg.MarkdownM
         edgecolor="white",
         linewidth=0.15,
     )
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(7, 4.2))
+    beside = 0.91 - _room(known)
+    axes = figure.add_axes((0.01, 0.02, beside - 0.03, 0.91))
     axes.add_collection(coloured)
     axes.autoscale_view()
     axes.set_aspect("equal")
     axes.set_axis_off()
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title, fontsize=10, y=1)
     if known.size:
-        figure.colorbar(coloured, ax=axes, shrink=0.6, label=column, format="{x:,.12g}" if is_skewed else None)
+        scale = figure.add_axes((beside, 0.19, 0.02, 0.57))
+        figure.colorbar(coloured, cax=scale, label=column, format="{x:,.12g}" if is_skewed else None)
+        scale.tick_params(labelsize=8)
     return _markdown(figure, title, _RESOLUTIONS[1:] if len(shown) > _MANY_AREAS else _RESOLUTIONS)
+
+
+def _room(values: np.ndarray) -> float:
+    """The share of a picture's width that the longest of some values takes in small type.
+
+    matplotlib can find that out by drawing everything once more, which takes as long as the picture (measured).
+    """
+    there = values[np.isfinite(values)]
+    return 0.009 * max([5, *(len(f"{value:,.0f}") for value in (there.min(), there.max()))] if there.size else [5])
 
 
 def _outlines(areas: Sequence[shapely.Geometry]) -> list[Path]:
@@ -98,8 +110,9 @@ def lines(frame: pl.DataFrame, x: str, ys: list[str], title: str) -> dg.Markdown
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 3), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(7, 3))
+    left = 0.02 + _room(frame.select(ys).cast(pl.Float64).to_numpy())
+    axes = figure.add_axes((left, 0.1, 0.98 - left, 0.8))
     for y in ys:
         axes.plot(frame[x].to_numpy(), frame[y].to_numpy(), marker=".", label=y)
     if len(ys) > 1:
@@ -108,9 +121,9 @@ def lines(frame: pl.DataFrame, x: str, ys: list[str], title: str) -> dg.Markdown
         locator = AutoDateLocator(maxticks=10)  # type: ignore[no-untyped-call]
         axes.xaxis.set(major_locator=locator, major_formatter=ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
         axes.xaxis.get_offset_text().set_fontsize(7)
-    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_major_formatter("{x:,.12g}")
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title, fontsize=10, y=1)
     axes.tick_params(labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
     return _markdown(figure, title)
@@ -136,7 +149,7 @@ def bars(
     axes.xaxis.set_major_formatter("{x:.0%}" if shares else "{x:,.12g}")
     if len(ys) > 1:
         figure.legend(loc="outside lower center", ncols=len(ys), frameon=False, fontsize=7)
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title, fontsize=10, y=1)
     axes.tick_params(labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
     return _markdown(figure, title)

@@ -19,7 +19,7 @@ from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.compute_log_manager import ComputeLogManager
-from dagster._core.storage.event_log import EventLogStorage, SqlEventLogStorageTable
+from dagster._core.storage.event_log import EventLogStorage, SqlEventLogStorage, SqlEventLogStorageTable
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
@@ -27,7 +27,7 @@ from dagster._core.storage.runs import RunStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClass, ConfigurableClassData, serialize_value
 from dagster_aws.s3.compute_log_manager import S3ComputeLogManager
-from dagster_postgres import DagsterPostgresStorage, PostgresEventLogStorage
+from dagster_postgres import DagsterPostgresStorage
 from sqlalchemy import tuple_
 
 from etl_assets.settings import home, settings
@@ -67,9 +67,14 @@ class ConfiguredStorage(DagsterStorage, _Configured):
             # What the webserver does for itself: a connection is kept. Without it every event that a step writes
             # makes two or three new ones, which is four fifths of the time of a run of many partitions (measured).
             part.optimize_for_webserver(statement_timeout=_STATEMENT_MS, pool_recycle=3600, max_overflow=20)
-        _remember_schema(storage.event_log_storage, storage.run_storage)
-        _write_together(storage.event_log_storage)
+        quicken(storage.event_log_storage, storage.run_storage)
         return storage
+
+
+def quicken(events: EventLogStorage[Any], runs: RunStorage[Any]) -> None:
+    """Let Dagster's storage, which has to be SQL, ask its database less often."""
+    _remember_schema(events, runs)
+    _write_together(events)
 
 
 def _remember_schema(events: EventLogStorage[Any], runs: RunStorage[Any]) -> None:
@@ -103,7 +108,7 @@ def _write_together(log: EventLogStorage[Any]) -> None:
     It writes most of that one by one: a third of a run of 365 partitions (measured). What checks found waits for the
     next event of its run, which follows at once: the end of their step.
     """
-    assert isinstance(log, PostgresEventLogStorage)
+    assert isinstance(log, SqlEventLogStorage)
     one, one_by_one = log.store_event, log.store_event_batch
     waiting: dict[str, list[dg.EventLogEntry]] = {}
 
@@ -148,15 +153,15 @@ def _is_of_one_partition(event: dg.EventLogEntry) -> bool:
     return told is not None and is_check and told.asset_check_evaluation_data.partition is not None
 
 
-def _insert(log: PostgresEventLogStorage, events: Sequence[dg.EventLogEntry]) -> list[int]:
+def _insert(log: SqlEventLogStorage, events: Sequence[dg.EventLogEntry]) -> list[int]:
     """Write events into the log, and nowhere else; gives their numbers there."""
     table = SqlEventLogStorageTable
     statement = table.insert().returning(table.c.id, sort_by_parameter_order=True)
-    with log._connect() as connection:
+    with log.run_connection(events[0].run_id) as connection:
         return list(connection.execute(statement, [log._event_to_row(event) for event in events]).scalars())
 
 
-def _write_planned_checks(log: PostgresEventLogStorage, events: Sequence[dg.EventLogEntry]) -> None:
+def _write_planned_checks(log: SqlEventLogStorage, events: Sequence[dg.EventLogEntry]) -> None:
     """Write which checks a run is going to evaluate, of which partitions."""
     if not events:
         return
@@ -170,7 +175,7 @@ def _write_planned_checks(log: PostgresEventLogStorage, events: Sequence[dg.Even
         connection.execute(AssetCheckExecutionsTable.insert(), rows)
 
 
-def _write_evaluations(log: PostgresEventLogStorage, events: Sequence[dg.EventLogEntry]) -> None:
+def _write_evaluations(log: SqlEventLogStorage, events: Sequence[dg.EventLogEntry]) -> None:
     """Write what checks found, each in the place of what is on record of it: that it was planned."""
     if not events:
         return

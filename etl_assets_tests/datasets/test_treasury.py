@@ -109,9 +109,8 @@ def check_monthly(house: House, rows: list[Row]) -> None:
 @pytest.fixture
 def treasury(house: House) -> House:
     """A house on the first publication, that has run."""
-    house.datasets = ("treasury_title_xii",)
     house.publish("2021-08-31")
-    assert house.run(), house.failures()
+    house.has_run("treasury_title_xii")
     return house
 
 
@@ -225,6 +224,8 @@ def test_a_key_with_two_balances(treasury: House) -> None:
 
 def test_an_extract_that_is_refused_leaves_what_is_there(treasury: House) -> None:
     before = {name: treasury.frame(name) for name in TABLES}
+    august = {"filter": "record_date:gte:2021-08-01,record_date:lt:2021-09-01"}
+    asked = treasury.faults.count(PATH, query=august)
     treasury.publish("2021-09-30")
 
     def short(body: bytes) -> bytes:
@@ -239,8 +240,7 @@ def test_an_extract_that_is_refused_leaves_what_is_there(treasury: House) -> Non
     assert all(treasury.frame(name).equals(frame) for name, frame in before.items())
     assert treasury.run(), treasury.failures()
     assert treasury.faults.count(PATH, query=september) == 2
-    august = {"filter": "record_date:gte:2021-08-01,record_date:lt:2021-09-01"}
-    assert treasury.faults.count(PATH, query=august) == 2  # once for each of the two publications
+    assert treasury.faults.count(PATH, query=august) == asked + 1, "the second run had it already"
 
 
 @pytest.mark.shared

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from decimal import Decimal
 from typing import Any
 
 import dagster as dg
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from etl_assets.stages import pictures
-from etl_assets.stages.pictures import bars, choropleth
+from etl_assets.stages.pictures import bars, choropleth, lines
 
 LEAST, GREATEST, MISSING = (68, 1, 84), (253, 231, 37), (229, 229, 229)
 
@@ -64,6 +65,27 @@ def test_maps_of_little_are_drawn(values: list[float]) -> None:
     drawn = pixels(choropleth(areas, "value", "Areas"))
     assert (share(drawn, MISSING) > 0.1) == any(np.isnan(values))
     assert (share(drawn, (255, 255, 255)) < 0.9) == bool(values)
+
+
+@pytest.mark.parametrize("balances", [[], [None], [Decimal("0.25"), None, Decimal("98765432100.50")]])
+def test_lines_of_little_and_of_much_are_drawn(balances: list[Decimal | None]) -> None:
+    """What is written beside them has room: nothing is drawn at the very edge."""
+    frame = pl.DataFrame(
+        {"year": range(len(balances)), "balance": balances}, schema={"year": pl.Int64, "balance": pl.Decimal(20, 2)}
+    )
+    for ys in ([], ["balance"], ["balance", "year"]):
+        drawn = pixels(lines(frame, "year", ys, "Lines"))
+        assert (drawn < 128).any()
+        assert (drawn[:, [0, 1, -1]] == 255).all()
+
+
+def test_a_map_has_room_for_great_numbers() -> None:
+    squares = [shapely.box(n - 100, 40, n - 99, 41) for n in range(5)]
+    values = [1e9, 2e9, 1e10, 5e10, 98_765_432_100]
+    drawn = pixels(
+        choropleth(gpd.GeoDataFrame({"US dollars": values}, geometry=squares, crs=4326), "US dollars", "Map")
+    )
+    assert (drawn[:, -2:] == 255).all()
 
 
 def test_a_picture_fits_into_the_event_log() -> None:

@@ -20,6 +20,11 @@ TOKEN = "a-token-of-the-tests"
 SHARED_DATA = Path(os.environ.get("ETL_SHARED_DATA") or Path(__file__).parents[2] / "shared" / "data")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests go first: begun last, one of them would keep the others' core waiting."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A test sees the settings that it makes, not those of the shell or of a clone's embedded default."""

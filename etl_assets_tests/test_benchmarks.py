@@ -66,6 +66,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("names", TOGETHER, ids=" ".join)
+@pytest.mark.long
 def test_benchmarks_print_and_write_their_ratios(names: list[str], tmp_path: Path) -> None:
     if importlib.util.find_spec("geoalchemy2") is None:
         pytest.skip("geopandas.to_postgis, a peer, needs geoalchemy2")

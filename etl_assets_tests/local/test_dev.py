@@ -28,6 +28,7 @@ def dev(tmp_path: Path) -> Iterator[Dev]:
     clone.do("down")
 
 
+@pytest.mark.long
 def test_the_commands_do_what_they_say_one_after_another(dev: Dev) -> None:
     """One test, since every step goes on from what the one before has left."""
     two_runs_at_once_do_the_work_once(dev)

@@ -117,6 +117,7 @@ def separate(cluster: Cluster, house: House, tmp_path: Path) -> Iterator[Separat
         cluster.drop_database(name.rpartition("/")[2])
 
 
+@pytest.mark.long
 def test_a_run_killed_anywhere_is_made_good_by_the_next(house: House, separate: Separate) -> None:
     process = separate.dev.start("run", "protest_events")
     assert house.run(), house.failures()

@@ -193,6 +193,7 @@ def dialog_to_materialize(page: Page, ui: Ui, partition: str) -> Locator:
     return dialog
 
 
+@pytest.mark.long
 def test_a_person_materializes_in_the_ui(ui: Ui, browser: Browser, page: Page) -> None:
     """A range first: the backfill daemon looks every 30 s, and the rest is done meanwhile."""
     days = ["2025-02-11", "2025-02-12", "2025-02-13"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, NamedTuple
 
 import dagster as dg
 
@@ -11,14 +13,18 @@ from etl_assets.stages.dataset import SPECS, Spec
 from etl_assets.stages.staleness import State
 from etl_assets.storage.table import WHOLE
 
+#: How long a partition that could not be made waits to be asked for again; each time twice as long, up to a day.
+_FIRST_WAIT, _LONGEST_WAIT = timedelta(minutes=10), timedelta(days=1)
+
 
 class OutOfDate(dg.AutomationCondition):
     """True of partitions whose inputs are not the ones that they were made from, once for each state of the inputs.
 
     Being out of date is a state, not an event: nothing is missed that happened before the first tick or between two,
-    and it lasts until the partition is made. A partition that cannot be made would be asked for for ever. So the
-    cursor keeps, of the partitions that are out of date (no others), the digest of the inputs that they were asked
-    for with: they are asked for again when that changes.
+    and it lasts until the partition is made. A partition that cannot be made would be asked for with every tick. So
+    the cursor keeps, of the partitions that are out of date (no others), what they were asked for with: the digest of
+    their inputs, how often, and when. They are asked for again when the digest changes; else after growing waits, since
+    what failed may have been a database or a disk that is back by then.
     """
 
     @property
@@ -28,17 +34,54 @@ class OutOfDate(dg.AutomationCondition):
 
     def evaluate(self, context: Any) -> dg.AutomationResult:
         """Compare the bookkeeping with the cursor; what may not be asked for now (no candidate) waits."""
-        spec = SPECS[context.key]
-        asked, found = json.loads(context.cursor) if context.cursor else ({}, {})
+        spec, now = SPECS[context.key], context.evaluation_time.timestamp()
+        cursor = _Cursor.read(context.cursor)
         # Only now is it known which of those found at the last tick passed the other conditions too.
         requested = _keys(spec, context.get_previous_requested_subset(context.key) or context.get_empty_subset())
-        asked |= {key: found[key] for key in requested & found.keys()}
-        candidates, found = _keys(spec, context.candidate_subset), {}
+        asked = cursor.asked | {key: cursor.found[key] for key in requested & cursor.found.keys()}
+        candidates, found = _keys(spec, context.candidate_subset), dict[str, _Asked]()
         if candidates:
             wanted = _wanted(spec, State(context.asset_graph_view.instance))
-            asked = {key: digest for key, digest in asked.items() if key in wanted}
-            found = {key: wanted[key] for key in candidates & wanted.keys() if asked.get(key) != wanted[key]}
-        return dg.AutomationResult(context, _subset(spec, context, set(found)), json.dumps([asked, found]))
+            asked = {key: before for key, before in asked.items() if key in wanted}
+            coming = {key: _Asked.after(asked.get(key), wanted[key], now) for key in candidates & wanted.keys()}
+            found = {key: then for key, then in coming.items() if then}
+        return dg.AutomationResult(context, _subset(spec, context, set(found)), _Cursor(asked, found).text())
+
+
+class _Asked(NamedTuple):
+    """What a partition was asked for with: the digest of its inputs, how often with the same, and when (seconds)."""
+
+    digest: str
+    times: int
+    at: float
+
+    @classmethod
+    def after(cls, before: _Asked | None, digest: str, now: float) -> _Asked | None:
+        """What to ask for now; None if it is not time."""
+        if before is None or before.digest != digest:
+            return cls(digest, 1, now)
+        wait = min(_FIRST_WAIT * 2 ** (before.times - 1), _LONGEST_WAIT)
+        return cls(digest, before.times + 1, now) if now - before.at >= wait.total_seconds() else None
+
+
+@dataclass(frozen=True)
+class _Cursor:
+    """What a tick leaves to the next: what was asked for before it, and what it found to be asked for."""
+
+    asked: dict[str, _Asked] = field(default_factory=dict)
+    found: dict[str, _Asked] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, text: str | None) -> _Cursor:
+        """The cursor that a tick has left; an empty one of what was not left by this class."""
+        kept = json.loads(text) if text else {}
+        if not isinstance(kept, dict):
+            return cls()
+        return cls(*({key: _Asked(*of) for key, of in kept[name].items()} for name in ("asked", "found") if kept))
+
+    def text(self) -> str:
+        """The cursor as Dagster keeps it."""
+        return json.dumps({"asked": self.asked, "found": self.found})
 
 
 class AskedForNow(dg.AutomationCondition):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
 from dagster_shared.serdes import deserialize_value, serialize_value
 
+from etl_assets.local.postgres import Cluster
 from etl_assets.local.sample import CHANGED_DAYS
 from etl_assets.stages.conditions import OutOfDate
 from etl_assets.stages.dataset import numbered
@@ -33,12 +35,16 @@ class Daemon:
     cursor: str | None = None
     asked: list[tuple[str, str | None]] = field(default_factory=list)
 
-    def tick(self) -> Requested:
-        """What one tick asks for."""
+    def tick(self, after: timedelta = timedelta()) -> Requested:
+        """What one tick asks for, now or so long after."""
         cursor = deserialize_value(self.cursor, AssetDaemonCursor) if self.cursor else None
         chosen = dg.AssetSelection.assets(*(spec.key for spec in in_order(self.house.datasets)))
         result = dg.evaluate_automation_conditions(
-            self.house.definitions, self.house.instance, asset_selection=chosen, cursor=cursor
+            self.house.definitions,
+            self.house.instance,
+            asset_selection=chosen,
+            cursor=cursor,
+            evaluation_time=datetime.now(UTC) + after,
         )
         self.cursor = serialize_value(result.cursor)
         found = {r.key.to_user_string(): set(result.get_requested_partitions(r.key)) for r in result.results}
@@ -175,6 +181,25 @@ def test_a_refused_day_is_asked_for_once_and_nothing_follows_from_it(house: Hous
     assert {EVENTS: {day}} in daemon.settle()
     assert out_of_date(house) == {}
     assert house.value("SELECT count(*) FROM refined.protest_events WHERE event_date = %s", day) == good + 1
+
+
+def test_what_could_not_be_made_is_asked_for_again_after_a_while(house: House, cluster: Cluster) -> None:
+    """The warehouse was gone; each time the wait is twice as long, and what has been made is forgotten."""
+    house.has_run()
+    daemon, day = Daemon(house), "2025-02-12"
+    publish_with(house, "2025-03-10", [f"{day},Albany,NY"])
+    daemon.make(daemon.tick())
+    requested = daemon.tick()
+    assert requested == {EVENTS: {day}}
+    cluster.stop(immediate=True)
+    daemon.make(requested)
+    cluster.start()
+    waited = [minutes for minutes in range(0, 80, 5) if daemon.tick(timedelta(minutes=minutes))]
+    assert waited == [10, 30, 70]
+    assert set(daemon.asked[-3:]) == {(EVENTS, day)}
+    daemon.make({EVENTS: {day}})
+    assert EVENTS not in daemon.tick(timedelta(minutes=80))
+    assert out_of_date(house).keys() == {EVENTDATA, MONTHLY, SOURCES}
 
 
 def test_a_day_that_changes_between_request_and_run_is_asked_for_again(house: House) -> None:

@@ -2,15 +2,16 @@
 
 To Dagster, a run of many partitions has all from the first to the last; the days that a corrected publication changes
 lie scattered, and a run for each of seven takes five times as long as one for all (measured). So the job of a run of
-partitions has a calendar of its own, of just these.
+partitions has a calendar of its own, of just these. And it has just the assets of the run: cut out of the graph of all
+assets, a job takes a tenth of a second more to describe.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from functools import cache
 
 import dagster as dg
+from dagster._core.definitions.data_version import SKIP_PARTITION_DATA_VERSION_DEPENDENCY_THRESHOLD
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.execute_in_process import core_execute_in_process
 
@@ -30,16 +31,13 @@ def execute(
 ) -> dg.ExecuteInProcessResult:
     """Make assets in a run in this process; of assets that have partitions, these, which are in order.
 
-    That is `JobDefinition.execute_in_process`, which cuts the job out of the graph anew for each run.
+    That is `JobDefinition.execute_in_process`, but for the job.
     """
     chosen = frozenset(assets)
     if partitions:
-        job = _job_of_partitions(definitions, chosen, partitions)
         tags = {**tags, **_partition_tags(definitions, chosen, partitions)}
-    else:
-        job = _job(definitions.resolve_implicit_global_asset_job_def(), chosen)
     return core_execute_in_process(
-        job=InMemoryJob(job),
+        job=InMemoryJob(_job(definitions, chosen, partitions)),
         asset_selection=chosen,
         instance=instance,
         run_tags=tags,
@@ -50,23 +48,31 @@ def execute(
     )
 
 
-@cache
-def _job(whole: dg.JobDefinition, assets: frozenset[dg.AssetKey]) -> dg.JobDefinition:
-    return whole.as_ephemeral_job(resource_defs={}, input_values={}, asset_selection=list(assets))
-
-
-def _job_of_partitions(
-    definitions: dg.Definitions, assets: Collection[dg.AssetKey], partitions: Sequence[str]
-) -> dg.JobDefinition:
+def _job(definitions: dg.Definitions, assets: Collection[dg.AssetKey], partitions: Sequence[str]) -> dg.JobDefinition:
     """The job of some assets with the partitions, and no others; what they are made from is only known to it."""
-    calendar = dg.StaticPartitionsDefinition(partitions)
+    calendar = dg.StaticPartitionsDefinition(partitions) if partitions else None
     made = {key: definitions.get_assets_def(key) for key in assets}
+    is_cut = any(asset.partitions_def for asset in made.values())
+
+    def known(key: dg.AssetKey) -> dg.AssetSpec:
+        its = definitions.get_assets_def(key).get_asset_spec(key).partitions_def
+        if its and not is_cut and not _is_short(its):
+            its = None
+        return dg.AssetSpec(key, partitions_def=its and (calendar or its))
+
     sources = {key for asset in made.values() for key in asset.dependency_keys} - made.keys()
-    known = [definitions.get_assets_def(key).get_asset_spec(key) for key in sources]
-    read = [dg.AssetSpec(spec.key, partitions_def=calendar if spec.partitions_def else None) for spec in known]
-    there: list[dg.AssetsDefinition | dg.AssetSpec] = [*(_with(calendar, asset) for asset in made.values()), *read]
-    small = dg.Definitions(there, resources=definitions.resources)
+    own = (_with(calendar, asset) if calendar else asset for asset in made.values())
+    small = dg.Definitions([*own, *map(known, sources)], resources=definitions.resources)
     return small.resolve_implicit_global_asset_job_def().as_ephemeral_job(resource_defs={}, input_values={})
+
+
+def _is_short(calendar: dg.PartitionsDefinition) -> bool:
+    """Whether Dagster looks at each partition of an asset from which one without partitions is made.
+
+    Of a longer one it lists all days, in a tenth of a second, to see that it does not.
+    """
+    assert isinstance(calendar, dg.TimeWindowPartitionsDefinition)
+    return len(numbered(calendar)) < SKIP_PARTITION_DATA_VERSION_DEPENDENCY_THRESHOLD
 
 
 def _with(calendar: dg.PartitionsDefinition, asset: dg.AssetsDefinition) -> dg.AssetsDefinition:

@@ -202,7 +202,7 @@ class Driver:
 
     def report(self) -> None:
         """Print what there is, per table, and where to look."""
-        state = State.of(self.instance, [])
+        state = State.of(self.instance, in_order(self.datasets))
         table = RichTable(title=None, header_style="bold", box=None, pad_edge=False)
         for name, justify in (("table", "left"), ("rows", "right"), ("partitions", "right"), ("made", "right"),
                               ("quarantined", "right"), ("seconds", "right")):  # fmt: skip

@@ -128,7 +128,7 @@ class _Step:
     @cached_property
     def state(self) -> State:
         """What was published when the step began."""
-        return State.of(self.context.instance, [])
+        return State(self.context.instance)
 
     @cached_property
     def versions(self) -> dict[str, dict[str, str]]:

@@ -33,16 +33,15 @@ class State:
 
     @classmethod
     def of(cls, instance: dg.DagsterInstance, specs: Collection[Spec]) -> State:
-        """The state of the assets that are about to be looked at, asked for in one go; with it, all bookkeeping."""
-        nothing: dict[str, dict[str, Facts]] = {
-            table.full_name: {}
-            for spec in SPECS.values()
-            if spec.table
-            for table in (spec.table, quarantine_table(spec.table.name))
-        }
+        """The state of the assets that are about to be looked at, and of what they are made from, asked for at once."""
+        own = [spec.table for spec in specs]
+        inputs = [source.table for spec in specs for source in spec.inputs.values()]
+        quarantines = [quarantine_table(table.name) for table in own if table]
+        names = {table.full_name for table in (*own, *inputs, *quarantines) if table}
+        nothing: dict[str, dict[str, Facts]] = {name: {} for name in names}
         keys = [spec.key for spec in specs]
         records = {r.asset_entry.asset_key: r for r in (instance.get_asset_records(keys) if keys else ())}
-        return cls(instance, nothing | warehouse().all_facts(), _records={key: records.get(key) for key in keys})
+        return cls(instance, nothing | warehouse().facts_of(names), _records={key: records.get(key) for key in keys})
 
     @cached_property
     def _lake(self) -> Lake:

@@ -6,7 +6,7 @@ Not here: what is done to tables within a transaction (transaction.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -157,11 +157,11 @@ class Warehouse:
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName, DatabaseMissingError):
             return {}
 
-    def all_facts(self) -> dict[str, dict[str, Facts]]:
-        """The bookkeeping of every asset whose table is there, at once: a connection for each would take longer."""
+    def facts_of(self, assets: Collection[str]) -> dict[str, dict[str, Facts]]:
+        """The bookkeeping of those of some assets whose table is there, at once: a connection for each takes longer."""
         try:
             with self.connect() as connection:
-                return _all_facts(connection)
+                return _facts_of(connection, assets)
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName, DatabaseMissingError):
             return {}
 
@@ -252,10 +252,12 @@ def _prepare(connection: psycopg.Connection) -> None:
         ) from error
 
 
-def _all_facts(connection: psycopg.Connection) -> dict[str, dict[str, Facts]]:
+def _facts_of(connection: psycopg.Connection, assets: Collection[str]) -> dict[str, dict[str, Facts]]:
     rows = connection.execute(
         "SELECT asset, partition, rows, content_hash, made_from, run_id, loaded_at FROM etl.publications"
-        " WHERE asset IN (SELECT nspname || '.' || relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace)"
+        " WHERE asset = ANY(%s)"
+        " AND asset IN (SELECT nspname || '.' || relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace)",
+        (list(assets),),
     ).fetchall()
     found: dict[str, dict[str, Facts]] = {}
     for asset, key, count, digest, made_from, run_id, loaded_at in rows:

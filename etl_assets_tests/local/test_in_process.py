@@ -10,6 +10,8 @@ from etl_assets.local.in_process import execute
 from etl_assets.stages.run_tags import RunPartitions
 
 DAYS = dg.DailyPartitionsDefinition("2025-01-01", end_date="2025-03-01")
+#: More than Dagster looks at one by one.
+MANY_DAYS = dg.DailyPartitionsDefinition("2024-10-01", end_date="2025-03-01")
 SCATTERED = ["2025-01-03", "2025-01-04", "2025-02-20"]
 BAD = "2025-02-20"
 
@@ -45,7 +47,22 @@ def second() -> None:
     """Is made in the same run."""
 
 
-DEFINITIONS = dg.Definitions([source, upstream, first, second])
+@dg.asset(partitions_def=MANY_DAYS, backfill_policy=dg.BackfillPolicy.single_run())
+def long_upstream() -> None:
+    """Has more partitions."""
+
+
+@dg.asset(deps=[source, upstream])
+def of_days() -> None:
+    """Has no partitions, and is made of what has."""
+
+
+@dg.asset(deps=[source, long_upstream])
+def of_many_days() -> None:
+    """Likewise."""
+
+
+DEFINITIONS = dg.Definitions([source, upstream, first, second, long_upstream, of_days, of_many_days])
 
 
 @pytest.fixture
@@ -53,6 +70,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as made:
         execute(DEFINITIONS, made, [source.key], {}, raise_on_error=True)
         execute(DEFINITIONS, made, [upstream.key], {}, partitions=DAYS.get_partition_keys(), raise_on_error=True)
+        execute(DEFINITIONS, made, [long_upstream.key], {}, partitions=SCATTERED, raise_on_error=True)
         yield made
 
 
@@ -76,16 +94,25 @@ def test_a_run_has_the_partitions_that_it_is_given_and_none_between_them(instanc
     assert tags["etl/partitions"] == "3"
 
 
-def test_what_a_partition_was_made_from_is_on_record_as_in_any_run(instance: dg.DagsterInstance) -> None:
+@pytest.mark.parametrize(
+    ("asset", "made_of", "days"),
+    [(first, upstream, SCATTERED[:2]), (of_days, upstream, []), (of_many_days, long_upstream, [])],
+)
+def test_what_was_made_from_is_on_record_as_in_any_run(
+    instance: dg.DagsterInstance, asset: dg.AssetsDefinition, made_of: dg.AssetsDefinition, days: list[str]
+) -> None:
     """It is what the UI compares when it says that an asset is behind what it is made from."""
-    days = SCATTERED[:2]
-    dagsters = execute(DEFINITIONS, instance, [first.key], RunPartitions(days[0], days[-1]).tags, raise_on_error=True)
-    ours = execute(DEFINITIONS, instance, [first.key], {}, partitions=days, raise_on_error=True)
-    made, expected = (run.asset_materializations_for_node("first")[0].tags for run in (ours, dagsters))
+    job = DEFINITIONS.resolve_implicit_global_asset_job_def()
+    tags = dict(RunPartitions(days[0], days[-1]).tags) if days else {}
+    dagsters = job.execute_in_process(asset_selection=[asset.key], instance=instance, tags=tags)
+    ours = execute(DEFINITIONS, instance, [asset.key], {}, partitions=days, raise_on_error=True)
+    name = asset.key.to_user_string()
+    made, expected = (run.asset_materializations_for_node(name)[0].tags for run in (ours, dagsters))
     assert made is not None
     assert expected is not None
     made_from = {tag: value for tag, value in expected.items() if tag.startswith("dagster/input_")}
-    assert made_from.keys() >= {"dagster/input_data_version/source", "dagster/input_data_version/upstream"}
+    both = {f"dagster/input_data_version/{key.to_user_string()}" for key in (source.key, made_of.key)}
+    assert made_from.keys() >= both
     assert {tag: made.get(tag) for tag in made_from} == made_from
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from etl_assets.local.databases import DATABASES
 from etl_assets.local.postgres import Cluster
 from etl_assets.local.sources import ROUTES, Request, serve
 from etl_assets.storage.lake import Lake
@@ -106,13 +107,14 @@ def separate(cluster: Cluster, house: House, tmp_path: Path) -> Iterator[Separat
             "ETL_DAGSTER_STORAGE_URL": dagster_url,
             "ETL_LAKE_URL": str(tmp_path / "separate" / "lake"),
             "ETL_LOCAL_SOURCES_URL": url,
+            # Sources that these tests do not ask: a PostgreSQL of their own would be started for them.
+            **{f"ETL_{source.upper()}_URL": "postgresql://127.0.0.1:9/none" for source in DATABASES},
         }
         (tmp_path / "separate").mkdir()
         yield Separate(
             replace(house, warehouse_url=warehouse_url), Dev(tmp_path / "separate", settings), dagster_url, gate
         )
         gate.opened.set()
-        Dev(tmp_path / "separate", settings).do("down")  # the cluster of the embedded source databases
     for name in (dagster_url, warehouse_url):
         cluster.drop_database(name.rpartition("/")[2])
 

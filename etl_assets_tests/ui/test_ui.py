@@ -23,7 +23,9 @@ import psycopg
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
+from etl_assets.local.databases import DATABASES, show
 from etl_assets.local.postgres import Cluster
+from etl_assets.local.recordings import Recordings
 from etl_assets.settings import PROJECT
 
 CHROMIUM = shutil.which("chromium")
@@ -92,7 +94,8 @@ class Ui:
 @pytest.fixture(scope="module")
 def ui(cluster: Cluster, sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
     """The UI that `./dev ui` opens, on a warehouse where `./dev run` has made everything."""
-    home, names = tmp_path_factory.mktemp("ui"), ("ui_warehouse", "ui_dagster")
+    home, date = tmp_path_factory.mktemp("ui"), "2025-03-05"
+    sources, names = {source: f"ui_{source}" for source in DATABASES}, ("ui_warehouse", "ui_dagster")
     warehouse, storage = map(cluster.create_database, names)
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("ETL_", "AWS_", "DAGSTER_"))}
     # Without compiled bytecode every Dagster process starts two to three times slower.
@@ -102,7 +105,11 @@ def ui(cluster: Cluster, sample: Path, tmp_path_factory: pytest.TempPathFactory)
         "ETL_WAREHOUSE_URL": warehouse,
         "ETL_DAGSTER_STORAGE_URL": storage,
         "ETL_SAMPLE_DATA": str(sample),
-        "ETL_SAMPLE_AS_OF": "2025-03-05",
+        "ETL_SAMPLE_AS_OF": date,
+        **{
+            f"ETL_{source.upper()}_URL": show(cluster, source, Recordings(sample, date), database=name)
+            for source, name in sources.items()
+        },
     }
     dev = [sys.executable, "-m", "etl_assets.local"]
     port, log = free_port(), home / "ui.log"
@@ -120,7 +127,7 @@ def ui(cluster: Cluster, sample: Path, tmp_path_factory: pytest.TempPathFactory)
             end(process)
     finally:
         subprocess.run([*dev, "down"], env=environment, cwd=PROJECT, check=False, capture_output=True)
-        for name in names:
+        for name in (*names, *sources.values()):
             cluster.drop_database(name)
 
 

@@ -23,7 +23,7 @@ class OutOfDate(dg.AutomationCondition):
     Being out of date is a state, not an event: nothing is missed that happened before the first tick or between two,
     and it lasts until the partition is made. A partition that cannot be made would be asked for with every tick. So
     the cursor keeps, of the partitions that are out of date (no others), what they were asked for with: the digest of
-    their inputs, how often, and when. They are asked for again when the digest changes; else after growing waits, since
+    their inputs, and when. They are asked for again when the digest changes; else after growing waits, since
     what failed may have been a database or a disk that is back by then.
     """
 
@@ -49,19 +49,20 @@ class OutOfDate(dg.AutomationCondition):
 
 
 class _Asked(NamedTuple):
-    """What a partition was asked for with: the digest of its inputs, how often with the same, and when (seconds)."""
+    """What a partition was asked for with: the digest of its inputs, when, and how long it waits then; in seconds."""
 
     digest: str
-    times: int
     at: float
+    wait: float
 
     @classmethod
     def after(cls, before: _Asked | None, digest: str, now: float) -> _Asked | None:
         """What to ask for now; None if it is not time."""
         if before is None or before.digest != digest:
-            return cls(digest, 1, now)
-        wait = min(_FIRST_WAIT * 2 ** (before.times - 1), _LONGEST_WAIT)
-        return cls(digest, before.times + 1, now) if now - before.at >= wait.total_seconds() else None
+            return cls(digest, now, _FIRST_WAIT.total_seconds())
+        if now - before.at < before.wait:
+            return None
+        return cls(digest, now, min(2 * before.wait, _LONGEST_WAIT.total_seconds()))
 
 
 @dataclass(frozen=True)
@@ -73,11 +74,11 @@ class _Cursor:
 
     @classmethod
     def read(cls, text: str | None) -> _Cursor:
-        """The cursor that a tick has left; an empty one of what was not left by this class."""
-        kept = json.loads(text) if text else {}
+        """The cursor that a tick has left; an empty one where there is none, or one of another make."""
+        kept = json.loads(text) if text else None
         if not isinstance(kept, dict):
             return cls()
-        return cls(*({key: _Asked(*of) for key, of in kept[name].items()} for name in ("asked", "found") if kept))
+        return cls(**{name: {key: _Asked(*of) for key, of in held.items()} for name, held in kept.items()})
 
     def text(self) -> str:
         """The cursor as Dagster keeps it."""

@@ -88,7 +88,8 @@ def _room(values: np.ndarray) -> float:
     matplotlib can find that out by drawing everything once more, which takes as long as the picture (measured).
     """
     there = values[np.isfinite(values)]
-    return 0.009 * max([5, *(len(f"{value:,.0f}") for value in (there.min(), there.max()))] if there.size else [5])
+    texts = [f"{value:,.0f}" for value in (there.min(), there.max())] if there.size else []
+    return 0.009 * max([5, *map(len, texts)])
 
 
 def _outlines(areas: Sequence[shapely.Geometry]) -> list[Path]:

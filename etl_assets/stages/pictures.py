@@ -113,7 +113,7 @@ def lines(frame: pl.DataFrame, x: str, ys: list[str], title: str) -> dg.Markdown
 
     figure = Figure(figsize=(7, 3))
     left = 0.02 + _room(frame.select(ys).cast(pl.Float64).to_numpy())
-    axes = figure.add_axes((left, 0.1, 0.98 - left, 0.8))
+    axes = figure.add_axes((left, 0.15, 0.98 - left, 0.75))  # of dates, what they have in common is written below them
     for y in ys:
         axes.plot(frame[x].to_numpy(), frame[y].to_numpy(), marker=".", label=y)
     if len(ys) > 1:

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -77,6 +78,13 @@ def test_lines_of_little_and_of_much_are_drawn(balances: list[Decimal | None]) -
         drawn = pixels(lines(frame, "year", ys, "Lines"))
         assert (drawn < 128).any()
         assert (drawn[:, [0, 1, -1]] == 255).all()
+
+
+def test_what_dates_have_in_common_has_room_below_them() -> None:
+    frame = pl.DataFrame({"month": [date(2025, 1, 1), date(2025, 2, 1), date(2025, 3, 1)], "events": [1, 2, 3]})
+    drawn = pixels(lines(frame, "month", ["events"], "Lines"))
+    assert (drawn[-30:] < 128).any()
+    assert (drawn[-2:] == 255).all()
 
 
 def test_a_map_has_room_for_great_numbers() -> None:

@@ -180,8 +180,12 @@ class House:
         return done
 
     def has_run(self, *datasets: str) -> None:
-        """Make these datasets, or those that there are; whoever comes second with the same data gets a copy of that."""
+        """Make these datasets, or those that there are; whoever comes second with the same data gets a copy of that.
+
+        Not for houses whose settings say what is made (a baseline), nor for what the sources are asked in that run.
+        """
         assert not self.instance.get_runs_count(), "too late: something has run"
+        assert "ETL_EVENTDATA_BASELINE" not in os.environ, "the copy would be without it"
         self.datasets = datasets or self.datasets
         content = hashlib.sha256()
         for path in sorted(path for path in self.data.rglob("*") if path.is_file()):

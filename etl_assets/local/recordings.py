@@ -97,10 +97,10 @@ class Recordings:
 
     def find(self, source: str, *names: str) -> Recording | None:
         """The file of that name in the publication `source` shows, or beside its dated folders."""
-        dates = self._dates(source)
+        dates = self._dates_of(source)
         if dates is None or not names or not all(map(_is_safe, names)):
             return None
-        return self._open(source, self._choose(dates), names)
+        return self._recording(source, self._choose(dates), names)
 
     def files(self, source: str) -> list[str]:
         """The names `find` knows, as they are asked for."""
@@ -112,7 +112,7 @@ class Recordings:
         For an API of many series, of which each is recorded when it is: one that the publication shown lacks is
         still there. As with a whole source, one that has none that old is shown as it was first.
         """
-        dates = self._dates(source)
+        dates = self._dates_of(source)
         if dates is None:
             return {}
         limit = last_day(self.as_of) if self.as_of else date.max
@@ -120,17 +120,17 @@ class Recordings:
         found: dict[str, Recording] = {}
         for day in (*reversed(dates[len(due) :]), *due) or (UNDATED,):
             for name in self._files(source, day):
-                if recording := self._open(source, day, name.split("/")):
+                if recording := self._recording(source, day, name.split("/")):
                     found[name] = recording
         return found
 
-    def _dates(self, source: str) -> list[str] | None:
+    def _dates_of(self, source: str) -> list[str] | None:
         """The publication dates of a source, oldest first; None for a source that there is not."""
         found = (entry for entry in self.data.iterdir() if entry.name == source)  # the name may be anything
         home = next(found, None)
         return _dates(home) if home and _is_safe(source) and home.is_dir() else None
 
-    def _open(self, source: str, shown: str, names: Sequence[str]) -> Recording | None:
+    def _recording(self, source: str, shown: str, names: Sequence[str]) -> Recording | None:
         """The file of that name in a publication, or beside the dated folders."""
         if shown != UNDATED:
             published = datetime.combine(first_day(shown), datetime.min.time(), UTC)

@@ -222,11 +222,12 @@ def test_a_key_with_two_balances(treasury: House) -> None:
     assert [reason.startswith(why) for reason in reasons] == [True, True]
 
 
-def test_an_extract_that_is_refused_leaves_what_is_there(treasury: House) -> None:
-    before = {name: treasury.frame(name) for name in TABLES}
-    august = {"filter": "record_date:gte:2021-08-01,record_date:lt:2021-09-01"}
-    asked = treasury.faults.count(PATH, query=august)
-    treasury.publish("2021-09-30")
+def test_an_extract_that_is_refused_leaves_what_is_there(house: House) -> None:
+    house.datasets = ("treasury_title_xii",)
+    house.publish("2021-08-31")
+    assert house.run(), house.failures()
+    before = {name: house.frame(name) for name in TABLES}
+    house.publish("2021-09-30")
 
     def short(body: bytes) -> bytes:
         document = json.loads(body)
@@ -234,13 +235,14 @@ def test_an_extract_that_is_refused_leaves_what_is_there(treasury: House) -> Non
         return json.dumps(document).encode()
 
     september = {"filter": "record_date:gte:2021-09-01,record_date:lt:2021-10-01"}
-    treasury.faults.add(PATH, Fault.changed(short), query=september)
-    assert not treasury.run()
-    assert "treasury_title_xii: 2021-09, page 1: the envelope says 60 rows and holds 59" in treasury.failures()
-    assert all(treasury.frame(name).equals(frame) for name, frame in before.items())
-    assert treasury.run(), treasury.failures()
-    assert treasury.faults.count(PATH, query=september) == 2
-    assert treasury.faults.count(PATH, query=august) == asked + 1, "the second run had it already"
+    house.faults.add(PATH, Fault.changed(short), query=september)
+    assert not house.run()
+    assert "treasury_title_xii: 2021-09, page 1: the envelope says 60 rows and holds 59" in house.failures()
+    assert all(house.frame(name).equals(frame) for name, frame in before.items())
+    assert house.run(), house.failures()
+    assert house.faults.count(PATH, query=september) == 2
+    august = {"filter": "record_date:gte:2021-08-01,record_date:lt:2021-09-01"}
+    assert house.faults.count(PATH, query=august) == 2  # once for each of the two publications
 
 
 @pytest.mark.shared

@@ -206,7 +206,5 @@ def row_hash(frame: pl.DataFrame, columns: Sequence[str]) -> pl.Series:
 
 def row_text(columns: Sequence[str]) -> pl.Expr:
     """The text of a row: every column that is not null with its name, so that a new, empty column changes nothing."""
-    return pl.concat_str(
-        [pl.lit(f"{name}\x1f") + pl.col(name).cast(pl.String) + pl.lit("\x1e") for name in sorted(columns)],
-        ignore_nulls=True,
-    )
+    values = [pl.lit(f"{name}\x1f") + pl.col(name).cast(pl.String) for name in sorted(columns)]
+    return pl.concat_str([*values, pl.lit("")], separator="\x1e", ignore_nulls=True)  # "" ends the last one

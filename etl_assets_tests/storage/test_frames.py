@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import polars as pl
 import shapely
+import xxhash
 
 from etl_assets.storage.frames import content_hash, content_hashes, row_hash, wkb
 
@@ -28,6 +29,13 @@ def test_a_row_has_one_hash_wherever_it_stands() -> None:
     wider = rows[:3].with_columns(c=pl.Series([None, None, "z"]))
     assert (row_hash(wider, ["a", "b", "c"]) == found[:3]).to_list() == [True, True, False]
     assert row_hash(rows[:0], ["a"]).to_list() == []
+
+
+def test_a_rows_hash_is_that_of_its_names_and_values() -> None:
+    """Ids in the lake hang on it: a row's text has each value that there is with its name, in the order of names."""
+    rows = pl.DataFrame({"b": [1, None, 3, None], "a": ["x", "y", None, None]})
+    texts = ["a\x1fx\x1eb\x1f1\x1e", "a\x1fy\x1e", "b\x1f3\x1e", ""]
+    assert row_hash(rows, ["a", "b"]).to_list() == [xxhash.xxh3_64_intdigest(text.encode()) for text in texts]
 
 
 def test_frames_have_the_same_hashes_together_as_each_by_itself() -> None:

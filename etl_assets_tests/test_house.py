@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -127,3 +128,9 @@ def test_imports_run_one_way(path: Path) -> None:
                 continue
             assert FLOOR[parts[1]] < FLOOR[room] or (room, parts[1]) == ("datasets", "automation"), name
             assert parts[1] != "datasets" or room == "definitions", name
+
+
+def test_a_loaded_house_looks_for_garbage_again() -> None:
+    """While it is loaded, hardly: what is loaded stays. Frames that a run leaves in cycles have to go."""
+    assert gc.get_freeze_count() > 100_000
+    assert gc.get_threshold()[0] <= 50_000

@@ -131,6 +131,7 @@ def test_imports_run_one_way(path: Path) -> None:
 
 
 def test_a_loaded_house_looks_for_garbage_again() -> None:
-    """While it is loaded, hardly: what is loaded stays. Frames that a run leaves in cycles have to go."""
+    """Not while it is loaded: what is loaded stays. Frames that a run leaves in cycles have to go."""
     assert gc.get_freeze_count() > 100_000
+    assert gc.isenabled()
     assert gc.get_threshold()[0] <= 50_000

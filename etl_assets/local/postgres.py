@@ -137,7 +137,7 @@ class Cluster:
 
         It is a copy of `template`, to which nobody may be connected; without one it is empty but for PostGIS.
         """
-        # File by file: through the log, as is the default, it takes two to three times as long (measured).
+        # File by file: through the log, as is the default, tests wait two to three times as long (measured).
         statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY").format(
             sql.Identifier(name), sql.Identifier(template or TEMPLATE)
         )

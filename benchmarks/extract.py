@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -165,7 +165,7 @@ def _row(n: int) -> dict[str, object]:
 
 
 @contextmanager
-def _server(data: Path, latency: float) -> Iterator[str]:
+def _server(data: Path, latency: float) -> Generator[str]:
     """The local source server in a process of its own, each of whose answers begins so many seconds late."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -40,7 +40,7 @@ class Ground:
     rounds: int
 
     @contextmanager
-    def database(self, template: str | None = None) -> Iterator[str]:
+    def database(self, template: str | None = None) -> Generator[str]:
         """A database with PostGIS, empty or a copy of another; gives its address."""
         name = f"bench_{uuid.uuid4().hex[:12]}"
         yield self.cluster.create_database(name, template and urlsplit(template).path[1:])
@@ -67,7 +67,7 @@ class Ground:
 
 
 @contextmanager
-def ground(console: Console, rounds: int, *, quick: bool) -> Iterator[Ground]:
+def ground(console: Console, rounds: int, *, quick: bool) -> Generator[Ground]:
     """Make it, with durable settings unless it need not tell how fast things are; and take it away afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="etl-bench-"))
     cluster = Cluster(folder / "postgres", fast=quick)

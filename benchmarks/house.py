@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +47,7 @@ class House:
 
 
 @contextmanager
-def instance_of(home: Path, storage: str | None = None) -> Iterator[dg.DagsterInstance]:
+def instance_of(home: Path, storage: str | None = None) -> Generator[dg.DagsterInstance]:
     """An instance with the project's own dagster.yaml, for a process at a terminal as `./dev run` is.
 
     `storage` is the database of Dagster's own storage; without it, the one that is in the environment.

@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
+from typing import LiteralString
 
 import adbc_driver_postgresql.dbapi as adbc
 import geopandas as gpd
@@ -120,7 +121,7 @@ class _Loads:
         import sqlalchemy
 
         engine = sqlalchemy.create_engine(self.url.replace("postgresql://", "postgresql+psycopg://"))
-        self.geo.to_postgis(LOCATED.name, engine, schema=LOCATED.stage, if_exists="append", index=False)
+        self.geo.to_postgis(LOCATED.name, engine, schema=LOCATED.stage, if_exists="append", index=False)  # pyrefly: ignore[bad-argument-type]
         engine.dispose()
 
     def ogr2ogr(self) -> None:
@@ -140,6 +141,6 @@ class _Loads:
         self.geo.to_file(path)
         return path
 
-    def _copy(self, connection: psycopg.Connection, statement: str) -> None:
+    def _copy(self, connection: psycopg.Connection, statement: LiteralString) -> None:
         parts = {"columns": self.columns, "target": TARGET, "file": sql.Literal(self.file)}
         connection.execute(sql.SQL(statement).format(**parts))

@@ -40,13 +40,13 @@ class Order(
     """Orders as ToteSys has them."""
 
     sales_order_id: pl.Int64 = column("Key", ge=1)
-    created_at: pl.Datetime("us") = column("Created")  # type: ignore[valid-type]
-    last_updated: pl.Datetime("us") = column("Changed")  # type: ignore[valid-type]
+    created_at: pl.Datetime("us") = column("Created")  # pyrefly: ignore[invalid-annotation]
+    last_updated: pl.Datetime("us") = column("Changed")  # pyrefly: ignore[invalid-annotation]
     design_id: pl.Int64 = column("Design")
     staff_id: pl.Int64 = column("Staff")
     counterparty_id: pl.Int64 = column("Counterparty")
     units_sold: pl.Int64 = column("Units", ge=0)
-    unit_price: pl.Decimal(10, 2) = column("Price", ge=0)  # type: ignore[valid-type]
+    unit_price: pl.Decimal(10, 2) = column("Price", ge=0)  # pyrefly: ignore[invalid-annotation]
     currency_id: pl.Int64 = column("Currency")
     agreed_delivery_date: pl.Date = column("Delivery")
     agreed_payment_date: pl.Date = column("Payment")

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -231,7 +231,7 @@ def _page(ground: Ground, report: Report) -> None:
 
 
 @contextlib.contextmanager
-def _webserver() -> Iterator[str]:
+def _webserver() -> Generator[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     where = ["-h", "127.0.0.1", "-p", str(port), "-w", str(PROJECT / "workspace.yaml")]

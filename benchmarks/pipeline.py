@@ -19,7 +19,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -92,7 +92,7 @@ def _measure(ground: Ground, report: Report, rows: int, days: int, *, quick: boo
 
 
 @contextmanager
-def _copy_of(lake: Path) -> Iterator[Path]:
+def _copy_of(lake: Path) -> Generator[Path]:
     """A lake with the same objects, for one run."""
     copy = lake.with_name("copy")
     shutil.copytree(lake, copy)
@@ -128,5 +128,5 @@ def process(ground: Ground, module: str, *arguments: str, env: Mapping[str, str]
 def _check(url: str, table: str, rows: int) -> None:
     """See that every event is there, and located."""
     with psycopg.connect(url) as connection:
-        found = connection.execute(f"SELECT count(*), count(fips_located) FROM {table}").fetchone()
+        found = connection.execute(f"SELECT count(*), count(fips_located) FROM {table}".encode()).fetchone()
     assert found == (rows, rows), f"{table}: {found} instead of {rows}"

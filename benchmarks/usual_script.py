@@ -85,14 +85,14 @@ def load(events_file: str, counties: gpd.GeoDataFrame, url: str, published: str,
 
     watch.part("read and typed")
 
-    events = gpd.GeoDataFrame(df, geometry=df.apply(point, axis=1), crs=4326)
+    events = gpd.GeoDataFrame(df, geometry=df.apply(point, axis=1), crs=4326)  # pyrefly: ignore[no-matching-overload]
     events = gpd.sjoin(events, counties, how="left", predicate="within").drop_duplicates("event_id")
     events["fips"] = events["fips_located"].fillna(events["fips_given"])
     events["agreement"] = events.apply(agreement, axis=1)
 
     watch.part("located")
 
-    events[COLUMNS].to_postgis("protest_events", engine, if_exists="replace", index=False)
+    events[COLUMNS].to_postgis("protest_events", engine, if_exists="replace", index=False)  # pyrefly: ignore[bad-argument-type]
     with engine.begin() as connection:  # to_postgis has made the index of the geometry
         connection.execute(sqlalchemy.text("ALTER TABLE protest_events ADD PRIMARY KEY (event_id)"))
         connection.execute(sqlalchemy.text("CREATE INDEX ON protest_events (event_date)"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, suppress
 
 import psycopg
@@ -29,7 +29,7 @@ def held_at_commit(url: str, condition: str) -> AbstractContextManager[Waiter]:
 
 
 @contextmanager
-def held_at_table(url: str, table: str) -> Iterator[Waiter]:
+def held_at_table(url: str, table: str) -> Generator[Waiter]:
     """Whoever wants to publish a table waits until the block ends; gives what returns once somebody does."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(hashtext(%s))", (table,))
@@ -37,7 +37,7 @@ def held_at_table(url: str, table: str) -> Iterator[Waiter]:
 
 
 @contextmanager
-def _held(url: str, table: str, when: str, kind: str = "TRIGGER") -> Iterator[Waiter]:
+def _held(url: str, table: str, when: str, kind: str = "TRIGGER") -> Generator[Waiter]:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (_KEY,))
         _run(
@@ -55,7 +55,7 @@ def _held(url: str, table: str, when: str, kind: str = "TRIGGER") -> Iterator[Wa
 
 
 def _run(connection: psycopg.Connection, statement: str) -> None:
-    connection.execute(statement)
+    connection.execute(statement.encode())
 
 
 def _until_waiting(
@@ -64,7 +64,7 @@ def _until_waiting(
     """Return when so many sessions wait for the test; fail when what should wait has ended."""
     deadline = time.monotonic() + _SECONDS
     query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'"
-    while connection.execute(query).fetchone() < (sessions,):  # type: ignore[operator]
+    while connection.execute(query).fetchall() < [(sessions,)]:
         assert is_going_on(), "it ended without ever coming to where it was to be held"
         assert time.monotonic() < deadline, f"nobody came to wait within {_SECONDS} s"
         time.sleep(0.02)

@@ -9,7 +9,7 @@ import os
 import shutil
 import sqlite3
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -39,7 +39,7 @@ from etl_assets.storage.lake import Lake
 
 
 @contextmanager
-def ephemeral() -> Iterator[dg.DagsterInstance]:
+def ephemeral() -> Generator[dg.DagsterInstance]:
     """Dagster's instance in memory, which keeps its connections and writes as the project's own does."""
     with dg.DagsterInstance.ephemeral() as instance:
         for storage in (instance.event_log_storage, instance.run_storage):
@@ -54,7 +54,7 @@ def ephemeral() -> Iterator[dg.DagsterInstance]:
 
 def frame_of(connection: psycopg.Connection, table: str) -> pl.DataFrame:
     """A table, but for its provenance, with geometry as EWKB, in a fixed order."""
-    cursor = connection.execute(f"SELECT * FROM {table}")
+    cursor = connection.execute(f"SELECT * FROM {table}".encode())
     names = [column.name for column in cursor.description or ()]
     frame = pl.DataFrame(cursor.fetchall(), schema=names, orient="row", infer_schema_length=None)
     own = frame.select([c for c in frame.columns if not c.startswith("_") or c == "_partition"])
@@ -224,7 +224,7 @@ class House:
     def sql(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Rows of a query on the warehouse."""
         with psycopg.connect(self.warehouse_url) as connection:
-            return connection.execute(query, parameters or None).fetchall()
+            return connection.execute(query.encode(), parameters or None).fetchall()
 
     def value(self, query: str, *parameters: Any) -> Any:
         """The one value of a query on the warehouse."""

@@ -106,7 +106,7 @@ def test_a_dataset_says_only_what_is_particular_to_it(path: Path) -> None:
         if is_contract:
             contracts.add(node.name)
         documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node)
-        left_out = node.body[0] if documented and not is_contract else node
+        left_out: Any = node.body[0] if documented and not is_contract else node
         if documented or is_contract or isinstance(node, (ast.Import, ast.ImportFrom)):
             other |= set(range(left_out.lineno, (left_out.end_lineno or 0) + 1))
     lines = [line.strip() for number, line in enumerate(source.splitlines(), 1) if number not in other]

@@ -90,7 +90,7 @@ def test_no_secret_is_told_and_what_sources_write_is_text(
     told += [str(house.lake.get(path)) for path in house.objects() if path.startswith("landing/") or "json" in path]
     with psycopg.connect(house.warehouse_url) as connection:
         for table in ("etl.publications", "etl.changes", "raw.us_counties", "quarantine.us_counties"):
-            told += [str(connection.execute(f"SELECT * FROM {table}").fetchall())]
+            told += [str(connection.execute(f"SELECT * FROM {table}".encode()).fetchall())]
     told += [repr(settings()), json.dumps(graph(house))]
     for secret in secrets:
         holders = [text[:300] for text in told if secret in text]

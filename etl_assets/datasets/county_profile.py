@@ -92,5 +92,5 @@ def presentation_county_profile(
 
 def _months(days: pl.Series) -> int:
     """Months from the first to the last."""
-    first, last = days.min(), days.max()
-    return (last.year - first.year) * 12 + last.month - first.month + 1  # type: ignore[union-attr]
+    first, last = days.to_frame().select(first=pl.all().min(), last=pl.all().max()).row(0)
+    return (last.year - first.year) * 12 + last.month - first.month + 1

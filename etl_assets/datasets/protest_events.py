@@ -145,7 +145,7 @@ def refined_protest_events(raw: pl.DataFrame, counties: gpd.GeoDataFrame, before
         .otherwise(pl.lit("differs")),
     )  # fmt: skip
     identity = row_hash(events, [*_key_columns(), "ordinal"])
-    taken = int(before["event_id"].max() or 0)  # type: ignore[arg-type]
+    taken = int(before["event_id"].max() or 0)  # pyrefly: ignore[bad-argument-type]
     events = events.with_columns(event_id=identities("protest_events").allocate(identity, floor=taken))
     return Result(events, merged)
 
@@ -276,7 +276,7 @@ def presentation_eventdata(events: pl.DataFrame, before: pl.DataFrame, partition
         .with_columns(nth)
     )
     new = rows.join(old, on=[*seen, "nth"], how="anti", nulls_equal=True, maintain_order="left")
-    ids = identities("eventdata").allocate(new["event_id"], floor=int(before["id"].max() or 0))  # type: ignore[arg-type]
+    ids = identities("eventdata").allocate(new["event_id"], floor=int(before["id"].max() or 0))  # pyrefly: ignore[bad-argument-type]
     twice = ids.filter(ids.is_in(before["id"].implode()))
     if twice.len():
         raise dg.Failure(

@@ -80,7 +80,7 @@ def _told(connection: psycopg.Connection) -> list[str]:
     """What the database was last brought to: the digests of its declaration and of the recording."""
     query = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()"
     found = connection.execute(query).fetchone()
-    return (found[0] or "").split() if found else []
+    return str(found[0] or "").split() if found else []
 
 
 def _tell(connection: psycopg.Connection, name: str, text: str) -> None:
@@ -100,10 +100,9 @@ def _load(connection: psycopg.Connection, files: dict[str, Recording | None]) ->
         columns = _columns(connection, table)
         key = _key(connection, table)
         incoming = sql.Identifier(f"incoming_{table}")
-        typed = [sql.SQL("{} text").format(sql.Identifier(column)) for column in columns]
-        # As text, which PostgreSQL reads as the columns' own types: domains and exact numbers among them.
+        # With the columns' own types, domains and exact numbers among them, as which PostgreSQL reads the file's text.
         connection.execute(
-            sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP").format(incoming, sql.SQL(", ").join(typed))
+            sql.SQL("CREATE TEMPORARY TABLE {} (LIKE {}) ON COMMIT DROP").format(incoming, sql.Identifier(table))
         )
         if file:
             frame = _read(file, table, columns)
@@ -115,11 +114,9 @@ def _load(connection: psycopg.Connection, files: dict[str, Recording | None]) ->
             "table": sql.Identifier(table),
             "incoming": incoming,
             "columns": sql.SQL(", ").join(map(sql.Identifier, columns)),
-            "values": sql.SQL(", ").join(
-                sql.SQL("i.{}::{}").format(sql.Identifier(column), sql.SQL(kind)) for column, kind in columns.items()
-            ),
+            "values": sql.SQL(", ").join(sql.SQL("i.{}").format(sql.Identifier(column)) for column in columns),
             "old": sql.SQL(", ").join(sql.SQL("t.{}").format(sql.Identifier(column)) for column in columns),
-            "same": sql.SQL("t.{0} = i.{0}::{1}").format(sql.Identifier(key), sql.SQL(columns[key])),
+            "same": sql.SQL("t.{0} = i.{0}").format(sql.Identifier(key)),
         }
         for statement in (
             sql.SQL("UPDATE {table} t SET ({columns}) = ROW ({values}) FROM {incoming} i"
@@ -131,11 +128,10 @@ def _load(connection: psycopg.Connection, files: dict[str, Recording | None]) ->
     for table in reversed(files):
         key = _key(connection, table)
         connection.execute(
-            sql.SQL("DELETE FROM {} t WHERE NOT EXISTS (SELECT FROM {} i WHERE i.{}::{} = t.{})").format(
-                sql.Identifier(table), sql.Identifier(f"incoming_{table}"), sql.Identifier(key),
-                sql.SQL(_columns(connection, table)[key]), sql.Identifier(key),
+            sql.SQL("DELETE FROM {} t WHERE NOT EXISTS (SELECT FROM {} i WHERE i.{} = t.{})").format(
+                *map(sql.Identifier, (table, f"incoming_{table}", key, key))
             )
-        )  # fmt: skip
+        )
 
 
 def _columns(connection: psycopg.Connection, table: str) -> dict[str, str]:

@@ -61,7 +61,7 @@ def _beside(console: Console, table: Table, other: Lake) -> bool:
     total, columns, found = Counter[str](), Counter[str](), pl.DataFrame()
     for key in unequal:
         here, there = (place.partition_frames(table, [key]).get(key) for place in (lake(), other))
-        after = here if here is not None else there.clear()  # type: ignore[union-attr] # one of them has it
+        after = here if here is not None else there.clear()  # pyrefly: ignore[missing-attribute] # one of them has it
         before = there if there is not None else after.clear()
         changes = compare(before, after, table.primary_key)
         total.update(added=changes.added, gone=changes.gone, changed=changes.changed)

@@ -9,6 +9,7 @@ assets, a job takes a tenth of a second more to describe.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.data_version import SKIP_PARTITION_DATA_VERSION_DEPENDENCY_THRESHOLD
@@ -78,7 +79,7 @@ def _is_short(calendar: dg.PartitionsDefinition) -> bool:
 def _with(calendar: dg.PartitionsDefinition, asset: dg.AssetsDefinition) -> dg.AssetsDefinition:
     """The asset with another calendar, its checks too: `AssetsDefinition.with_attributes` changes everything else."""
     checks = asset.node_check_specs_by_output_name.items()
-    calendars = {
+    calendars: dict[str, Any] = {
         "specs": [spec.replace_attributes(partitions_def=calendar) for spec in asset.specs],
         "check_specs_by_output_name": {
             name: check._replace(partitions_def=calendar) if check.partitions_def else check for name, check in checks

@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -206,7 +206,7 @@ class Driver:
         table = RichTable(title=None, header_style="bold", box=None, pad_edge=False)
         for name, justify in (("table", "left"), ("rows", "right"), ("partitions", "right"), ("made", "right"),
                               ("quarantined", "right"), ("seconds", "right")):  # fmt: skip
-            table.add_column(name, justify=justify)  # type: ignore[arg-type]
+            table.add_column(name, justify=justify)
         for spec in in_order(self.datasets):
             if spec.table is None:
                 continue
@@ -310,7 +310,7 @@ def run(datasets: Collection[str] = (), *, anew: bool = False) -> int:
 
 
 @contextmanager
-def _one_at_a_time(console: Console) -> Iterator[None]:
+def _one_at_a_time(console: Console) -> Generator[None]:
     """Let a second `./dev run` wait for the first: it would do the same work, and find it done."""
     with (home() / "run.lock").open("a") as lock:
         try:

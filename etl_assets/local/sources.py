@@ -34,7 +34,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from email.utils import format_datetime, parsedate_to_datetime
@@ -300,7 +300,7 @@ class _Server(ThreadingHTTPServer):
         if self.faults and request.path == _HTML_PATH:
             return Response(200, _HTML, "text/html; charset=utf-8")
         route = self.routes.get(request.segments[0])
-        return (route and route(request)) or replay_file(request)
+        return (route(request) if route else None) or replay_file(request)
 
     def token(self) -> str:
         """What routes that want a token accept; a file is read at every request, as the date's is."""
@@ -346,7 +346,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # else headers and body in two writes wait 40 ms for each other's ACK
-    server: _Server
+    server: _Server  # pyrefly: ignore[bad-override-mutable-attribute] # nobody else gives it one
 
     def _handle(self) -> None:
         # A body left unread would be taken for the connection's next request.
@@ -413,7 +413,7 @@ def serve(
     faults: Faults | None = None,
     routes: Mapping[str, Route] | None = None,
     token: str = "",
-) -> Iterator[str]:
+) -> Generator[str]:
     """Serve `data` from a thread of this process and yield the base URL.
 
     `as_of` is a date, or a file that holds one and is read at every request. `routes` replaces `ROUTES`. `token` is
@@ -562,7 +562,7 @@ class SourceServer:
         os.kill(identity["pid"], signal.SIGKILL)
 
     @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
+    def _lock(self) -> Generator[None]:
         """One start or stop at a time, across processes; the system releases it if the holder dies."""
         self.home.mkdir(parents=True, exist_ok=True)
         with (self.home / "lock").open("w") as lock:

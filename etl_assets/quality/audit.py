@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import Any
 
 import dagster as dg
 import pandera.errors
@@ -146,7 +147,7 @@ def unreadable(readings: Mapping[str, tuple[str, pl.Expr]], nothing: Sequence[st
     return pl.concat_list([*problems, none]).list.drop_nulls().alias(PROBLEMS)
 
 
-def table(records: list[dict[str, object]]) -> dg.TableMetadataValue:
+def table(records: Sequence[Mapping[str, object]]) -> dg.TableMetadataValue:
     """Records as a table for the UI; values that it cannot show are shown as text."""
 
     def shown(value: object) -> str | int | float | bool | None:
@@ -172,14 +173,14 @@ def _schema(contract: type[Contract]) -> pandera.polars.DataFrameSchema:
     return judged
 
 
-def _shape_errors(body: pl.DataFrame, declared: Mapping[str, object]) -> list[str]:
+def _shape_errors(body: pl.DataFrame, declared: Mapping[str, Any]) -> list[str]:
     errors = []
     missing = [c for c in declared if c not in body.columns]
     extra = [c for c in body.columns if c not in declared]
     if missing or extra:
         errors.append(f"columns: missing {missing or 'none'}, not in the contract {extra or 'none'}")
     for name, column in declared.items():
-        wanted = column.dtype.type  # type: ignore[attr-defined]
+        wanted = column.dtype.type
         if name in body.columns and body.schema[name] != wanted:
             errors.append(f"column {name}: the type is {body.schema[name]}, the contract says {wanted}")
     return errors
@@ -241,14 +242,14 @@ def _unparsed(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _geometry_failures(body: pl.DataFrame, declared: Mapping[str, object]) -> pl.DataFrame:
+def _geometry_failures(body: pl.DataFrame, declared: Mapping[str, Any]) -> pl.DataFrame:
     """What pandera cannot see in WKB: whether it is a geometry, of the declared type, valid and not empty."""
     found = [_no_failures()]
     for name, column in declared.items():
-        geometry = (column.metadata or {}).get("geometry")  # type: ignore[attr-defined]
+        geometry = (column.metadata or {}).get("geometry")
         if geometry is None:
             continue
-        if not column.nullable:  # type: ignore[attr-defined]
+        if not column.nullable:
             missing = body.select(name).with_row_index("row").filter(pl.col(name).is_null())
             found.append(
                 missing.select(

@@ -64,7 +64,7 @@ class Contract(pa.DataFrameModel):
 
     _place: ClassVar[Place]
 
-    class Config:
+    class Config:  # pyrefly: ignore[bad-override] # pandera takes a class of any kind
         """pandera's settings: exactly the declared columns, in their declared types."""
 
         strict = True
@@ -79,7 +79,7 @@ class Contract(pa.DataFrameModel):
         **kwargs: Any,
     ) -> None:
         """Take the table's place, key and partitioning from the class statement."""
-        super().__init_subclass__(**kwargs)  # type: ignore[no-untyped-call]
+        super().__init_subclass__(**kwargs)
         cls._place = Place(stage, table, tuple(key), partitioning)
 
     @classmethod
@@ -160,5 +160,5 @@ def ui_schema(contract: type[Contract]) -> dg.TableSchema:
             )
         )
     key = [f"primary key ({', '.join(own_key)})"] if own_key else []
-    rules = [check.error or check.name or str(check) for check in contract.to_schema().checks]
+    rules = [check.error or check.name or str(check) for check in contract.to_schema().checks or ()]
     return dg.TableSchema(columns=columns, constraints=dg.TableConstraints(other=[*key, *rules]))

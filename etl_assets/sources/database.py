@@ -16,7 +16,7 @@ are landed as such.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -77,7 +77,7 @@ class _Extract:
 
 
 @contextmanager
-def connected(source: str, schema: str = "public") -> Iterator[psycopg.Connection]:
+def connected(source: str, schema: str = "public") -> Generator[psycopg.Connection]:
     """A connection with the database that ETL_<SOURCE>_URL names: in its block, errors are the source's.
 
     Messages hold no password.
@@ -284,8 +284,7 @@ class _Reading:
         mark, known = before.get("watermark"), dict[int, str | None](dict.fromkeys(before.get("seen", [])))
         since = _EVERY_ROW
         if mark is not None:
-            kind = sql.SQL(columns[table.changed])
-            since = sql.SQL("WHERE {} >= {}::{}").format(sql.Identifier(table.changed), sql.Literal(mark), kind)
+            since = sql.SQL("WHERE {} >= {}").format(sql.Identifier(table.changed), sql.Literal(mark))
         # The rows at the watermark are read again: only what was not there is landed.
         rows = self._copy(table, self._select(table, columns, since), columns, path, without=known)
         gone = pl.DataFrame()

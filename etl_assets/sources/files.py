@@ -111,10 +111,10 @@ class OptionalFile:
         return Fetched(to, Path(location).name if location else "none configured", Validators(etag=version))
 
     def _read(self, location: str | None) -> bytes:
-        if location in (None, "none"):
+        if location is None or location == "none":
             return self.without
         try:
-            return Path(str(location)).expanduser().read_bytes()
+            return Path(location).expanduser().read_bytes()
         except OSError as error:
             raise SourceRefusedError(f"The file {location} cannot be read: {error.strerror}.") from error
 

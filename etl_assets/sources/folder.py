@@ -126,7 +126,7 @@ def _download(store: ObjectStore, name: str, stamp: str, to: Path) -> bool:
             for chunk in obstore.get(store, name).stream(min_chunk_size=8 << 20):
                 sink.write(chunk)
         return _stamp(obstore.head(store, name)) == stamp
-    except (FileNotFoundError, obstore.exceptions.NotFoundError):
+    except FileNotFoundError:
         return False
 
 

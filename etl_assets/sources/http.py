@@ -12,7 +12,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import requests
+import requests.auth
 from pydantic import SecretStr
 
 from etl_assets.logs import plain
@@ -61,7 +62,7 @@ os.register_at_fork(after_in_child=_free.clear)
 
 
 @contextmanager
-def _session(url: str) -> Iterator[_Session]:
+def _session(url: str) -> Generator[_Session]:
     """A session with a URL's host, as soon as one is free."""
     host = urlsplit(url).netloc
     if host not in _free:

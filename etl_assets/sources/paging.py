@@ -185,6 +185,7 @@ class PagedSource(ABC):
             return None
         with work.previous() as last:
             landed = _by_slice(last)
+        shown = now
         for _ in range(_ATTEMPTS):
             path, url = self._extract_all(work, now, before, landed)
             again = {

@@ -76,4 +76,4 @@ class RetailApi(PagedSource):
 
 def records(page: object) -> Sequence[dict[str, object]]:
     """The records of a page that has been read before."""
-    return page["data"] if isinstance(page, dict) else page  # type: ignore[return-value]
+    return page["data"] if isinstance(page, dict) else page  # pyrefly: ignore[bad-return]

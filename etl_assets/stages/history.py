@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -598,9 +598,6 @@ def _keys(contract: type[Contract], history: dg.AssetsDefinition) -> pl.Series:
     return publisher().lake.read(table, columns=[key]).frame[key].unique().sort()
 
 
-_Partition = TypeVar("_Partition", str, pl.Expr)
-
-
-def _block_of(partition: _Partition) -> _Partition:
+def _block_of(partition: str) -> str:
     """The block in the key of a raw partition: `2024-11-15_000000200000`."""
-    return partition[11:] if isinstance(partition, str) else partition.str.slice(11)
+    return partition[11:]

@@ -3,7 +3,7 @@
 import email.utils
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -127,7 +127,7 @@ def _check_of_files(context: dg.AssetExecutionContext, refused: Mapping[str, str
 
 
 @contextmanager
-def _opened(store: Landing, known: Manifest | None) -> Iterator[Path | None]:
+def _opened(store: Landing, known: Manifest | None) -> Generator[Path | None]:
     if known is None:
         yield None
     else:

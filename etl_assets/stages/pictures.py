@@ -60,7 +60,7 @@ def choropleth(areas: gpd.GeoDataFrame, column: str, title: str) -> dg.MarkdownM
     above = known[known > 0]
     is_skewed = above.size and known.min() >= 0 and above.max() > _SKEWED * above.min()
     coloured = PathCollection(
-        _outlines(shown.geometry.to_numpy()),
+        _outlines(shown.geometry),
         array=np.ma.masked_invalid(values),
         cmap=colormaps["viridis"].resampled(_CLASSES).with_extremes(bad="0.9"),
         norm=SymLogNorm(above.min(), vmin=known.min(), vmax=known.max()) if is_skewed else None,
@@ -92,7 +92,7 @@ def _room(values: np.ndarray) -> float:
     return 0.009 * max([5, *map(len, texts)])
 
 
-def _outlines(areas: Sequence[shapely.Geometry]) -> list[Path]:
+def _outlines(areas: gpd.GeoSeries) -> list[Path]:
     """A path of each area, with its parts and holes; geopandas makes them ring by ring, in ten times the time."""
     from matplotlib.path import Path
 
@@ -119,8 +119,8 @@ def lines(frame: pl.DataFrame, x: str, ys: list[str], title: str) -> dg.Markdown
     if len(ys) > 1:
         axes.legend(frameon=False, fontsize=8)
     if frame.schema[x].is_temporal():
-        locator = AutoDateLocator(maxticks=10)  # type: ignore[no-untyped-call]
-        axes.xaxis.set(major_locator=locator, major_formatter=ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+        locator = AutoDateLocator(maxticks=10)
+        axes.xaxis.set(major_locator=locator, major_formatter=ConciseDateFormatter(locator))
         axes.xaxis.get_offset_text().set_fontsize(7)
     axes.yaxis.set_major_formatter("{x:,.12g}")
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
@@ -165,10 +165,10 @@ def _markdown(figure: Figure, title: str, resolutions: Sequence[int] = _RESOLUTI
     for dpi in resolutions:
         figure.set_dpi(dpi)
         canvas = FigureCanvasAgg(figure)
-        canvas.draw()  # type: ignore[no-untyped-call]
+        canvas.draw()
         figure.set_layout_engine("none")  # what is where stays as it is at other resolutions
         sink = io.BytesIO()
-        pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+        pixels = np.asarray(canvas.buffer_rgba())
         picture = Image.fromarray(pixels).convert("RGB")
         picture.quantize(64, dither=Image.Dither.NONE).save(sink, "PNG", optimize=True)
         png = sink.getvalue()

@@ -131,7 +131,9 @@ def _stage(
             code_version=spec.code_version,
         )
         def step(context: dg.AssetExecutionContext, **loaded: Loaded) -> Iterator[Any]:
-            frames = {name: _as(kinds.get(name), upstream[name], given) for name, given in loaded.items()}
+            frames: dict[str, Any] = {
+                name: _as(kinds.get(name), upstream[name], given) for name, given in loaded.items()
+            }
             if "partitions" in kinds:
                 frames["partitions"] = list(context.partition_keys)
             result = function(**frames)

@@ -8,7 +8,7 @@ database keeps others from dropping it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import psycopg
@@ -21,7 +21,7 @@ _keepers: list[object] = []
 
 
 @contextmanager
-def kept() -> Iterator[None]:
+def kept() -> Generator[None]:
     """Keep connections while the block runs; when no such block is left, they are closed."""
     keeper = object()
     _keepers.append(keeper)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,7 +53,7 @@ class ConfiguredStorage(DagsterStorage, _Configured):
     """PostgreSQL if `ETL_DAGSTER_STORAGE_URL` or the embedded default names one, else SQLite."""
 
     @classmethod
-    def from_config_value(  # type: ignore[override] # it gives one of the two storages, not itself
+    def from_config_value(  # pyrefly: ignore[bad-override] # it gives one of the two storages, not itself
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> DagsterStorage:
         """The storage that is configured now."""
@@ -142,8 +142,8 @@ def _write_together(log: EventLogStorage[Any]) -> None:
         if others:
             one_by_one(others)
 
-    log.store_event = store  # type: ignore[method-assign]
-    log.store_event_batch = store_batch  # type: ignore[method-assign]
+    log.store_event = store  # pyrefly: ignore[method-assign]
+    log.store_event_batch = store_batch  # pyrefly: ignore[method-assign]
 
 
 def _is_of_one_partition(event: dg.EventLogEntry) -> bool:
@@ -215,7 +215,7 @@ class ConfiguredComputeLogs(ComputeLogManager, _Configured):
     """What steps print: in the lake (`dagster_logs/`) if that is on S3, where every machine sees it, else a folder."""
 
     @classmethod
-    def from_config_value(  # type: ignore[override] # it gives one of the two managers, not itself
+    def from_config_value(  # pyrefly: ignore[bad-override] # it gives one of the two managers, not itself
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> ComputeLogManager:
         """The manager that is configured now."""
@@ -235,7 +235,7 @@ class ConfiguredComputeLogs(ComputeLogManager, _Configured):
 
 
 @contextmanager
-def at_a_terminal() -> Iterator[None]:
+def at_a_terminal() -> Generator[None]:
     """Let what the steps of this process print go where the process prints, in instances that the block makes.
 
     To have it in a file as well, Dagster starts four processes for each run, two of them Python.

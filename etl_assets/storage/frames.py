@@ -33,14 +33,14 @@ def to_geopandas(table: Table, frame: pl.DataFrame) -> gpd.GeoDataFrame:
         raise TypeUnknownError(f"{table.full_name} has no geometry column")
     attributes = frame.drop(column.name).to_pandas(use_pyarrow_extension_array=True)
     shapes = gpd.array.from_wkb(frame[column.name].to_numpy(), crs=column.geometry.srid)
-    attributes.insert(frame.columns.index(column.name), column.name, shapes)
+    attributes.insert(frame.columns.index(column.name), column.name, shapes)  # pyrefly: ignore[bad-argument-type]
     return gpd.GeoDataFrame(attributes, geometry=column.name)
 
 
 def from_geopandas(geo: gpd.GeoDataFrame) -> pl.DataFrame:
     """A GeoDataFrame as a frame whose geometry column is WKB (2-D, little-endian)."""
     name = geo.geometry.name
-    shapes = wkb(geo.geometry.values, name)
+    shapes = wkb(geo.geometry.values, str(name))
     attributes = pl.from_pandas(geo.drop(columns=name)) if len(geo.columns) > 1 else pl.DataFrame()
     return attributes.with_columns(shapes).select(list(geo.columns))
 
@@ -89,7 +89,7 @@ def polars_type(sql: str) -> pl.DataType:
 def sql_type(dtype: pl.DataType) -> str:
     """The PostgreSQL type (as `format_type` spells it) of a polars type; raises TypeUnknownError for another."""
     if isinstance(dtype, pl.List):
-        return sql_type(dtype.inner) + "[]"  # type: ignore[arg-type]
+        return sql_type(dtype.inner) + "[]"  # pyrefly: ignore[bad-argument-type]
     if isinstance(dtype, pl.Decimal):
         return f"numeric({dtype.precision},{dtype.scale})"
     if isinstance(dtype, pl.Datetime):

@@ -40,7 +40,7 @@ class Identities:
             )
             new = wanted.unique(maintain_order=True).join(known, on="key", how="anti", maintain_order="left")
             if new.height:
-                start = max(int(known["id"].max() or 0), floor) + 1  # type: ignore[arg-type]
+                start = max(int(known["id"].max() or 0), floor) + 1  # pyrefly: ignore[bad-argument-type]
                 new = new.with_columns(pl.int_range(start, start + new.height, dtype=pl.Int64).alias("id"))
                 sink = io.BytesIO()
                 new.write_parquet(sink, compression="zstd")

@@ -82,7 +82,7 @@ class TableIOManager(dg.IOManager):
 def table_io(tables: Mapping[dg.AssetKey, Table]) -> dg.IOManagerDefinition:
     """A `TableIOManager` for a run, in which connections to the warehouse are kept."""
 
-    @dg.io_manager  # type: ignore[arg-type] # what has to be undone afterwards may yield, as resources may
+    @dg.io_manager  # pyrefly: ignore[no-matching-overload] # what has to be undone afterwards may yield, as resources may
     def of_a_run() -> Iterator[TableIOManager]:
         with connections.kept():
             yield TableIOManager(tables)

@@ -11,7 +11,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -157,7 +157,7 @@ class Lake:
         return found
 
     @contextmanager
-    def _explained(self, what: str, path: str, advice: str = "") -> Iterator[None]:
+    def _explained(self, what: str, path: str, advice: str = "") -> Generator[None]:
         """Turn the store's errors into a LakeError for the person who reads it."""
         try:
             yield
@@ -286,7 +286,7 @@ def _reason(error: Exception) -> str:
 
 def _is_absent(error: Exception) -> bool:
     """Whether an error says that there is no such object; that there is no such bucket is another matter."""
-    return isinstance(error, (FileNotFoundError, obstore.exceptions.NotFoundError)) and "NoSuchBucket" not in str(error)
+    return isinstance(error, FileNotFoundError) and "NoSuchBucket" not in str(error)
 
 
 def _together(frames: Sequence[pl.DataFrame], schema: Mapping[str, pl.DataType]) -> pl.DataFrame:

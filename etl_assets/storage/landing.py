@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -161,7 +161,7 @@ class Landing:
         return found
 
     @contextmanager
-    def open_member(self, batch: str, name: str, expected: str | None = None) -> Iterator[Path]:
+    def open_member(self, batch: str, name: str, expected: str | None = None) -> Generator[Path]:
         """A file of a batch as a local path; raises LakeError if it is gone or (`expected` SHA-256) is another."""
         path = self._member(batch, name)
         if self.lake.folder is not None:
@@ -195,7 +195,7 @@ class Landing:
         return self.lake.address(f"landing/{self.table}/" if manifest.members else self._object(manifest))
 
     @contextmanager
-    def open(self, manifest: Manifest) -> Iterator[Path]:
+    def open(self, manifest: Manifest) -> Generator[Path]:
         """A landed file as a local path, in a folder that may be written to and goes with the block.
 
         Raises LakeError if the bytes are gone or are not the ones that were landed.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import LiteralString
@@ -126,19 +126,19 @@ class Transaction:
 
     def drop(self, table: Table) -> None:
         """Drop a table and its bookkeeping, and the foreign keys that are of it: see `refer`."""
-        for name, constraint in self._referring(table):
-            statement = sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(sql.SQL(name), sql.Identifier(constraint))
-            self.connection.execute(statement)
+        for other, constraint in self._referring(table):
+            self.connection.execute(sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(other, constraint))
         self.connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(identifier(table)))
         self.connection.execute("DELETE FROM etl.publications WHERE asset = %s", (table.full_name,))
 
-    def _referring(self, table: Table) -> list[tuple[str, str]]:
-        """The foreign keys that are of a table: each with the table that has it, whose name is quoted."""
-        return self.connection.execute(
-            "SELECT conrelid::regclass::text, conname FROM pg_constraint"
-            " WHERE contype = 'f' AND confrelid = to_regclass(%s)",
+    def _referring(self, table: Table) -> list[tuple[sql.Identifier, sql.Identifier]]:
+        """The foreign keys that are of a table: each with the table that has it before it."""
+        found = self.connection.execute(
+            "SELECT nspname, relname, conname FROM pg_constraint JOIN pg_class c ON c.oid = conrelid"
+            " JOIN pg_namespace n ON n.oid = relnamespace WHERE contype = 'f' AND confrelid = to_regclass(%s)",
             (identifier(table).as_string(self.connection),),
         ).fetchall()
+        return [(sql.Identifier(schema, name), sql.Identifier(constraint)) for schema, name, constraint in found]
 
     def judge(self, tables: Iterable[Table]) -> None:
         """Let the server judge now what it would else judge at the commit: foreign keys that tables have or are of."""
@@ -168,7 +168,8 @@ class Transaction:
             )
         else:
             windows = [partitioning.window(part.key) for part in parts]
-            kind = sql.SQL({"year_number": "integer[]", "block": "bigint[]"}.get(partitioning.every, "date[]"))
+            numbers: dict[str, LiteralString] = {"year_number": "integer[]", "block": "bigint[]"}
+            kind = sql.SQL(numbers.get(partitioning.every, "date[]"))
             self.connection.execute(
                 sql.SQL(
                     "DELETE FROM {0} USING unnest(%s::{2}, %s::{2}) AS w(first, after)"
@@ -225,7 +226,7 @@ class Transaction:
         columns = {column.name: column for column in table.stored_columns()}
         for column in columns.values():
             if column.name not in found:  # nullable, since the rows that are there have no value yet
-                self._alter(table, "ADD COLUMN {} {}", sql.Identifier(column.name), sql.SQL(column.sql))
+                self._alter(table, "ADD COLUMN {} {}", sql.Identifier(column.name), _type(column))
                 self.connection.execute(_comment(table, column))
                 log.info("%s: added the column %s (%s)", table.full_name, column.name, column.sql)
         for name, (_, not_null) in found.items():
@@ -240,16 +241,14 @@ class Transaction:
     def _create(self, table: Table) -> None:
         target = identifier(table)
         definitions = [
-            sql.SQL("{} {}{}").format(
-                sql.Identifier(c.name), sql.SQL(c.sql), sql.SQL("" if c.nullable else " NOT NULL")
-            )
+            sql.SQL("{} {}{}").format(sql.Identifier(c.name), _type(c), sql.SQL("" if c.nullable else " NOT NULL"))
             for c in table.stored_columns()
         ]
         if table.primary_key:
             keys = sql.SQL(", ").join(map(sql.Identifier, table.primary_key))
             definitions.append(sql.SQL("PRIMARY KEY ({})").format(keys))
         self.connection.execute(sql.SQL("CREATE TABLE {} ({})").format(target, sql.SQL(", ").join(definitions)))
-        indexed = [(c.name, "gist") for c in table.columns if c.geometry]
+        indexed: list[tuple[str, LiteralString]] = [(c.name, "gist") for c in table.columns if c.geometry]
         if table.partitioning and table.primary_key[:1] != (table.partitioning.column,):
             indexed.append((table.partitioning.column, "btree"))
         for name, method in indexed:
@@ -279,7 +278,7 @@ def published(connection: psycopg.Connection, asset: str, partitions: Sequence[s
 
 
 @contextmanager
-def _indexed_afterwards(connection: psycopg.Connection, target: sql.Composable, rows: int) -> Iterator[None]:
+def _indexed_afterwards(connection: psycopg.Connection, target: sql.Composable, rows: int) -> Generator[None]:
     """Drop an empty table's indexes, and make them anew when it has been filled (if `rows` make it worth while).
 
     A key that foreign keys are of stays: they could not be without it.
@@ -345,6 +344,10 @@ def analyze(table: Table) -> sql.Composed:
     columns = [table.partitioning.column] if table.stage == "raw" and table.partitioning else []
     names = [sql.SQL(" (") + sql.Identifier(name) + sql.SQL(")") for name in columns]
     return sql.SQL("ANALYZE {}{}").format(identifier(table), sql.SQL("").join(names))
+
+
+def _type(column: Column) -> sql.SQL:
+    return sql.SQL(column.sql)  # pyrefly: ignore[bad-argument-type] # it is of a contract: no source gives types
 
 
 def _comment(table: Table, column: Column) -> sql.Composed:

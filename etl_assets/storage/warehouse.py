@@ -6,7 +6,7 @@ Not here: what is done to tables within a transaction (transaction.py).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -34,7 +34,7 @@ class Warehouse:
     # -- connecting ----------------------------------------------------------------------------------------------
 
     @contextmanager
-    def connect(self, *, role: str | None = roles.WRITER) -> Iterator[psycopg.Connection]:
+    def connect(self, *, role: str | None = roles.WRITER) -> Generator[psycopg.Connection]:
         """A connection whose block is one transaction: committed at its end, rolled back by an error.
 
         It runs as `role` where that may be taken, else (and for None) as the role that the URL names. Raises
@@ -87,7 +87,7 @@ class Warehouse:
                 _prepare(connection)
 
     @contextmanager
-    def _prepared(self) -> Iterator[psycopg.Connection]:
+    def _prepared(self) -> Generator[psycopg.Connection]:
         """A connection, as `connect` gives it, with a database that has all that it needs."""
         with suppress(DatabaseMissingError), self.connect() as connection:
             if _is_prepared(connection):
@@ -168,7 +168,7 @@ class Warehouse:
     # -- tables --------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def writing(self, tables: Iterable[Table]) -> Iterator[Transaction]:
+    def writing(self, tables: Iterable[Table]) -> Generator[Transaction]:
         """One transaction, in which nobody else publishes these tables: all that the block does, or nothing.
 
         Whoever comes second waits before it has looked at anything. Two runs of one partition would otherwise both
@@ -225,14 +225,14 @@ def _prepare(connection: psycopg.Connection) -> None:
                 connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
         roles.prepare(connection)
         roles.take(connection, roles.WRITER)  # whose the tables are to be
-        if not connection.execute("SELECT to_regclass('etl.publications')").fetchone()[0]:  # type: ignore[index]
+        if connection.execute("SELECT to_regclass('etl.publications')").fetchone() == (None,):
             connection.execute(
                 "CREATE TABLE etl.publications ("
                 " asset text, partition text, rows bigint NOT NULL, content_hash text NOT NULL,"
                 " made_from text NOT NULL, run_id text NOT NULL, loaded_at timestamptz NOT NULL,"
                 " PRIMARY KEY (asset, partition))"
             )
-        if not connection.execute("SELECT to_regclass('etl.changes')").fetchone()[0]:  # type: ignore[index]
+        if connection.execute("SELECT to_regclass('etl.changes')").fetchone() == (None,):
             connection.execute(
                 "CREATE TABLE etl.changes ("
                 " asset text, partition text, run_id text, published_at timestamptz, rows_added bigint,"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
@@ -29,7 +29,7 @@ class Hook:
 
 
 @contextmanager
-def webhook() -> Iterator[Hook]:
+def webhook() -> Generator[Hook]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -38,7 +38,7 @@ def webhook() -> Iterator[Hook]:
             self.send_response(hook.status)
             self.end_headers()
 
-        def log_message(self, *_: Any) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 its name there
             """Nothing on the terminal."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -62,7 +62,7 @@ class Mailbox:
 
 
 @contextmanager
-def mail_server() -> Iterator[Mailbox]:
+def mail_server() -> Generator[Mailbox]:
     box = Mailbox("")
 
     def login(server: Any, session: Any, envelope: Any, mechanism: Any, data: Any) -> AuthResult:
@@ -98,7 +98,7 @@ class Notified:
 
 
 @contextmanager
-def sns_topic() -> Iterator[Notified]:
+def sns_topic() -> Generator[Notified]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -114,5 +114,5 @@ def sns_topic() -> Iterator[Notified]:
 
 def client(service: str, endpoint: str) -> Any:
     """An AWS client of the server's."""
-    keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
-    return boto3.client(service, endpoint_url=endpoint, region_name="eu-west-1", **keys)
+    session: Any = boto3.Session("testing", "testing", region_name="eu-west-1")
+    return session.client(service, endpoint_url=endpoint)

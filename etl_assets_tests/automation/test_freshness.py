@@ -24,7 +24,7 @@ def start(house: House, schedule: str) -> None:
     """What a schedule starts when its hour has come."""
     found = house.definitions.resolve_schedule_def(schedule)
     with dg.build_schedule_context(house.instance, scheduled_execution_time=dt.datetime.now(dt.UTC)) as context:
-        (request,) = found.evaluate_tick(context).run_requests or ()
+        [request] = found.evaluate_tick(context).run_requests or []
     house.definitions.resolve_job_def(found.job_name).execute_in_process(
         instance=house.instance, tags=dict(request.tags), asset_selection=request.asset_selection
     )

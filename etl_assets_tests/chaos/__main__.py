@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 from moto.server import ThreadedMotoServer
@@ -87,7 +87,7 @@ def _made(folder: str, name: str) -> Path:
 
 
 @contextlib.contextmanager
-def _cluster(folder: Path) -> Iterator[Cluster]:
+def _cluster(folder: Path) -> Generator[Cluster]:
     server = Cluster(folder / "postgres")
     server.start()
     yield server
@@ -101,7 +101,7 @@ def _crash(cluster: Cluster) -> None:
 
 
 @contextlib.contextmanager
-def _s3() -> Iterator[tuple[Proxy, dict[str, str]]]:
+def _s3() -> Generator[tuple[Proxy, dict[str, str]]]:
     """An S3 server, and before it what can be killed without what is stored being lost."""
     import boto3
 

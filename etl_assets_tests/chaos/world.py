@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -193,7 +193,7 @@ class Reader:
     _stop: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
-    def looking_on(self) -> Iterator[None]:
+    def looking_on(self) -> Generator[None]:
         """Look on while the block runs."""
         self._stop.clear()
         thread = threading.Thread(target=self._look_on, name="reader")
@@ -219,7 +219,7 @@ class Reader:
 
 
 @contextmanager
-def world(folder: Path, cluster: Cluster, lake_url: str | None = None, **environment: str) -> Iterator[World]:
+def world(folder: Path, cluster: Cluster, lake_url: str | None = None, **environment: str) -> Generator[World]:
     """Make a world in a folder, on a server of databases; by default with a lake in the folder, too."""
     data, as_of = folder / "data", folder / "as_of"
     _publications(data)

@@ -37,9 +37,10 @@ def run(house: House) -> None:
 def source(url: str, *statements: str) -> list[tuple[Any, ...]]:
     """What the last of some statements gives in the source, whose counters are told at once."""
     with psycopg.connect(url) as connection:
+        cursor = connection.cursor()
         for statement in statements:
-            found = connection.execute(statement.encode())
-        answer = found.fetchall() if found.description else []
+            cursor.execute(statement.encode())
+        answer = cursor.fetchall() if cursor.description else []
         connection.execute("SELECT pg_stat_force_next_flush()")
     return answer
 

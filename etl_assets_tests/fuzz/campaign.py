@@ -7,7 +7,7 @@ import re
 import shutil
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -399,7 +399,7 @@ def _breaches(contract: type[Contract], frame: pl.DataFrame) -> Iterator[str]:
 
 
 @contextmanager
-def campaign(subject: Subject, sample: Path, folder: Path, cluster: Cluster) -> Iterator[Campaign]:
+def campaign(subject: Subject, sample: Path, folder: Path, cluster: Cluster) -> Generator[Campaign]:
     """A house of a subject's own in a folder, with its good publication."""
     data, as_of, faults, database = folder / "data", folder / "as_of", Faults(), f"fuzz_{folder.name}"
     shutil.copytree(sample, data)

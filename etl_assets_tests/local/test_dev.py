@@ -52,7 +52,8 @@ def cluster(dev: Dev) -> Cluster:
 
 def count(dev: Dev, query: str, database: str = "warehouse") -> int:
     with psycopg.connect(cluster(dev).url(database)) as connection:
-        return int(connection.execute(query).fetchone()[0])  # type: ignore[index]
+        [[found]] = connection.execute(query.encode()).fetchall()
+        return int(found)
 
 
 def runs(dev: Dev) -> int:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
@@ -19,10 +20,10 @@ from etl_assets.local import postgres
 from etl_assets.local.postgres import Cluster, PostgresError
 
 
-def ask(url: str, statement: str):
+def ask(url: str, statement: str) -> Any:
     """Run a statement, and return the first value of its first row."""
     with psycopg.connect(url, autocommit=True) as connection:
-        cursor = connection.execute(statement)
+        cursor = connection.execute(statement.encode())
         row = cursor.fetchone() if cursor.description else None
     return row[0] if row else None
 

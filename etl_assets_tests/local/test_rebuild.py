@@ -73,7 +73,9 @@ def a_damaged_or_lost_object_is_made_anew_and_never_taken_for_no_rows(
     days = "SELECT count(*) FROM raw.protest_events GROUP BY _partition ORDER BY _partition"
     before = house.sql(days)
     day = str(house.value("SELECT min(_partition) FROM raw.protest_events"))
-    path = house.lake.path(SPECS[dg.AssetKey(["raw", "protest_events"])].table, day)  # type: ignore[arg-type]
+    table = SPECS[dg.AssetKey(["raw", "protest_events"])].table
+    assert table is not None
+    path = house.lake.path(table, day)
     house.lake.put(path, b"no Parquet at all")
     assert rebuild_warehouse() == 1
     assert f"{day}.parquet is damaged" in capsys.readouterr().out

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import resource
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -71,7 +71,7 @@ class Separate:
                 )
 
     @contextmanager
-    def landing(self) -> Iterator[Waiter]:
+    def landing(self) -> Generator[Waiter]:
         """The moment when the source has been asked for its file and has not answered yet."""
         self.gate.opened.clear()
         self.gate.reached.clear()
@@ -92,7 +92,8 @@ class Separate:
     def unfinished_runs(self) -> int:
         with psycopg.connect(self.dagster_url) as connection:
             query = "SELECT count(*) FROM runs WHERE status NOT IN ('SUCCESS', 'FAILURE')"
-            return int(connection.execute(query).fetchone()[0])  # type: ignore[index]
+            [[found]] = connection.execute(query).fetchall()
+            return int(found)
 
 
 @pytest.fixture
@@ -217,7 +218,7 @@ def test_a_full_disk_and_a_database_that_goes_away_leave_the_last_good_data(hous
 
 
 @contextmanager
-def no_file_larger_than(size: int) -> Iterator[None]:
+def no_file_larger_than(size: int) -> Generator[None]:
     """A disk that is full for all but small files, for this process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))

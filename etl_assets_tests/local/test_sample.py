@@ -19,6 +19,7 @@ import polars as pl
 import pytest
 import shapely
 from shapely.geometry import shape
+from shapely.geometry.base import BaseGeometry
 
 from benchmarks.synthetic import synthetic_counties, synthetic_events
 from etl_assets.local.sample import (
@@ -84,7 +85,7 @@ def second(sample: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def counties(sample: Path) -> dict[str, shapely.Geometry]:
+def counties(sample: Path) -> dict[str, BaseGeometry]:
     features = json.loads(unpack(sample / COUNTIES))["features"]
     return {feature["id"]: shapely.make_valid(shape(feature["geometry"])) for feature in features}
 
@@ -168,7 +169,7 @@ def test_counties_are_shaped_like_the_real_ones(sample: Path):
     assert max(Counter(feature["properties"]["NAME"] for feature in features).values()) >= 4
 
 
-def test_one_county_is_invalid_and_none_overlap(sample: Path, counties: dict[str, shapely.Geometry]):
+def test_one_county_is_invalid_and_none_overlap(sample: Path, counties: dict[str, BaseGeometry]):
     features = json.loads(unpack(sample / COUNTIES))["features"]
     assert [f["id"] for f in features if not shape(f["geometry"]).is_valid] == ["15003"]
     shapes = list(counties.values())
@@ -306,7 +307,7 @@ def test_carriage_returns_in_the_bytes(sample: Path):
         content.decode()
 
 
-def test_points(first: list[dict[str, str]], second: list[dict[str, str]], counties: dict[str, shapely.Geometry]):
+def test_points(first: list[dict[str, str]], second: list[dict[str, str]], counties: dict[str, BaseGeometry]):
     for rows in (first, second):
         located = [row for row in rows if row["lat"] not in ("", "NA", "140.0")]
         assert 0.01 < (len(rows) - len(located)) / len(rows) < 0.05
@@ -409,7 +410,7 @@ def test_advances(sample: Path):
     assert changed == CORRECTED_ADVANCES
 
 
-def test_poverty(sample: Path, counties: dict[str, shapely.Geometry]):
+def test_poverty(sample: Path, counties: dict[str, BaseGeometry]):
     _, *rows = json.loads(read(sample, "census/saipe/county_2019.json"))
     codes = {row[-2] + row[-1] for row in rows}
     assert codes - counties.keys() == {"02158", "46102", "15005"}
@@ -471,7 +472,7 @@ def test_synthetic_events_lie_in_their_synthetic_counties(tmp_path: Path):
     shapes = [shape(feature["geometry"]) for feature in features]
     assert len({feature["id"] for feature in features}) == len(features) == 3000
     assert all(polygon.is_valid for polygon in shapes)
-    assert len(shapes[0].exterior.coords) == 61
+    assert len(shapes[0].boundary.coords) == 61
 
     events = pl.read_csv(tmp_path / "events.csv", infer_schema=False)
     assert events.columns == list(COLUMNS)

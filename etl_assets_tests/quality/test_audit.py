@@ -39,7 +39,7 @@ class Places(Contract, stage="refined", table="places", key=["id"]):
 GOOD: dict[str, object] = {"id": 1, "name": "A", "low": 1.0, "high": 2.0, "at": POINT}
 
 
-def frame(*rows: dict[str, object], **more: list[object]) -> pl.DataFrame:
+def frame(*rows: dict[str, object], **more: list[object] | pl.Series) -> pl.DataFrame:
     """Rows like the good one but for what is given, after two good ones."""
     data = [GOOD | {"id": 1}, GOOD | {"id": 2}, *(GOOD | {"id": n} | row for n, row in enumerate(rows, 3))]
     schema = {"id": pl.Int64, "name": pl.String, "low": pl.Float64, "high": pl.Float64, "at": pl.Binary}
@@ -171,7 +171,7 @@ def test_what_is_there_but_cannot_be_read() -> None:
     problems = source.select(unreadable(readings)).to_series().to_list()
     assert problems == [[], [{"check": "readable", "column": "low", "value": "a dozen"}], []]
     assert source.select("size", unreadable({}))["_problems"].to_list() == [[], [], []]
-    found = audit(frame(_problems=pl.Series([[], problems[1]])), Places)  # type: ignore[arg-type]
+    found = audit(frame(_problems=pl.Series([[], problems[1]])), Places)
     assert found.good["id"].to_list() == [1]
     assert failures(found) == {(11, "readable", "low", "a dozen")}
 

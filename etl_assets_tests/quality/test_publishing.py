@@ -177,7 +177,9 @@ def test_rows_are_published_quarantined_or_merged(counts: House, file: Path) -> 
     assert counts.run(), counts.failures()
     assert rows(counts) == {"2025-01-01": [1, 2, 4], "2025-01-02": [5, 6]}
     assert quarantine(counts) == []
-    assert counts.lake.read(SPECS[dg.AssetKey(["refined", "counts"])].table).frame.height == 5  # type: ignore[arg-type]
+    table = SPECS[dg.AssetKey(["refined", "counts"])].table
+    assert table is not None
+    assert counts.lake.read(table).frame.height == 5
 
 
 def test_a_day_beyond_the_bound_keeps_its_last_state(counts: House, file: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from etl_assets.local.postgres import Cluster
 from etl_assets.sources import Fetched, SourceRefusedError, SourceUnavailableError, Validators, Workspace
@@ -50,7 +51,8 @@ class Shop:
 
     def value(self, query: str) -> Any:
         with psycopg.connect(self.owner) as connection:
-            return connection.execute(query.encode()).fetchone()[0]  # type: ignore[index]
+            [[found]] = connection.execute(query.encode()).fetchall()
+            return found
 
     def extract(self, source: DatabaseSource = SOURCE) -> Fetched:
         """Read a batch, and land it."""
@@ -253,7 +255,7 @@ def test_a_database_that_goes_away_lands_nothing_and_says_so(shop: Shop) -> None
         thread.join()
     assert shop.batches == {}
     assert "terminating connection due to administrator command" in str(errors[0])
-    assert str(psycopg.conninfo.conninfo_to_dict(shop.owner)["password"]) not in str(errors[0])
+    assert str(conninfo_to_dict(shop.owner)["password"]) not in str(errors[0])
     shop.extract()
 
 
@@ -302,7 +304,7 @@ def test_another_shape_is_landed_or_refused_with_both_lists(shop: Shop) -> None:
 def test_a_role_that_may_not_read_is_told_what_to_ask_for(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.do("DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'nobody') THEN"
             " CREATE ROLE nobody LOGIN PASSWORD 'se%cret'; END IF; END $$")  # fmt: skip
-    nobody = psycopg.conninfo.make_conninfo(shop.owner, user="nobody", password="se%cret")
+    nobody = make_conninfo(shop.owner, user="nobody", password="se%cret")
     monkeypatch.setenv("ETL_TOTESYS_URL", nobody)
     with pytest.raises(SourceRefusedError, match="GRANT SELECT ON ALL TABLES IN SCHEMA public TO nobody") as told:
         shop.extract()

@@ -646,6 +646,7 @@ def test_an_extract_that_fails_again_and_again_asks_for_no_page_twice(api: Api) 
     """But for those that were asked for in vain."""
     for page in range(1, GHO_PAGES):
         api.faults.add(GHO_PATH, Fault.status(404), query={"$skip": str(GHO_PAGE * page)})
+    fetched: Any = None
     for _ in range(GHO_PAGES):
         try:
             fetched = api.extract(GHO)

@@ -24,9 +24,9 @@ def processes(url: str) -> int:
     )
     with psycopg.connect(url, autocommit=True) as connection:
         deadline = time.monotonic() + 10
-        while (found := int(connection.execute(query).fetchone()[0])) and time.monotonic() < deadline:  # type: ignore[index]
+        while (found := connection.execute(query).fetchall()) != [(0,)] and time.monotonic() < deadline:
             time.sleep(0.02)
-        return found
+        return int(found[0][0])
 
 
 def used(warehouse: Warehouse) -> int:

@@ -41,9 +41,9 @@ def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[psycopg.Con
 
 
 def create(connection: psycopg.Connection, types: Mapping[str, str]) -> None:
-    columns = [sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(type_)) for name, type_ in types.items()]
+    columns = [sql.SQL("{} ").format(sql.Identifier(name)).as_string() + type_ for name, type_ in types.items()]
     connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(TARGET))
-    connection.execute(sql.SQL("CREATE TABLE {} ({})").format(TARGET, sql.SQL(", ").join(columns)))
+    connection.execute(f"CREATE TABLE {TARGET.as_string()} ({', '.join(columns)})".encode())
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +246,7 @@ def test_wkb_with_srid_keeps_it(load: Load, connection: psycopg.Connection) -> N
 def test_another_srid_or_kind_is_refused(load: Load, geometry: shapely.Geometry, message: str) -> None:
     wkb = shapely.to_wkb([shapely.Point(0, 0), geometry], include_srid=True)
     with pytest.raises(ValueError, match=re.escape(message)) as error:
-        load(column(wkb, pa.binary()), {"c": "geometry(Point,4326)"})
+        load(column(wkb.tolist(), pa.binary()), {"c": "geometry(Point,4326)"})
     assert "line 2, column c" in str(error.value)
 
 

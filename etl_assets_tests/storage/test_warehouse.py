@@ -15,6 +15,7 @@ import psycopg
 import pytest
 import shapely
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from etl_assets.local.postgres import Cluster
 from etl_assets.storage import roles
@@ -62,7 +63,7 @@ class Database:
 
     def rows(self, query: str, *parameters: Any) -> list[Any]:
         with psycopg.connect(self.warehouse.url) as connection:
-            return connection.execute(query, parameters or None).fetchall()
+            return connection.execute(query.encode(), parameters or None).fetchall()
 
     def values(self, query: str, *parameters: Any) -> list[Any]:
         return [row[0] for row in self.rows(query, *parameters)]
@@ -361,7 +362,7 @@ def test_a_role_that_may_not_make_schemas_is_told_what_to_have_run(
 
 def test_what_an_administrator_has_made_is_enough(role: Callable[[str], str], cluster: Cluster, missing: str) -> None:
     url = role(missing)
-    user = sql.Identifier(str(psycopg.conninfo.conninfo_to_dict(url)["user"]))
+    user = sql.Identifier(str(conninfo_to_dict(url)["user"]))
     with psycopg.connect(cluster.create_database(missing), autocommit=True) as connection:
         for schema in roles.SCHEMAS:
             connection.execute(sql.SQL("CREATE SCHEMA {} AUTHORIZATION {}").format(sql.Identifier(schema), user))
@@ -384,7 +385,7 @@ def test_the_pipeline_writes_as_the_writer_and_readers_see_what_is_for_them(
         assert connection.execute(owners, [list(roles.SCHEMAS)]).fetchall() == [(roles.WRITER,)]
         assert roles.what_to_run(connection) is None
     url = role(warehouse_url.rpartition("/")[2])
-    name = str(psycopg.conninfo.conninfo_to_dict(url)["user"])
+    name = str(conninfo_to_dict(url)["user"])
 
     def become(role: str | None) -> None:
         with psycopg.connect(warehouse_url) as connection:
@@ -430,7 +431,7 @@ def test_a_login_that_may_make_roles_hands_its_own_database_over(
 ) -> None:
     Warehouse(warehouse_url).prepare()  # roles are the whole server's
     url = role(missing)
-    user = sql.Identifier(str(psycopg.conninfo.conninfo_to_dict(url)["user"]))
+    user = sql.Identifier(str(conninfo_to_dict(url)["user"]))
     with psycopg.connect(cluster.create_database(missing), autocommit=True) as connection:
         connection.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(sql.Identifier(missing), user))
         connection.execute(sql.SQL("ALTER ROLE {} CREATEROLE").format(user))

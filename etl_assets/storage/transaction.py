@@ -10,7 +10,7 @@ import datetime as dt
 import logging
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import LiteralString
 
 import polars as pl
@@ -54,8 +54,6 @@ class Transaction:
     """Work on tables that are locked against other publishers; see `Warehouse.writing`."""
 
     connection: psycopg.Connection
-    #: Tables that got so many rows that the planner has to be told.
-    loaded: list[Table] = field(default_factory=list)
 
     def facts(self, table: Table, partitions: Sequence[str] | None = None) -> dict[str, Facts]:
         """The bookkeeping of a table's published partitions (default: all)."""
@@ -96,7 +94,7 @@ class Transaction:
         self.refer(table)  # before the rows: a table with rows that are still to be judged cannot be altered
         parts = [item.part for item in items if item.part is not None]
         if parts and self._replace(table, parts) >= BULK_ROWS:
-            self.loaded.append(table)
+            self.connection.execute(_analyze(table))  # meanwhile the lake's objects are made
         self._record(table, [item.facts for item in items])
 
     def refer(self, table: Table) -> None:
@@ -339,7 +337,7 @@ def identifier(table: Table) -> sql.Identifier:
     return sql.Identifier(table.stage, table.name)
 
 
-def analyze(table: Table) -> sql.Composed:
+def _analyze(table: Table) -> sql.Composed:
     """What tells the planner of a table's rows: of a raw table's dozens of columns, of the one that it is cut by."""
     columns = [table.partitioning.column] if table.stage == "raw" and table.partitioning else []
     names = [sql.SQL(" (") + sql.Identifier(name) + sql.SQL(")") for name in columns]

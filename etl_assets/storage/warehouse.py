@@ -18,7 +18,7 @@ from etl_assets.storage import connections, roles
 from etl_assets.storage.lake import Facts
 from etl_assets.storage.roles import SCHEMAS
 from etl_assets.storage.table import Table
-from etl_assets.storage.transaction import Replacement, Transaction, WarehouseError, analyze, published
+from etl_assets.storage.transaction import Replacement, Transaction, WarehouseError, published
 
 
 class DatabaseMissingError(WarehouseError):
@@ -177,12 +177,7 @@ class Warehouse:
         with self._prepared() as connection:
             for name in sorted({table.full_name for table in tables}):  # in one order, or two could wait for each other
                 connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (name,))
-            transaction = Transaction(connection)
-            yield transaction
-        if transaction.loaded:
-            with self.connect() as connection:
-                for table in transaction.loaded:
-                    connection.execute(analyze(table))
+            yield Transaction(connection)
 
     def refer(self, tables: Iterable[Table]) -> None:
         """Add the foreign keys that tables are declared to have and lack."""

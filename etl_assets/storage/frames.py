@@ -1,4 +1,7 @@
-"""What a frame looks like in each of its homes: polars in the steps, PostgreSQL, and geopandas at the seams."""
+"""What a frame looks like in each of its homes: polars in the steps, PostgreSQL, and geopandas at the seams.
+
+geopandas is imported where it is used: with pandas it takes half a second, and `./dev sql` does without.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,8 @@ import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import geopandas as gpd
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -17,6 +19,9 @@ import shapely
 import xxhash
 
 from etl_assets.storage.table import PROVENANCE, Table
+
+if TYPE_CHECKING:
+    import geopandas as gpd
 
 #: Rows whose text is in memory at once, on each core.
 _SLICE = 20_000
@@ -28,6 +33,8 @@ class TypeUnknownError(TypeError):
 
 def to_geopandas(table: Table, frame: pl.DataFrame) -> gpd.GeoDataFrame:
     """A frame with WKB geometry as a GeoDataFrame with the table's CRS; other columns stay Arrow-backed."""
+    import geopandas as gpd
+
     column = table.geometry
     if column is None or column.geometry is None:
         raise TypeUnknownError(f"{table.full_name} has no geometry column")

@@ -21,7 +21,6 @@ from pathlib import Path
 from threading import BoundedSemaphore
 from typing import IO, Any
 
-import geopandas as gpd
 import numpy as np
 import obstore
 import polars as pl
@@ -379,6 +378,8 @@ def _geo_of_points(points: pl.Series, srid: int) -> str:
 @cache
 def _geo_of_nothing(srid: int) -> str:
     """GeoParquet's metadata of a geometry column without rows: the CRS above all."""
+    import geopandas as gpd
+
     sink = io.BytesIO()
     gpd.GeoDataFrame(geometry=gpd.GeoSeries([], crs=srid)).to_parquet(sink, schema_version=_GEOPARQUET)
     return pq.read_metadata(sink).metadata[b"geo"].decode()

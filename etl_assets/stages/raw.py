@@ -237,8 +237,12 @@ def _parts(frame: pl.DataFrame, known: Set[str], made_from: str) -> list[Part]:
 
     A partition's digest says which records it holds, in whatever order they stand in the file.
     """
-    cut = frame.partition_by(PARTITION, as_dict=True, maintain_order=True)
-    found = {str(key[0]): part for key, part in cut.items()}
+    # As slices, which copy nothing: most files are in the order of their partitions.
+    if not frame[PARTITION].is_sorted():
+        frame = frame.sort(PARTITION, maintain_order=True)
+    runs = frame[PARTITION].rle().struct.unnest()
+    runs = runs.with_columns(first=pl.col("len").cum_sum() - pl.col("len"))
+    found = {key: frame.slice(first, rows) for rows, key, first in runs.iter_rows()}
     return [_part(key, found.get(key, frame.clear()), made_from) for key in sorted(found.keys() | known)]
 
 

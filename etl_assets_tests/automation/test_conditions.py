@@ -19,6 +19,7 @@ from etl_assets.local.sample import CHANGED_DAYS
 from etl_assets.stages.conditions import OutOfDate
 from etl_assets.stages.dataset import numbered
 from etl_assets.stages.staleness import State, in_order
+from etl_assets.storage import connections
 from etl_assets_tests.house import House
 
 LANDINGS = ("landing/protest_events", "landing/us_counties", "landing/eventdata_baseline")
@@ -40,13 +41,14 @@ class Daemon:
         """What one tick asks for, now or so long after."""
         cursor = deserialize_value(self.cursor, AssetDaemonCursor) if self.cursor else None
         chosen = dg.AssetSelection.assets(*(spec.key for spec in in_order(self.house.datasets)))
-        result = dg.evaluate_automation_conditions(
-            self.house.definitions,
-            self.house.instance,
-            asset_selection=chosen,
-            cursor=cursor,
-            evaluation_time=datetime.now(UTC) + after,
-        )
+        with connections.kept():  # as the sensor does
+            result = dg.evaluate_automation_conditions(
+                self.house.definitions,
+                self.house.instance,
+                asset_selection=chosen,
+                cursor=cursor,
+                evaluation_time=datetime.now(UTC) + after,
+            )
         self.cursor = serialize_value(result.cursor)
         found = {r.key.to_user_string(): set(result.get_requested_partitions(r.key)) for r in result.results}
         requested = {key: partitions for key, partitions in found.items() if partitions}
@@ -99,8 +101,9 @@ def raw_days(house: House) -> dict[str, str]:
 
 def out_of_date(house: House) -> dict[str, set[str]]:
     """Everything that is out of date."""
-    state = State(house.instance)
-    return {spec.key.to_user_string(): keys for spec in in_order() if (keys := state.out_of_date(spec))}
+    specs = in_order()
+    state = State.of(house.instance, specs)
+    return {spec.key.to_user_string(): keys for spec in specs if (keys := state.out_of_date(spec))}
 
 
 def test_a_fresh_install_is_made_stage_after_stage(house: House) -> None:

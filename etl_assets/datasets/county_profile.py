@@ -1,5 +1,7 @@
 """Counties side by side: poverty, income, protests and their state's advances, which only one house can give."""
 
+import datetime as dt
+
 import geopandas as gpd
 import polars as pl
 
@@ -92,5 +94,7 @@ def presentation_county_profile(
 
 def _months(days: pl.Series) -> int:
     """Months from the first to the last."""
-    first, last = days.to_frame().select(first=pl.all().min(), last=pl.all().max()).row(0)
+    first, last = days.min(), days.max()
+    assert isinstance(first, dt.date)
+    assert isinstance(last, dt.date)
     return (last.year - first.year) * 12 + last.month - first.month + 1

@@ -61,16 +61,19 @@ def take(url: str) -> psycopg.Connection:
 
 def give_back(url: str, connection: psycopg.Connection) -> None:
     """Keep a connection for the next one who takes one of its address, or close it; it is not to be used any more."""
-    if not _keepers or connection.info.transaction_status != TransactionStatus.IDLE:
+    if connection.info.transaction_status != TransactionStatus.IDLE:
         connection.close()
         return
     _idle.append((os.getpid(), url, connection))
-    _close_all_but(_KEPT)
+    _close_all_but(_KEPT if _keepers else 0)  # asked last: another thread's may have been the last keeper
 
 
 def _close_all_but(number: int) -> None:
     """Close the kept connections but for the last so many."""
     for entry in _idle[: max(0, len(_idle) - number)]:
-        _idle.remove(entry)
+        try:
+            _idle.remove(entry)
+        except ValueError:
+            continue  # another thread was faster
         if entry[0] == os.getpid():
             entry[2].close()

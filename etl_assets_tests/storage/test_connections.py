@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import psycopg
 import pytest
@@ -44,6 +46,34 @@ def test_a_connection_is_kept_while_somebody_wants_it(warehouse_url: str) -> Non
         with warehouse.connect() as one, warehouse.connect() as other:
             assert process_of(one) == first != process_of(other)
     assert processes(warehouse_url) == 0, "who has a connection keeps others from dropping the database"
+
+
+class Slow(list[Any]):
+    """A list that lets others come in between before it changes."""
+
+    def append(self, entry: Any) -> None:
+        time.sleep(0.002)
+        super().append(entry)
+
+    def remove(self, entry: Any) -> None:
+        time.sleep(0.002)
+        super().remove(entry)
+
+
+def test_threads_that_come_and_go_leave_no_connection(warehouse_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ticks of sensors do, of which the last to end closes what is kept."""
+    warehouse = Warehouse(warehouse_url)
+    monkeypatch.setattr(connections, "_idle", Slow())
+
+    def ticks(_: int) -> None:
+        for _ in range(40):
+            with connections.kept():
+                used(warehouse)
+            used(warehouse)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(ticks, range(6)))
+    assert processes(warehouse_url) == 0
 
 
 def test_a_connection_that_is_not_in_order_is_not_kept(warehouse_url: str) -> None:

@@ -298,6 +298,7 @@ def test_two_publications(house: House) -> None:
 
 
 @pytest.mark.shared
+@pytest.mark.long
 def test_two_real_publications(shared_house: House, shared_data: Path) -> None:
     """On what the publisher published."""
     _run_two_publications(shared_house, shared_data, raw=(2669, 5169), columns=(71, 74))

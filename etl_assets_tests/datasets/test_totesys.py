@@ -80,6 +80,7 @@ def the_star_holds(house: House) -> None:
 
 
 @pytest.mark.shared
+@pytest.mark.long
 def test_the_recording_over_two_days(shared_house: House) -> None:
     house = shared_house
     url = opened(house, FIRST)
@@ -105,6 +106,7 @@ def test_the_recording_over_two_days(shared_house: House) -> None:
     assert house.made() == {}
 
 
+@pytest.mark.long
 def test_history_and_star_of_the_sample(house: House) -> None:
     url = opened(house, FIRST)
     run(house)
@@ -189,6 +191,7 @@ def the_warehouse_is_made_again_with_its_foreign_keys(house: House) -> None:
     assert house.made() == {}
 
 
+@pytest.mark.long
 def test_a_batch_is_a_partition_of_its_day(house: House) -> None:
     """The daemon asks for the days of what has come, as late as it may come, and a range of days is made at will."""
     opened(house, FIRST)
@@ -217,6 +220,7 @@ def test_a_batch_is_a_partition_of_its_day(house: House) -> None:
     assert lake_agrees_with_warehouse(house, house.lake)
 
 
+@pytest.mark.long
 def test_rows_that_break_the_contract_wait_in_quarantine(house: House) -> None:
     url = opened(house, SECOND)
     run(house)

@@ -33,6 +33,7 @@ def everything(house: House) -> dict[str, list[tuple[Any, ...]]]:
     return found
 
 
+@pytest.mark.long
 def test_a_dropped_warehouse_comes_back_row_for_row(
     house: House, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

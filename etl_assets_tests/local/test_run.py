@@ -151,6 +151,7 @@ def test_a_run_killed_anywhere_is_made_good_by_the_next(house: House, separate: 
     assert "nothing new" in printed
 
 
+@pytest.mark.long
 def test_dagsters_own_storage_that_goes_away_is_named(cluster: Cluster, separate: Separate) -> None:
     """What a person has to do is the last thing that is said, after what Dagster says of its attempts."""
     assert separate.dev.do("run", "us_counties")[0] == 0

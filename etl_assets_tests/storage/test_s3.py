@@ -153,6 +153,7 @@ def test_a_server_that_does_not_answer_is_said_so(s3: str, monkeypatch: pytest.M
         Lake(s3).put("x", b"")
 
 
+@pytest.mark.long
 def test_the_whole_pipeline_is_the_same_as_with_a_folder(
     house: House, s3: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,7 +91,13 @@ def audit(frame: pl.DataFrame, contract: type[Contract]) -> Audit:
         return Audit(frame.clear(), frame.clear(), _no_failures(), tuple(errors))
     body = body.select(list(declared))
     key = contract.place().key
-    failures = [_known_problems(frame), _unparsed(frame), _geometry_failures(body, declared), _long_keys(body, key)]
+    failures = [
+        _known_problems(frame),
+        _unparsed(frame),
+        _missing(body, declared),
+        _geometry_failures(body, declared),
+        _long_keys(body, key),
+    ]
     schema = _schema(contract)
     try:
         schema.validate(body.select(pl.exclude(pl.Binary)), lazy=True)
@@ -163,12 +169,13 @@ def table(records: Sequence[Mapping[str, object]]) -> dg.TableMetadataValue:
 def _schema(contract: type[Contract]) -> pandera.polars.DataFrameSchema:
     """What pandera has to judge of a frame with the contract's columns: it takes milliseconds for each of its columns.
 
-    Of columns that may be null and have no checks there is nothing to judge. Geometry is judged apart: pandera renders
-    a failing row as JSON, which polars cannot do with bytes.
+    Which values are missing is seen for all columns at once, so those without checks are left out. Geometry is judged
+    apart: pandera renders a failing row as JSON, which polars cannot do with bytes.
     """
     schema = contract.to_schema()
-    idle = [name for name, c in schema.columns.items() if c.dtype.type == pl.Binary or (c.nullable and not c.checks)]
+    idle = [name for name, column in schema.columns.items() if column.dtype.type == pl.Binary or not column.checks]
     judged = schema.remove_columns(idle)
+    judged = judged.update_columns({name: {"nullable": True} for name in judged.columns})
     judged.strict = False
     return judged
 
@@ -199,6 +206,28 @@ def _repeated(body: pl.DataFrame, key: Sequence[str], bad: pl.Series) -> pl.Data
         column=pl.lit(""),
         value=pl.concat_str(pl.lit("one of "), pl.len().over(key), pl.lit(" with "), said).str.slice(0, _VALUE_LENGTH),
     )
+
+
+def _missing(body: pl.DataFrame, declared: Mapping[str, Any]) -> pl.DataFrame:
+    """Rows without a value where there has to be one; NaN is none."""
+    floats = [name for name, dtype in body.schema.items() if dtype.is_float()]
+    names = [name for name, column in declared.items() if not column.nullable]
+    gone = body.select(
+        pl.col(name).is_null() | pl.col(name).is_nan() if name in floats else pl.col(name).is_null() for name in names
+    )
+    found = [_no_failures()]
+    for name in names:
+        if gone[name].any():
+            rows = body.select(name).with_row_index("row").filter(gone[name])
+            found.append(
+                rows.select(
+                    row=pl.col("row").cast(pl.Int64),
+                    check=pl.lit("not_nullable"),
+                    column=pl.lit(name),
+                    value=pl.col(name).cast(pl.String) if name in floats else pl.lit(None, pl.String),
+                )
+            )
+    return pl.concat(found)
 
 
 def _long_keys(body: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
@@ -249,16 +278,6 @@ def _geometry_failures(body: pl.DataFrame, declared: Mapping[str, Any]) -> pl.Da
         geometry = (column.metadata or {}).get("geometry")
         if geometry is None:
             continue
-        if not column.nullable:
-            missing = body.select(name).with_row_index("row").filter(pl.col(name).is_null())
-            found.append(
-                missing.select(
-                    row=pl.col("row").cast(pl.Int64),
-                    check=pl.lit("not_nullable"),
-                    column=pl.lit(name),
-                    value=pl.lit(None, pl.String),
-                )
-            )
         # Many rows share a point: judge each distinct value once.
         values = body.select(name).drop_nulls().unique()
         shapes = shapely.from_wkb(values[name].to_numpy(), on_invalid="ignore")

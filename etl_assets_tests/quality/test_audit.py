@@ -94,6 +94,28 @@ def test_a_geometry_that_must_be_there_and_valid() -> None:
     assert found.failures.select("row", "check").rows() == [(1, "not_nullable"), (2, "is_valid_geometry")]
 
 
+def test_what_must_be_there_is_missing_with_and_without_checks() -> None:
+    class Measures(Contract, stage="refined", table="measures", key=["id"]):
+        """Measures."""
+
+        id: pl.Int64 = column("Number")
+        plain: pl.Float64 = column("Without checks")
+        checked: pl.Float64 = column("With a check", ge=0)
+        tags: pl.List(pl.String) = column("Words")  # pyrefly: ignore[invalid-annotation]
+
+    nan = float("nan")
+    rows = [(1, 1.0, 1.0, []), (2, None, 1.0, ["a"]), (3, nan, 1.0, []), (4, 1.0, None, []), (5, 1.0, 1.0, None)]
+    measures = pl.DataFrame(rows, schema=["id", "plain", "checked", "tags"], orient="row")
+    found = audit(measures, Measures)
+    assert found.good["id"].to_list() == [1]
+    assert found.failures.select("row", "check", "column", "value").rows() == [
+        (1, "not_nullable", "plain", None),
+        (2, "not_nullable", "plain", "NaN"),
+        (3, "not_nullable", "checked", None),
+        (4, "not_nullable", "tags", None),
+    ]
+
+
 def test_a_row_that_fails_several_checks_is_one_record() -> None:
     found = audit(frame({"name": None, "low": -5.0, "high": -7.0}), Places)
     assert found.rejected.height == 1

@@ -40,6 +40,7 @@ class FiscalDataSource(PagedSource):
         if fetched and known and _rows(fetched.path) != self._total(fetched):
             fetched = super().fetch(work, None)
         if fetched and _rows(fetched.path) != self._total(fetched):
+            work.pages.clear()  # which month is the wrong one cannot be told
             raise SourceRefusedError(
                 f"{fetched.url} says that there are {self._total(fetched)} rows, its months hold "
                 f"{_rows(fetched.path)}: some have no record_date or came while it was extracted. The last good "

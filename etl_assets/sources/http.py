@@ -174,9 +174,8 @@ def get(
 
 def public(url: str) -> str:
     """A URL without what may be secret: user, password and query."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    return urlunsplit((parts.scheme, f"{host}:{parts.port}" if parts.port else host, parts.path, "", ""))
+    parts = urlsplit(url if "://" in url else f"//{url}")
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def refuse_page(url: str, path: Path, content_type: str) -> None:
@@ -214,15 +213,17 @@ def _with_retries(
     with _session(url) as session:
         session.patience, session.auth = configured.http_timeout, auth
         for attempt in range(1, configured.http_attempts + 1):
-            wait = configured.http_retry_wait * 2 ** (attempt - 1) * random.uniform(0.75, 1.25)  # noqa: S311 jitter
+            backoff = configured.http_retry_wait * 2 ** (attempt - 1) * random.uniform(0.75, 1.25)  # noqa: S311 jitter
+            wait = min(backoff, _LONGEST_WAIT)
             try:
                 response = ask(session)
+            except (ValueError, requests.TooManyRedirects) as error:  # of requests', and of the standard library's
+                raise SourceRefusedError(
+                    f"{public(url)} is no address that can be asked over HTTP, or redirects to what is no address "
+                    f"({type(error).__name__}): check it. The last good file stays."
+                ) from None  # the error says the whole address, with what is secret in it
             except requests.RequestException as error:
                 failure = f"{type(error).__name__}: {_reason(error)}"
-            except ValueError as error:  # the standard library's, of a redirect
-                raise SourceRefusedError(
-                    f"{public(url)} redirects to what is no address ({error}). The last good file stays."
-                ) from error
             else:
                 if response.status_code in (200, 204, 304):
                     return response
@@ -238,10 +239,15 @@ def _with_retries(
                         f"{public(url)} answered {failure}{_said(response)}. Asking again will not help: "
                         "check the address. The last good file stays."
                     )
-                wait = max(wait, _retry_after(response))
+                if (asked := _retry_after(response)) > _LONGEST_WAIT:
+                    raise SourceUnavailableError(
+                        f"{public(url)} answered {failure}, and asks to be left alone for {asked:.0f} s. The last good "
+                        "file stays; run again after that."
+                    )
+                wait = max(wait, asked)
             if attempt < configured.http_attempts:
                 log.warning("%s: %s; asking again in %.1f s", public(url), failure, wait)
-                time.sleep(min(wait, _LONGEST_WAIT))
+                time.sleep(wait)
     raise SourceUnavailableError(
         f"{public(url)} could not be reached in {configured.http_attempts} attempts ({failure}). "
         "The last good file stays; run again later."
@@ -276,4 +282,4 @@ def _reason(error: requests.RequestException) -> str:
     cause: BaseException = error
     while (inner := cause.__cause__ or cause.__context__) is not None:
         cause = inner
-    return str(cause)[:200]
+    return plain(str(cause), 200)

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
-from etl_assets.settings import settings
-from etl_assets.sources import Fetched, Validators, Workspace, http
+from etl_assets.sources import Fetched, Validators, Workspace
 from etl_assets.sources.database import connected
 
 
@@ -45,8 +44,8 @@ class WholeTable:
             with path.open("wb") as sink, connection.cursor().copy(copy.format(*names)) as rows:
                 for block in rows:
                     sink.write(block)
-        url = http.public(settings().database_url(self.database))
-        return Fetched(path, f"{url}/{self.table}", Validators(etag=version))
+            where = f"{connection.info.host}:{connection.info.port}/{connection.info.dbname}"
+        return Fetched(path, f"postgresql://{where}/{self.table}", Validators(etag=version))
 
     def _version(self, connection: psycopg.Connection) -> str:
         digest = "SELECT count(*) || ' ' || coalesce(sum(hashtextextended(t::text, 0)), 0) FROM {} t"

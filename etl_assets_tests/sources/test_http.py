@@ -132,24 +132,24 @@ def test_a_lasting_failure_ends_within_the_limit(
     assert len(faults.log) == (0 if kind == "hangs" else 2)
 
 
-@pytest.mark.parametrize(("header", "wait"), [("7", "7.0"), ("3600", "3600.0")])
 def test_retry_after_is_kept_to(
-    url: str,
-    tmp_path: Path,
-    faults: Faults,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    header: str,
-    wait: str,
+    url: str, tmp_path: Path, faults: Faults, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What the source asks for, but for what would keep a run busy for an hour. No test sleeps for that."""
     slept: list[float] = []
     monkeypatch.setattr("etl_assets.sources.http.time.sleep", slept.append)
-    faults.add(FILE, Fault.status(429, headers={"Retry-After": header}))
+    faults.add(FILE, Fault.status(429, headers={"Retry-After": "7"}))
     with caplog.at_level(logging.WARNING):
         assert download(url, tmp_path / "got") is not None
-    assert slept == [min(float(wait), 120.0)]
-    assert "HTTP 429" in caplog.text
+    assert slept == [7.0]
+    assert "HTTP 429 Too Many Requests; asking again in 7.0 s" in caplog.text
+
+
+def test_a_source_that_wants_to_be_left_alone_for_long_is(url: str, tmp_path: Path, faults: Faults) -> None:
+    """No run waits for an hour, and none asks again before that is over."""
+    faults.always(FILE, Fault.status(429, headers={"Retry-After": "3600"}))
+    with pytest.raises(SourceUnavailableError, match=r"HTTP 429.*be left alone for 3600 s.*run again after that"):
+        download(url, tmp_path / "got")
+    assert len(faults.log) == 1
 
 
 def test_retry_after_may_be_a_time(url: str, tmp_path: Path, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,13 +198,26 @@ def test_a_server_that_is_not_there(url: str, tmp_path: Path, monkeypatch: pytes
 
 def test_an_address_is_shown_without_what_is_secret() -> None:
     assert public("https://user:word@example.org:8443/a/b?key=1#c") == "https://example.org:8443/a/b"
+    assert public("http://user:word@[::1]:8000/x") == "http://[::1]:8000/x"
+
+
+@pytest.mark.parametrize(
+    "address", ["ftp://robot:hunter2@host/f", "robot:hunter2@host/f", "file:///hunter2", "http://h:hunter2/f"]
+)
+def test_an_address_that_cannot_be_asked_is_refused_without_being_told_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, address: str
+) -> None:
+    with pytest.raises(SourceRefusedError, match="is no address that can be asked over HTTP") as caught:
+        download(address.replace("/hunter2", "/f"), tmp_path / "got")
+    assert caught.value.__cause__ is None
+    assert "robot" not in f"{caught.value}{caplog.text}"
 
 
 @pytest.mark.parametrize(
     ("fault", "why"),
     [
         (Fault.status(204), "answered HTTP 204, with nothing"),
-        (Fault.status(301, headers={"Location": "http://[::1"}), "redirects to what is no address"),
+        (Fault.status(301, headers={"Location": "http://[::1"}), ".*redirects to what is no address"),
     ],
 )
 def test_an_answer_without_a_file(url: str, tmp_path: Path, faults: Faults, fault: Fault, why: str) -> None:

@@ -178,14 +178,14 @@ class Settings(BaseSettings):
 
     def database_url(self, source: str) -> str:
         """The address of a source that is a database, with its password; raises NotConfiguredError without one."""
-        found: SecretStr | None = getattr(self, f"{source}_url")
+        found: SecretStr | str | None = getattr(self, f"{source}_url", None) or self.addresses.get(source)
         if found is None:
             raise NotConfiguredError(
                 f"There is no database {source} to ask: ETL_{source.upper()}_URL is not set and the embedded default "
                 f"is not running. Start it with `./dev up`, or set ETL_{source.upper()}_URL="
                 "postgresql://user:password@host:port/database with a role that may read it."
             )
-        return found.get_secret_value()
+        return found.get_secret_value() if isinstance(found, SecretStr) else found
 
     def source_url(self, source: str, *, local: str, live: str | None) -> str:
         """The address of a source: `ETL_<SOURCE>_URL` if set, else the local server's path or the publisher's.

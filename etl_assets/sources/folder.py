@@ -116,7 +116,10 @@ def _is_being_written(store: ObjectStore, meta: Mapping[str, Any]) -> bool:
     if datetime.now(UTC) - meta["last_modified"] >= _SETTLES_AFTER:
         return False
     size = meta["size"]
-    return not size or bytes(obstore.get_range(store, meta["path"], start=size - 1, length=1)) not in (b"\n", b"\r")
+    try:
+        return not size or bytes(obstore.get_range(store, meta["path"], start=size - 1, length=1)) not in (b"\n", b"\r")
+    except FileNotFoundError:
+        return True  # or was, and has been moved away since
 
 
 def _download(store: ObjectStore, name: str, stamp: str, to: Path) -> bool:

@@ -287,6 +287,9 @@ def test_another_shape_is_landed_or_refused_with_both_lists(shop: Shop) -> None:
         "UPDATE item SET price = 'ask', last_updated = '2025-01-01' WHERE item_id = 1",
     )
     assert landed(shop.extract(), "item").select("item_id", "price").rows() == [(1, "ask")]
+    shop.do("ALTER TABLE kind DROP colour")
+    assert landed(shop.extract(), "kind").height == 3  # once more, since every row is another than it was
+    assert landed(shop.extract(), "kind").is_empty()
     shop.do("ALTER TABLE item RENAME price TO cost")
     with pytest.raises(SourceRefusedError, match=r"item: required columns are missing: \['price'\]. It has: .*'cost'"):
         shop.extract()

@@ -121,7 +121,7 @@ def _landed(instance: dg.DagsterInstance, since: datetime, *, dry_run: bool) -> 
         before = sorted((own for own in landed if own.sha256 != current.sha256), key=lambda own: own.fetched_at)
         for manifest, successor in pairwise([*before, current]):
             if datetime.fromisoformat(successor.fetched_at) < since and manifest.sha256 not in kept:
-                count += 2
+                count += 1 if manifest.members else 2
                 if not dry_run:
                     store.forget(manifest)
     return count

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from etl_assets.storage.lake import Lake
+from etl_assets.storage.lake import Lake, LakeError
 
 
 @dataclass(frozen=True)
 class Identities:
-    """The ids given under one name; `floor` is the greatest id that was in use before the first allocation."""
+    """The ids given under one name."""
 
     lake: Lake
     name: str
@@ -31,7 +31,8 @@ class Identities:
         """The id of every key (64-bit integers, in the order given); new keys get the numbers after the greatest.
 
         New ids follow the order in which the keys are given, so that the same keys in the same order always get the
-        same ids.
+        same ids. `floor` is the greatest id that was in use before the first allocation. Raises LakeError if one of
+        the allocations is gone.
         """
         while True:
             known, number = self._read()
@@ -44,7 +45,7 @@ class Identities:
                 new = new.with_columns(pl.int_range(start, start + new.height, dtype=pl.Int64).alias("id"))
                 sink = io.BytesIO()
                 new.write_parquet(sink, compression="zstd")
-                if not self.lake.put(f"{self._prefix}{number + 1:08d}.parquet", sink.getvalue(), create=True):
+                if not self.lake.put(self._path(number + 1), sink.getvalue(), create=True):
                     continue  # another run was faster: its ids count
                 known = pl.concat([known, new])
             return wanted.join(known, on="key", how="left", maintain_order="left")["id"]
@@ -54,10 +55,16 @@ class Identities:
         return f"identities/{self.name}/"
 
     def _read(self) -> tuple[pl.DataFrame, int]:
-        paths = sorted(self.lake.list(self._prefix))
+        paths = [self._path(number) for number in range(1, len(self.lake.list(self._prefix)) + 1)]
         frames = [pl.DataFrame(schema={"key": pl.Int64, "id": pl.Int64})]
-        for path in paths:
-            data = self.lake.get(path)
-            assert data is not None, path  # never deleted
+        for path, data in zip(paths, self.lake.get_all(paths), strict=True):
+            if data is None:
+                raise LakeError(
+                    f"{self.lake.address(path)} is missing, though later ones are there: it holds ids that were given, "
+                    "and that nobody else may get. Put it back from a copy of the lake."
+                )
             frames.append(pl.read_parquet(io.BytesIO(data)))
         return pl.concat(frames), len(paths)
+
+    def _path(self, number: int) -> str:
+        return f"{self._prefix}{number:08d}.parquet"

@@ -103,13 +103,14 @@ class Landing:
 
     def land(self, path: Path, manifest: Manifest) -> None:
         """Store a file and its manifest, and make it the current one."""
-        self._store(path, manifest)
+        self._store_bytes(path, manifest)
         self._make_current(manifest)
 
     def land_set(self, files: Iterable[tuple[Path, Manifest]], manifest: Manifest) -> None:
         """Store the files that are new in a set, each with its manifest, and make the set the current one."""
         for path, own in files:
-            self._store(path, own)
+            self._store_bytes(path, own)
+            self.lake.put(f"landing/{self.table}/{own.sha256}.json", _text(own), create=True)
         self._make_current(manifest)
 
     def members(self, manifest: Manifest) -> list[Manifest]:
@@ -124,13 +125,13 @@ class Landing:
             )
         return [own for own in found.values() if own]
 
-    def _store(self, path: Path, manifest: Manifest) -> None:
+    def _store_bytes(self, path: Path, manifest: Manifest) -> None:
         if not self.lake.size(self._object(manifest)):
             self.lake.put(self._object(manifest), path)
-        self.lake.put(f"landing/{self.table}/{manifest.sha256}.json", _text(manifest), create=True)
 
     def _make_current(self, manifest: Manifest) -> None:
-        self.lake.put(f"landing/{self.table}/{manifest.sha256}.json", _text(manifest), create=True)
+        # A source may go back to a former file: its manifest then says when it came the last time.
+        self.lake.put(f"landing/{self.table}/{manifest.sha256}.json", _text(manifest))
         self.lake.put(f"landing/{self.table}/current.json", _text(manifest))
 
     # -- batches -------------------------------------------------------------------------------------------------

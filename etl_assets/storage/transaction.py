@@ -127,6 +127,9 @@ class Transaction:
         for other, constraint in self._referring(table):
             self.connection.execute(sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(other, constraint))
         self.connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(identifier(table)))
+        self._forget(table)
+
+    def _forget(self, table: Table) -> None:
         self.connection.execute("DELETE FROM etl.publications WHERE asset = %s", (table.full_name,))
 
     def _referring(self, table: Table) -> list[tuple[sql.Identifier, sql.Identifier]]:
@@ -238,6 +241,8 @@ class Transaction:
 
     def _create(self, table: Table) -> None:
         target = identifier(table)
+        # Of a table that somebody has dropped: what it says would be taken for what is in the new one.
+        self._forget(table)
         definitions = [
             sql.SQL("{} {}{}").format(sql.Identifier(c.name), _type(c), sql.SQL("" if c.nullable else " NOT NULL"))
             for c in table.stored_columns()

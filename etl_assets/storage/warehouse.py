@@ -140,7 +140,8 @@ class Warehouse:
             parts = conninfo_to_dict(self.url)
         except psycopg.ProgrammingError:
             parts = {}
-        if parts and str(parts.get("port") or 5432).replace(",", "").isdigit():
+        is_port = str(parts.get("port") or 5432).replace(",", "").isdigit()
+        if parts and is_port and "@" not in str(parts.get("host")):  # else part of a password stands in its place
             return parts
         raise WarehouseError(  # without the address, of which any part may be the password
             "ETL_WAREHOUSE_URL is not an address of PostgreSQL: postgresql://user:password@host:port/database, "

@@ -10,6 +10,8 @@ from dagster._core.definitions.freshness import FreshnessState, FreshnessStateCh
 
 from etl_assets.automation.housekeeping import clean
 from etl_assets.stages.staleness import State, in_order
+from etl_assets.storage.lake import Lake
+from etl_assets.storage.landing import Landing, Manifest, sha256
 from etl_assets_tests.automation.test_conditions import publish_with
 from etl_assets_tests.house import House
 
@@ -58,6 +60,16 @@ def test_what_is_old_goes_and_everything_that_is_needed_stays(house: House) -> N
     assert house.made()["refined/protest_events"] == 1
     assert house.run(), house.failures()
     assert house.made() == {}
+
+
+def test_a_file_that_came_back_is_as_old_as_when_another_took_its_place(tmp_path: Path) -> None:
+    store = Landing(Lake(str(tmp_path / "lake")), "files")
+    file = tmp_path / "file"
+    for at, content in (("2023-01-01", "a"), ("2023-06-01", "b"), ("2024-01-01", "a"), ("2026-01-01", "c")):
+        file.write_text(content)
+        store.land(file, Manifest(sha256(file), 1, ".txt", "", f"{at}T00:00:00+00:00", at, None, None))
+    fetched = sorted(manifest.fetched_at[:10] for manifest in store.manifests())
+    assert fetched == ["2023-06-01", "2024-01-01", "2026-01-01"]
 
 
 def rows(house: House) -> int:

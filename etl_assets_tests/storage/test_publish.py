@@ -16,7 +16,7 @@ import shapely
 
 from etl_assets.storage.frames import polars_type
 from etl_assets.storage.identities import Identities
-from etl_assets.storage.lake import Facts, Lake
+from etl_assets.storage.lake import Facts, Lake, LakeError
 from etl_assets.storage.publish import Publisher
 from etl_assets.storage.table import Column, Geometry, Part, Partitioning, Publication, Published, Reference, Table
 from etl_assets.storage.transaction import TypeChangedError, WarehouseError
@@ -305,6 +305,14 @@ def test_a_key_may_be_any_64_bits(publisher: Publisher) -> None:
     given = Identities(publisher.lake, "events")
     assert given.allocate(keys).to_list() == [1, 2, 3]
     assert given.allocate(keys.reverse()).to_list() == [3, 2, 1]
+
+
+def test_ids_that_are_gone_are_not_given_again(publisher: Publisher) -> None:
+    for key in range(3):
+        ids(publisher.lake, [key])
+    publisher.lake.delete("identities/events/00000002.parquet")
+    with pytest.raises(LakeError, match=r"events/00000002\.parquet is missing.*Put it back"):
+        ids(publisher.lake, [7])
 
 
 def test_many_that_allocate_at_once_agree(publisher: Publisher) -> None:

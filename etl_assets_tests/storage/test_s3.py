@@ -28,9 +28,9 @@ from etl_assets_tests.house import House
 BUCKET = "lake-bucket"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server() -> Iterator[str]:
-    """An S3 server with a bucket."""
+    """An S3 server with a bucket; one for the process, all servers in which would have the same buckets."""
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line for each request
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()

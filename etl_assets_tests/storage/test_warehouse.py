@@ -302,6 +302,14 @@ def test_a_table_that_somebody_dropped_has_nothing_published(database: Database)
     assert database.warehouse.facts("refined.events") == {}
 
 
+def test_of_a_table_that_is_made_again_after_that_only_what_is_in_it_is_published(database: Database) -> None:
+    database.replace(EVENTS, **{day: events((n, day)) for n, day in enumerate(("2025-01-15", "2025-01-16"))})
+    with database.warehouse.connect() as connection:
+        connection.execute("DROP TABLE refined.events")
+    database.replace(EVENTS, **{"2025-01-15": events((1, "2025-01-15"))})
+    assert database.warehouse.facts("refined.events").keys() == {"2025-01-15"}
+
+
 # -- who may do what -----------------------------------------------------------------------------------------------
 
 
@@ -470,7 +478,11 @@ def test_an_unreachable_server_is_named_without_the_password() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["postgresql:/somebody:s3cret@host/db", "somebody:s3cret@host", "postgresql://h:s3cret/x"]
+    "url",
+    [
+        *("postgresql:/somebody:s3cret@host/db", "somebody:s3cret@host", "postgresql://h:s3cret/x"),
+        "postgresql://somebody:S@s3cret@host/x",  # PostgreSQL takes s3cret@host for the host
+    ],
 )
 def test_an_address_that_is_none_is_refused_without_being_told_again(url: str) -> None:
     with pytest.raises(WarehouseError) as caught:

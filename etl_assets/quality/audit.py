@@ -95,6 +95,7 @@ def audit(frame: pl.DataFrame, contract: type[Contract]) -> Audit:
         _known_problems(frame),
         _unparsed(frame),
         _missing(body, declared),
+        _not_finite(body),
         _geometry_failures(body, declared),
         _long_keys(body, key),
     ]
@@ -209,23 +210,25 @@ def _repeated(body: pl.DataFrame, key: Sequence[str], bad: pl.Series) -> pl.Data
 
 
 def _missing(body: pl.DataFrame, declared: Mapping[str, Any]) -> pl.DataFrame:
-    """Rows without a value where there has to be one; NaN is none."""
-    floats = [name for name, dtype in body.schema.items() if dtype.is_float()]
+    """Rows without a value where there has to be one."""
     names = [name for name, column in declared.items() if not column.nullable]
-    gone = body.select(
-        pl.col(name).is_null() | pl.col(name).is_nan() if name in floats else pl.col(name).is_null() for name in names
-    )
+    return _flagged(body, body.select(pl.col(name).is_null() for name in names), "not_nullable")
+
+
+def _not_finite(body: pl.DataFrame) -> pl.DataFrame:
+    """Rows with NaN or an infinite number, which are no measurements: bounds let the former pass."""
+    return _flagged(body, body.select(~pl.selectors.float().is_finite()), "finite")
+
+
+def _flagged(body: pl.DataFrame, flags: pl.DataFrame, check: str) -> pl.DataFrame:
+    """Failures of a check, where its flags are true; a column of flags for each column that it is about."""
     found = [_no_failures()]
-    for name in names:
-        if gone[name].any():
-            rows = body.select(name).with_row_index("row").filter(gone[name])
+    for name in flags.columns:
+        if flags[name].any():
+            value = pl.col(name).cast(pl.String) if body.schema[name].is_float() else pl.lit(None, pl.String)
+            rows = body.with_row_index("row").filter(flags[name])
             found.append(
-                rows.select(
-                    row=pl.col("row").cast(pl.Int64),
-                    check=pl.lit("not_nullable"),
-                    column=pl.lit(name),
-                    value=pl.col(name).cast(pl.String) if name in floats else pl.lit(None, pl.String),
-                )
+                rows.select(row=pl.col("row").cast(pl.Int64), check=pl.lit(check), column=pl.lit(name), value=value)
             )
     return pl.concat(found)
 

@@ -22,7 +22,7 @@ def date_by_form(text: pl.Expr, forms: DateForms) -> pl.Expr:
     """
     text = text.str.strip_chars()
     return pl.coalesce(
-        pl.when(text.str.contains(rf"^{form}$")).then(text.str.to_date(format_, strict=False))
+        pl.when(text.str.contains(rf"^(?:{form})$")).then(text.str.to_date(format_, strict=False))
         for form, format_ in forms.items()
     )
 
@@ -30,7 +30,8 @@ def date_by_form(text: pl.Expr, forms: DateForms) -> pl.Expr:
 def exact(text: pl.Expr, kind: pl.Decimal) -> pl.Expr:
     """A decimal that loses nothing: null for more digits than the type has, and for what is no plain number."""
     text = text.str.strip_chars()
-    plain = rf"^-?\d{{1,{kind.precision - kind.scale}}}(\.\d{{1,{kind.scale}}})?$"
+    fraction = rf"(\.\d{{1,{kind.scale}}})?" if kind.scale else ""
+    plain = rf"^-?\d{{1,{kind.precision - kind.scale}}}{fraction}$"
     return pl.when(text.str.contains(plain)).then(text).cast(kind, strict=False)
 
 
@@ -42,8 +43,9 @@ def whole(text: pl.Expr) -> pl.Expr:
 
 def moment(text: pl.Expr) -> pl.Expr:
     """A moment of any offset, with fractions of a second or without; one without an offset is UTC."""
-    whole = pl.when(text.str.contains(r"(Z|[+-]\d\d:\d\d)$")).then(text).otherwise(text + "Z")
-    return whole.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
+    text = text.str.strip_chars()
+    with_offset = pl.when(text.str.contains(r"(Z|[+-]\d\d:\d\d)$")).then(text).otherwise(text + "Z")
+    return with_offset.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
 
 
 def distinct(raw: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:

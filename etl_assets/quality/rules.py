@@ -89,7 +89,9 @@ def obey(frame: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
 def _text(frame: pl.DataFrame, name: str) -> pl.Expr:
     """A column as text; decimals without the zeros that only their type has."""
     text = pl.col(name).cast(pl.String)
-    return text.str.replace(r"\.?0+$", "") if isinstance(frame.schema[name], pl.Decimal) else text
+    if not isinstance(frame.schema[name], pl.Decimal):
+        return text
+    return text.str.replace(r"(\.\d*?)0+$", "$1").str.strip_suffix(".")
 
 
 def by_rules(

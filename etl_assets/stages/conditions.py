@@ -75,10 +75,11 @@ class _Cursor:
     @classmethod
     def read(cls, text: str | None) -> _Cursor:
         """The cursor that a tick has left; an empty one where there is none, or one of another make."""
-        kept = json.loads(text) if text else None
-        if not isinstance(kept, dict):
+        kept: Any = json.loads(text or "null")
+        try:
+            return cls(**{name: {key: _Asked(*of) for key, of in held.items()} for name, held in kept.items()})
+        except (AttributeError, TypeError):
             return cls()
-        return cls(**{name: {key: _Asked(*of) for key, of in held.items()} for name, held in kept.items()})
 
     def text(self) -> str:
         """The cursor as Dagster keeps it."""
@@ -116,7 +117,7 @@ def _wanted(spec: Spec, state: State) -> dict[str, str]:
     """The partitions that are out of date, each with the digest of the inputs that it would be made from."""
     keys = state.out_of_date(spec)
     versions = {name: state.versions(source) or {} for name, source in spec.inputs.items()} if keys else {}
-    return {key: spec.made_from(key, versions)[:16] for key in keys}
+    return {key: digest[:16] for key, digest in spec.made_from(keys, versions).items()}
 
 
 def _keys(spec: Spec, subset: Any) -> set[str]:

@@ -6,7 +6,7 @@ import ast
 import hashlib
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
@@ -16,7 +16,7 @@ import dagster as dg
 
 from etl_assets.quality.audit import Bound
 from etl_assets.sources import Source
-from etl_assets.storage.table import Table
+from etl_assets.storage.table import WHOLE, Table
 
 
 @dataclass(frozen=True)
@@ -116,42 +116,61 @@ class Spec:
         """Whether the asset has what came with the batches of a source, day by day."""
         return self.partitions is not None and any(source.member for source in self.inputs.values())
 
-    def _of(self, partition: str, versions: Mapping[str, str]) -> Mapping[str, str]:
-        if self.in_batches:
-            return {key: version for key, version in versions.items() if self.partition_of(key) == partition}
-        return {partition: versions[partition]} if partition in versions else {}
-
-    def made_from(self, partition: str, versions: Mapping[str, Mapping[str, str]]) -> str:
-        """The digest of what a partition is made from: the declaration, the code, and the versions of its inputs.
+    def made_from(self, partitions: Collection[str], versions: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+        """The digest of what each partition is made from: the declaration, the code, and the versions of its inputs.
 
         `versions` gives, per input, the content hash of each of its partitions.
         """
-        lines = [self.table.fingerprint if self.table else "", self.code_version]
+        if not partitions:
+            return {}
+        lines = {key: [self.table.fingerprint if self.table else "", self.code_version] for key in partitions}
         for name, source in sorted(self.inputs.items()):
-            found = versions[name]
-            if source.by_partition and not self.whole:
-                found = self._of(partition, found)
-            lines.extend(f"{source.key.to_user_string()} {key} {found[key]}" for key in sorted(found))
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+            found, by_partition = versions[name], source.by_partition and not self.whole
+            told = [(key, f"{source.key.to_user_string()} {key} {found[key]}") for key in sorted(found)]
+            if by_partition:
+                for key, line in told:
+                    if (own := self.partition_of(key)) in lines:
+                        lines[own].append(line)
+            else:  # one line for all: there may be as many partitions of the input as of this
+                together = _sha256(line for _, line in told)
+                for own in lines.values():
+                    own.append(together)
+        return {key: _sha256(own) for key, own in lines.items()}
+
+    def made_whole_from(self, versions: Mapping[str, Mapping[str, str]]) -> str:
+        """The digest of what the asset as a whole is made from."""
+        return self.made_from([WHOLE], versions)[WHOLE]
+
+
+def _sha256(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def code_version(of: Any) -> str:
     """The version of the file that a contract or a stage's function stands in: another if its code is another.
 
     So what is published is made again after a check, a bound, a correction or a function has changed; where that comes
-    to the same, nothing is written. Comments and layout do not count, nor does the code that datasets share. Empty for
-    what stands in no file.
+    to the same, nothing is written. The files beside it that it imports from count as well, since it may use their
+    functions. Comments and layout do not count, nor does the code that all datasets share. Empty for what stands in no
+    file.
     """
-    module = sys.modules.get(of.__module__)
     try:
-        return _digest(inspect.getsource(module)) if module else ""
-    except (OSError, TypeError):
+        return _code_version(of.__module__)
+    except (OSError, TypeError, KeyError):
         return ""
 
 
 @lru_cache
-def _digest(source: str) -> str:
-    return hashlib.sha256(ast.unparse(ast.parse(source)).encode()).hexdigest()[:12]
+def _code_version(module: str) -> str:
+    tree, room = ast.parse(inspect.getsource(sys.modules[module])), module.rpartition(".")[0]
+    names = {
+        f"{room}.{name.name}" if node.module == room else str(node.module)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+    }
+    beside = sorted(name for name in names if name.rpartition(".")[0] == room and name in sys.modules)
+    return _sha256([ast.unparse(tree), *map(_code_version, beside)])[:12]
 
 
 def numbered(partitions: dg.TimeWindowPartitionsDefinition) -> Mapping[str, int]:

@@ -176,7 +176,7 @@ class _Step:
                 allow_retries=False,
             )
         if self.spec.whole:
-            whole = self.spec.made_from(WHOLE, self.versions)
+            whole = self.spec.made_whole_from(self.versions)
             last = next((p for p in self.held if p.table.full_name == self.table.full_name), None)
             if last is not None:
                 self.held.remove(last)
@@ -275,10 +275,10 @@ def _land_days(work: _Step, store: Landing, manifest: Manifest, member: str, key
         known[work.spec.partition_of(partition)][partition] = facts
     lost = {work.spec.partition_of(partition) for partition in work.state.facts(work.table).keys() - work.known.keys()}
     columns: list[str] = []
-    for day in sorted(wanted & (days.keys() | known.keys() | lost)):
-        made_from = work.spec.made_from(day, {"landed": days[day]})
-        if day in lost or all(facts.made_from != made_from for facts in known[day].values()):
-            columns = _land_day(work, store, member, key, days[day], known[day], made_from) or columns
+    made_from = work.spec.made_from(wanted & (days.keys() | known.keys() | lost), {"landed": manifest.versions(member)})
+    for day in sorted(made_from):
+        if day in lost or all(facts.made_from != made_from[day] for facts in known[day].values()):
+            columns = _land_day(work, store, member, key, days[day], known[day], made_from[day]) or columns
     return columns
 
 

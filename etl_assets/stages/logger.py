@@ -41,8 +41,13 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as a line."""
-        fields = {key: value for key, value in _fields(record).items() if value is not None}
-        return plain(json.dumps(fields, ensure_ascii=False, default=str), secrets=self._secrets)
+        fields = {
+            # Before it is JSON: there, a secret with a quote in it is another text.
+            key: plain(value, secrets=self._secrets) if isinstance(value, str) else value
+            for key, value in _fields(record).items()
+            if value is not None
+        }
+        return json.dumps(fields, ensure_ascii=False, default=str)
 
 
 class JsonHandler(logging.StreamHandler):

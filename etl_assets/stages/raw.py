@@ -154,7 +154,7 @@ def _read(
         raise dg.Failure(message, allow_retries=False)
     table = _widened(declared, columns)
     before = publisher().warehouse.facts(table.full_name)
-    made_from = spec.made_from(WHOLE, {"landed": {WHOLE: manifest.sha256}})
+    made_from = spec.made_whole_from({"landed": {WHOLE: manifest.sha256}})
     # The lake's too: a run that was killed before the warehouse had a partition has left it there alone.
     there = before.keys() | publisher().lake.partitions(table).keys()
     keys = there - {WHOLE} if table.partitioning else {WHOLE}

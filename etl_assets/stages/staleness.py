@@ -86,7 +86,8 @@ class State:
                 return set()
             versions[name] = found
         known = self.facts(spec.table)
-        wanted = {WHOLE: spec.made_from(WHOLE, versions)} if spec.whole else self._wanted(spec, versions, known)
+        keys = {WHOLE} if spec.whole else self._candidates(spec, versions, known)
+        wanted = spec.made_from(keys, versions)
         stored = self._lake.partitions(spec.table)
         made = {(spec.partition_of(k), facts.made_from) for k, facts in known.items()}
         stale = {k for k, digest in wanted.items() if (k, digest) not in made}
@@ -121,23 +122,10 @@ class State:
         found = self.instance.get_runs(dg.RunsFilter(run_ids=list(runs))) if runs else ()
         return set(runs) - {run.run_id for run in found if not run.is_finished}
 
-    def _wanted(
-        self, spec: Spec, versions: Mapping[str, Mapping[str, str]], known: Mapping[str, Facts]
-    ) -> dict[str, str]:
-        """What each partition that there is anything of would be made from now."""
-        keys = self._candidates(spec, versions, known)
-        if not spec.in_batches:
-            return {key: spec.made_from(key, versions) for key in keys}
-        of_day: dict[str, dict[str, dict[str, str]]] = {key: {name: {} for name in versions} for key in keys}
-        for name, batches in versions.items():
-            for batch, version in batches.items():
-                if (day := spec.partition_of(batch)) in keys:
-                    of_day[day][name][batch] = version
-        return {day: spec.made_from(day, found) for day, found in of_day.items()}
-
     def _candidates(
         self, spec: Spec, versions: Mapping[str, Mapping[str, str]], known: Mapping[str, Facts]
     ) -> set[str]:
+        """The partitions that there is anything of."""
         assert spec.partitions is not None
         there = {
             spec.partition_of(k)

@@ -220,7 +220,7 @@ class _Step:
         given = self.result.frame
         frame = from_geopandas(given) if isinstance(given, gpd.GeoDataFrame) else given
         found = audit(frame, self.contract)
-        if found.errors:
+        if found.errors or (self.raw is None and found.failures.height):  # no record to quarantine: the stage made it
             yield from self._refuse_all(found)
         good = self._with_keys(found.good)
         rejected = self._with_keys(found.rejected)
@@ -303,11 +303,11 @@ class _Step:
         # One after another: sorted all at once, the frame would be there once more.
         frames = {str(key[0]): cut.pop(key).sort(order) for key in list(cut)}
         nothing = good.clear()[columns]
-        source = {key: self.spec.made_from(key, self.versions) for key in keys}
-        parts = [Part(key, frames.get(key, nothing), source[key]) for key in keys]
+        made_from = self.spec.made_from(keys, self.versions)
+        parts = [Part(key, frames.get(key, nothing), made_from[key]) for key in keys]
         whole = None
         if self.spec.whole and self.table.partitioning is not None:
-            whole = self.spec.made_from(WHOLE, self.versions)
+            whole = self.spec.made_whole_from(self.versions)
         publications = [Publication(self.table, parts, whole)]
         if self.raw is not None:
             kept_out = quarantined(found, self.raw, rejected["_key"].fill_null(WHOLE))
@@ -316,10 +316,9 @@ class _Step:
             emptied: Iterable[str] = keys
             if self.spec.partitions is None:  # a partition may have nothing but rejected rows
                 emptied = publisher().warehouse.facts(quarantine.full_name).keys() - {UNPLACED}
-            parts = [
-                Part(key, held.get(key, kept_out.clear()), self.spec.made_from(key, self.versions))
-                for key in sorted({*emptied, *(held if self.spec.partitions is None else ())})
-            ]
+            own = sorted({*emptied, *(held if self.spec.partitions is None else ())})
+            made_from = self.spec.made_from(own, self.versions)
+            parts = [Part(key, held.get(key, kept_out.clear()), made_from[key]) for key in own]
             publications.append(Publication(quarantine, parts))
         return publications
 
@@ -361,10 +360,15 @@ class _Step:
             )
 
     def _refuse_all(self, found: Audit) -> Iterator[Any]:
-        message = f"{self.table.full_name}: the frame as a whole breaks the contract: " + "; ".join(found.errors)
+        errors = list(found.errors)
+        if found.failures.height:
+            check, column, value = found.failures.select("check", "column", "value").row(0)
+            errors.append(f"{found.rejected.height} rows break the contract, such as {check} of {column}: {value}")
+        message = f"{self.table.full_name}: the frame as a whole breaks the contract: " + "; ".join(errors)
+        facts = {"errors": "\n".join(errors), "failure_cases": found.examples()}
         keys = self.context.partition_keys if self.spec.partitions is not None else [WHOLE]
         for key in keys:
-            yield self._contract(_Verdict(key, 0, 0, 0, None, message, None), {"errors": "\n".join(found.errors)})
+            yield self._contract(_Verdict(key, 0, 0, 0, None, message, None), facts)
         raise dg.Failure(f"{message}. Nothing was written.", allow_retries=False)
 
     def _check_events(self, verdicts: Sequence[_Verdict], found: Audit, rejected: pl.DataFrame) -> Iterator[Any]:

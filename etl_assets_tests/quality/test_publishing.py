@@ -41,7 +41,7 @@ class Sums(Contract, stage="presentation", table="sums", key=["day"]):
     """The numbers of each day, summed."""
 
     day: pl.Date = column("The day")
-    total: pl.Int64 = column("Sum")
+    total: pl.Int64 = column("Sum", le=200_000)
 
 
 class Months(
@@ -280,6 +280,19 @@ def test_a_function_that_does_not_account_for_every_row(
     function["refined"] = typed
     assert counts.run(), counts.failures()
     assert rows(counts) == {"2025-01-01": [1, 2], "2025-01-02": [3]}
+
+
+def test_a_row_that_a_stage_made_and_that_breaks_its_contract(counts: House, file: Path) -> None:
+    """It comes from no record that could be quarantined: left out, it would be lost."""
+    file.write_text(HEADER + lines(1, day="2025-01-01"))
+    assert counts.run(), counts.failures()
+    file.write_text(HEADER + lines(1, 2, day="2025-01-01") + lines(*range(500, 1001), day="2025-01-02"))
+    assert not counts.run()
+    assert "presentation.sums: the frame as a whole breaks the contract: 1 rows break" in counts.failures()
+    assert counts.sql("SELECT day::text, total FROM presentation.sums") == [("2025-01-01", 1)]
+    contract = counts.check("presentation/sums", "contract")
+    assert not contract.passed
+    assert [case.data["value"] for case in contract.metadata["failure_cases"].records] == ["375750"]
 
 
 def test_too_many_records_without_a_partition(counts: House, file: Path) -> None:

@@ -1,7 +1,5 @@
 """Counties side by side: poverty, income, protests and their state's advances, which only one house can give."""
 
-import datetime as dt
-
 import geopandas as gpd
 import polars as pl
 
@@ -37,7 +35,7 @@ class CountyProfile(Contract, stage="presentation", table="county_profile", key=
     poverty_rate: pl.Float64 = column("Poor share of the people in that year", unit="%", nullable=True)
     median_household_income: pl.Int64 = column("Median household income in that year", unit="US dollars", nullable=True)
     protests: pl.Int64 = column("Protest events in all months", unit="events", ge=0)
-    protest_months: pl.Int64 = column("Months from the first to the last with events anywhere", unit="months", ge=0)
+    protest_months: pl.Int64 = column("Months with events anywhere", unit="months", ge=0)
     protests_per_month: pl.Float64 = column("Protest events per such month", unit="events a month", nullable=True)
     state_advances_month: pl.Date = column("Newest month of the state's advances", nullable=True)
     state_advances_balance: AMOUNT = column(
@@ -62,13 +60,13 @@ def presentation_county_profile(
     """A county without events has none (0); what a dataset does not know of a county is null."""
     places = from_geopandas(counties).rename({"name": "county"})
     newest = (
-        poverty.drop_nulls("boundary_fips")
+        poverty.drop_nulls(["boundary_fips", "poverty_rate"])
         .sort("year", "fips")
         .group_by("boundary_fips", maintain_order=True)
         .last()
         .select("poverty_rate", "median_household_income", fips="boundary_fips", poverty_year="year")
     )
-    months = 0 if protests.is_empty() else _months(protests["month"])
+    months = protests["month"].n_unique()  # not up to the last one: an event may be announced for next year
     events = protests.group_by("fips").agg(protests=pl.col("events").sum())
     latest = (
         advances.sort("month")
@@ -90,11 +88,3 @@ def presentation_county_profile(
         table.select(list(CountyProfile.columns())),
         metadata={"map": choropleth(shown, "protests_per_month", "Protest events per month")},
     )
-
-
-def _months(days: pl.Series) -> int:
-    """Months from the first to the last."""
-    first, last = days.min(), days.max()
-    assert isinstance(first, dt.date)
-    assert isinstance(last, dt.date)
-    return (last.year - first.year) * 12 + last.month - first.month + 1

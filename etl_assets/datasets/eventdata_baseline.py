@@ -12,6 +12,7 @@ import shapely
 
 from etl_assets.quality.audit import unreadable
 from etl_assets.quality.contract import Contract, column, geometry
+from etl_assets.quality.readings import distinct, optional
 from etl_assets.sources.files import OptionalFile, read_csv, read_geojson
 from etl_assets.stages import Dataset, Result, landing, raw, refined
 from etl_assets.storage.frames import wkb
@@ -71,21 +72,22 @@ def raw_eventdata_baseline(path: Path) -> pl.DataFrame:
 
 @refined(DATASET, EventdataBaseline, raw=raw_eventdata_baseline)
 def refined_eventdata_baseline(raw: pl.DataFrame) -> Result:
-    """Typed; a geometry may be GeoJSON, WKT or hexadecimal WKB."""
-    texts = {c: pl.col(c).str.strip_chars() if c in raw.columns else pl.lit(None, pl.String) for c in COLUMNS}
+    """Typed; a geometry may be GeoJSON, WKT or hexadecimal WKB. Records that are equal in all are merged."""
+    records, merged = distinct(raw)
+    texts = {c: optional(records, c).str.strip_chars() for c in COLUMNS}
     readings = {
         "id": ("id", _integer(pl.col("id"))),
         "event_id": ("event_id", _integer(pl.col("event_id"))),
         "event_date": ("event_date", pl.col("event_date").str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False)),
         "geometry": ("geometry", pl.col("geometry").map_batches(points, return_dtype=pl.Binary)),
     }
-    rows = raw.with_columns(**texts).select(
+    rows = records.with_columns(**texts).select(
         *(reading.alias(name) for name, (_, reading) in readings.items()),
         *COLUMNS[3:-1],
-        problems=unreadable(readings),
-        **{c: pl.col(c) for c in raw.columns if c.startswith("_")},
+        _problems=unreadable(readings),
+        **{c: pl.col(c) for c in records.columns if c.startswith("_")},
     )
-    return Result(rows.rename({"problems": "_problems"}))
+    return Result(rows, merged)
 
 
 def _integer(text: pl.Expr) -> pl.Expr:

@@ -122,6 +122,7 @@ def refined_health_indicators(raw: pl.DataFrame, countries: pl.DataFrame) -> Res
     readings = {
         "year": ("TimeDim", pl.col("TimeDim").cast(pl.Int32, strict=False)),
         **{name: (given, optional(rows, given).cast(pl.Float64, strict=False)) for name, given in numbers.items()},
+        "published_at": ("Date", moment(optional(rows, "Date"))),
     }
     sexes = [dimension(n).replace_strict(SEXES, default=None, return_dtype=pl.String) for n in (1, 2, 3)]
     table = rows.select(
@@ -138,7 +139,6 @@ def refined_health_indicators(raw: pl.DataFrame, countries: pl.DataFrame) -> Res
         numeric_given=optional(rows, "NumericValue"),
         parent_code=optional(rows, "ParentLocationCode"),
         parent_region=optional(rows, "ParentLocation"),
-        published_at=moment(optional(rows, "Date")),
         _problems=unreadable({name: pair for name, pair in readings.items() if pair[0] in rows.columns}),
         **{c: pl.col(c) for c in rows.columns if c.startswith("_")},
     )

@@ -192,8 +192,14 @@ def typed(records: pl.DataFrame) -> pl.DataFrame:
 
     fips = text("fips_code").str.replace(r"\.0$", "").str.zfill(5)
     sources = pl.concat_list([text(name) for name in SOURCES if name in there] or [pl.lit(None, pl.String)])
-    sizes = {name: (name, number(name)) for name in ("size_low", "size_mean", "size_high", "lat", "lon")}
-    readings = {"event_date": ("date", text("date").str.to_date("%Y-%m-%d", strict=False)), **sizes}
+    date, valence = text("date").str.to_date("%Y-%m-%d", strict=False), number("valence")
+    truth = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
+    readings = {
+        "event_date": ("date", date),
+        **{name: (name, number(name)) for name in ("size_low", "size_mean", "size_high", "lat", "lon")},
+        "valence": ("valence", pl.when(valence == valence.round()).then(valence).cast(pl.Int32, strict=False)),
+        "online": ("online", text("online").str.to_lowercase().replace_strict(truth, default=None)),
+    }
     known = {name: read for name, read in readings.items() if read[0] in there}
     return records.select(
         *(reading.alias(name) for name, (_, reading) in readings.items()),
@@ -201,9 +207,7 @@ def typed(records: pl.DataFrame) -> pl.DataFrame:
         *(text(n).alias(n) for n in ("participants", "claims", "issues")),
         event_types=text("event_type").str.to_lowercase().str.split(";").list.eval(pl.element().str.strip_chars())
         .list.eval(pl.element().filter(pl.element() != "")).list.unique(maintain_order=True).fill_null([]),
-        valence=number("valence").cast(pl.Int32, strict=False),
-        online=number("online").cast(pl.Boolean, strict=False),
-        is_announced=text("date").str.to_date("%Y-%m-%d", strict=False) > pl.col("_published_at").dt.date(),
+        is_announced=date > pl.col("_published_at").dt.date(),
         arrests=number("arrests"),
         participant_injuries=number("participant_injuries"),
         police_injuries=number("police_injuries"),

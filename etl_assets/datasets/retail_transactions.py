@@ -50,6 +50,10 @@ RULES = (
         "Nobody pays fractions of a cent: it is no amount of money.",
     ),
     Rule(
+        "total_amount", "is beyond all amounts", pl.col("total_amount").abs() >= 10**12, "quarantine",
+        "No customer pays a trillion: it is no amount of money.",
+    ),
+    Rule(
         "total_amount", "is negative", pl.col("total_amount") < 0, "null",
         "Nothing says that it is a return, nor that the minus alone is wrong; what was paid is not known.",
     ),
@@ -89,7 +93,7 @@ def refined_retail_transactions(raw: pl.DataFrame) -> Result:
     """Typed, by the rules."""
     table, merged = by_rules(raw, READINGS, RULES)
     table = table.with_columns(
-        pl.col("total_amount").cast(AMOUNT),
+        pl.col("total_amount").cast(AMOUNT, strict=False),  # what is beyond it is in quarantine
         quantity_is_outlier=outlier(pl.col("quantity")),
         total_amount_is_outlier=outlier(pl.col("total_amount")),
     )

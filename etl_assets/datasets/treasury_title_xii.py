@@ -115,7 +115,7 @@ def refined_state_unemployment_advances(raw: pl.DataFrame) -> Result:
         state_code=state.replace_strict(CODES, default=None, return_dtype=pl.String),
         state=state,
         state_given="state_nm",
-        footnote=given["state_nm"].str.extract(r"(\*+)$"),
+        footnote=given["state_nm"].str.strip_chars().str.extract(r"(\*+)$"),
         _problems=unreadable(readings, nothing=["null"]),
         **{c: pl.col(c) for c in rows.columns if c.startswith("_")},
     )

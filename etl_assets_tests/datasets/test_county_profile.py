@@ -22,15 +22,15 @@ def independently(house: House) -> dict[str, tuple[Any, ...]]:
     poverty: dict[str, tuple[Any, ...]] = {}
     for fips, *values in house.sql(
         "SELECT fips, year, poverty_rate, median_household_income FROM refined.small_area_poverty"
-        " WHERE level = 'county' ORDER BY year, fips"
+        " WHERE level = 'county' AND poverty_rate IS NOT NULL ORDER BY year, fips"
     ):
         poverty[fips if fips in counties else before.get(fips, fips)] = tuple(values)
     protests: dict[str, int] = defaultdict(int)
     months = set()
     for fips, day, count in house.sql("SELECT fips, month, events FROM presentation.county_protests_monthly"):
         protests[fips] += count
-        months.add(day.year * 12 + day.month)
-    span = max(months) - min(months) + 1
+        months.add(day)
+    span = len(months)
     days: dict[str, dict[date, Any]] = defaultdict(lambda: defaultdict(int))
     for code, day, balance in house.sql(
         "SELECT state_code, record_date, outstanding_advance_balance FROM refined.state_unemployment_advances"

@@ -62,6 +62,7 @@ def read(folder: Path, *rows: Row, columns: tuple[str, ...] = COLUMNS, delimiter
         ({"title": "NA"}, "title", None),
         ({"online": "1"}, "online", True),
         ({"online": "0.0"}, "online", False),
+        ({"online": "TRUE"}, "online", True),
         ({"valence": "2.0"}, "valence", 2),
         ({"date": "2025-03-05"}, "is_announced", False),
         ({"date": "2025-03-06"}, "is_announced", True),
@@ -85,6 +86,8 @@ def test_a_value(tmp_path: Path, given: Row, name: str, becomes: object) -> None
         ({"lat": "34° N"}, "lat"),
         ({"lon": "NaN"}, "lon"),
         ({"date": "2025-02-30"}, "event_date"),
+        ({"valence": "1.7"}, "valence"),
+        ({"online": "perhaps"}, "online"),
     ],
 )
 def test_a_value_that_cannot_be_read_is_a_problem_not_a_gap(tmp_path: Path, given: Row, column: str) -> None:

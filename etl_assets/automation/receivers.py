@@ -86,28 +86,29 @@ class Mail:
         mail["Subject"], mail["From"], mail["To"] = message.title, self.sender, ", ".join(self.to)
         mail.set_content(message.text())
         try:
-            with self._connected() as server:
+            with self._server() as server:
+                self._introduce(server)
                 server.send_message(mail)
         except (smtplib.SMTPException, OSError) as error:
             raise DeliveryError(f"the mail server did not take the message ({type(error).__name__})") from None
 
-    def _connected(self) -> smtplib.SMTP:
-        parts = urlsplit(self.url)
-        host, tls = parts.hostname or "", ssl.create_default_context()
+    def _server(self) -> smtplib.SMTP:
+        parts, tls = urlsplit(self.url), ssl.create_default_context()
         if parts.scheme == "smtps":
-            server: smtplib.SMTP = smtplib.SMTP_SSL(host, parts.port or 465, timeout=_SECONDS, context=tls)
-        else:
-            server = smtplib.SMTP(host, parts.port or 25, timeout=_SECONDS)
+            return smtplib.SMTP_SSL(parts.hostname or "", parts.port or 465, timeout=_SECONDS, context=tls)
+        return smtplib.SMTP(parts.hostname or "", parts.port or 25, timeout=_SECONDS)
+
+    def _introduce(self, server: smtplib.SMTP) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme != "smtps":
             server.ehlo()
             if server.has_extn("starttls"):
-                server.starttls(context=tls)
+                server.starttls(context=ssl.create_default_context())
                 server.ehlo()
-            elif parts.password and host not in _LOOPBACK:
-                server.close()
+            elif parts.password and parts.hostname not in _LOOPBACK:
                 raise DeliveryError("the mail server offers no TLS, and the password is not sent without: use smtps://")
         if parts.username:
             server.login(unquote(parts.username), unquote(parts.password or ""))
-        return server
 
 
 @dataclass(frozen=True)

@@ -226,6 +226,7 @@ class Cluster:
         log.info("creating a PostgreSQL cluster in %s", self._home)
         if not self._password_file.exists():
             _write(self._password_file, secrets.token_urlsafe(24), mode=0o600)
+            account.own(self._password_file)  # initdb reads it
         unfinished = self._home / "data.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)

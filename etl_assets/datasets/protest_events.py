@@ -18,6 +18,7 @@ from etl_assets.quality.readings import distinct
 from etl_assets.quality.states import CODES
 from etl_assets.sources.files import WebFile, read_csv
 from etl_assets.stages import Dataset, Of, Result, landing, presentation, raw, refined
+from etl_assets.stages.ordinals import with_ordinals
 from etl_assets.stages.pictures import choropleth, lines
 from etl_assets.storage.configured import identities, lake
 from etl_assets.storage.frames import row_hash, wkb
@@ -44,7 +45,13 @@ NAMES = {
     "claims": ["claims_summary", "claims"],
 }
 SOURCES = [name for n in range(1, 31) for name in (f"source{n}", f"source_{n}")]
-KEY = ["date", "locality", "state", "location", "title", "event_type", "organizations"]
+REQUIRED = ["date", "locality", "state"]
+KEY = ["event_date", "locality", "state", "location", "title", "event_type", "organizations"]
+#: What else tells events of one natural key apart.
+TELLING = [
+    *("participants", "claims", "valence", "online", "size_low", "size_mean", "size_high", "arrests", "sources"),
+    *("participant_injuries", "police_injuries", "county_given", "fips_given", "lat", "lon"),
+]
 
 
 class ProtestEvents(
@@ -114,10 +121,17 @@ landing_protest_events = landing(
 )
 
 
-@raw(DATASET, landing_protest_events, required=KEY[:3], partition=pl.col("date").str.strip_chars())
+@raw(
+    DATASET,
+    landing_protest_events,
+    required=REQUIRED,
+    # Without one of these, all events would be others than they were, or nowhere.
+    stays=[NAMES.get(name, [name]) for name in (*KEY[3:], "lat", "lon")],
+    partition=pl.col("date").str.strip_chars(),
+)
 def raw_protest_events(path: Path) -> pl.DataFrame:
     """Phases 1 to 3 of the file are read alike."""
-    return read_csv(path, required=KEY[:3])
+    return read_csv(path, required=REQUIRED)
 
 
 @refined(
@@ -133,8 +147,10 @@ def refined_protest_events(raw: pl.DataFrame, counties: gpd.GeoDataFrame, before
     events = typed(records)
     del records  # as large as the raw records
     days = raw["_partition"].unique().sort().to_list()
-    published = lake().read(storage_table(ProtestEvents), days, ["event_date", "row_hash", "ordinal"])
-    events = with_ordinals(events, published.frame).with_columns(geometry=_points(events["lat"], events["lon"]))
+    published = lake().read(storage_table(ProtestEvents), days, [*KEY, *TELLING, "row_hash", "ordinal"])
+    events = with_ordinals(events, published.frame, KEY, TELLING).with_columns(
+        geometry=_points(events["lat"], events["lon"])
+    )
     names = pl.DataFrame({"fips_located": counties["fips"].to_list(), "county_located": counties["name"].to_list()})
     events = events.with_columns(fips_located=locate(events["geometry"], counties))
     events = events.join(names, on="fips_located", how="left", maintain_order="left").with_columns(
@@ -144,35 +160,10 @@ def refined_protest_events(raw: pl.DataFrame, counties: gpd.GeoDataFrame, before
         .when(pl.col("fips_located") == pl.col("fips_given")).then(pl.lit("same"))
         .otherwise(pl.lit("differs")),
     )  # fmt: skip
-    identity = row_hash(events, [*_key_columns(), "ordinal"])
+    identity = row_hash(events, [*KEY, "ordinal"])
     taken = int(before["event_id"].max() or 0)  # pyrefly: ignore[bad-argument-type]
     events = events.with_columns(event_id=identities("protest_events").allocate(identity, floor=taken))
     return Result(events, merged)
-
-
-def with_ordinals(events: pl.DataFrame, published: pl.DataFrame) -> pl.DataFrame:
-    """Events with `ordinal`, their position among those of the same natural key.
-
-    An event that is `published` keeps its ordinal, and with it its id, when another of its key vanishes or arrives;
-    the others take those that are free, in the order of the file.
-    """
-    key, record = _key_columns(), ["_source_sha256", "_source_row"]
-    events = events.join(published, on=["event_date", "row_hash"], how="left", maintain_order="left")
-    alone = pl.len().over(key) == 1
-    events = events.with_columns(ordinal=pl.when(alone).then(pl.col("ordinal").fill_null(1)).otherwise("ordinal"))
-    nth = pl.int_range(pl.len()).over(key)
-    free = (
-        events.join(events.filter(pl.col("ordinal").is_null()), on=key, how="semi", nulls_equal=True)
-        .group_by(key)
-        .agg(pl.int_range(1, pl.len() + 1, dtype=pl.Int32).alias("free"), taken="ordinal")
-        .select(*key, free=pl.col("free").list.set_difference("taken").list.sort())
-        .explode("free")
-        .with_columns(nth=nth)
-    )
-    given = events.filter(pl.col("ordinal").is_null()).with_columns(nth=nth)
-    given = given.join(free, on=[*key, "nth"], nulls_equal=True).select(*record, "free")
-    events = events.join(given, on=record, how="left", maintain_order="left")
-    return events.with_columns(ordinal=pl.coalesce("ordinal", "free")).drop("free")
 
 
 def typed(records: pl.DataFrame) -> pl.DataFrame:
@@ -180,11 +171,9 @@ def typed(records: pl.DataFrame) -> pl.DataFrame:
     there = {c for c in records.columns if records[c].null_count() < records.height}
 
     def text(name: str) -> pl.Expr:
-        found = [n for n in NAMES.get(name, [name]) if n in there]
-        if not found:
-            return pl.lit(None, pl.String)
-        value = pl.coalesce(found).str.strip_chars()
-        return pl.when(value.is_in(["", "NA"])).then(None).otherwise(value)
+        given = [pl.col(n).str.strip_chars() for n in NAMES.get(name, [name]) if n in there]
+        values = [pl.when(~value.is_in(["", "NA"])).then(value) for value in given]
+        return pl.coalesce(values) if values else pl.lit(None, pl.String)
 
     def number(name: str) -> pl.Expr:
         value = text(name).cast(pl.Float64, strict=False)
@@ -218,10 +207,6 @@ def typed(records: pl.DataFrame) -> pl.DataFrame:
         _problems=unreadable(known, nothing=["", "NA"]),
         **{c: pl.col(c) for c in records.columns if c.startswith("_")},
     ).with_columns(source_count=pl.col("sources").list.len().cast(pl.Int32))  # fmt: skip
-
-
-def _key_columns() -> list[str]:
-    return ["event_date", *KEY[1:]]
 
 
 def _points(lat: pl.Series, lon: pl.Series) -> pl.Series:
@@ -365,7 +350,7 @@ def presentation_county_protests_monthly(events: pl.DataFrame, counties: gpd.Geo
 class EventSources(Contract, stage="presentation", table="event_sources", key=["source"]):
     """What each source reports: how much, since when, and how often others report it too."""
 
-    source: pl.String = column("Domain of the source where it has one, else the source as given")
+    source: pl.String = column("Domain of the source where it has one, else the source's first 500 letters")
     is_domain: pl.Boolean = column("Whether the source is a domain")
     events: pl.Int64 = column("Events that the source reports", unit="events", ge=1)
     first_date: pl.Date = column("Date of the first of them")
@@ -383,7 +368,7 @@ def presentation_event_sources(events: pl.DataFrame) -> Result:
     )
     given = events.explode("sources").drop_nulls("sources")
     names = given.select(pl.col("sources").unique()).select(  # few, most of which are given again and again
-        "sources", source=pl.coalesce(domain, "sources"), is_domain=domain.is_not_null()
+        "sources", source=pl.coalesce(domain, pl.col("sources").str.slice(0, 500)), is_domain=domain.is_not_null()
     )
     named = (
         given.join(names, on="sources")

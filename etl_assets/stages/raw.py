@@ -51,17 +51,19 @@ def raw(
     landed: dg.AssetsDefinition,
     *,
     required: Sequence[str],
+    stays: Sequence[Sequence[str]] = (),
     partition: pl.Expr | None = None,
     unstable: Sequence[str] = (),
     table: str | None = None,
 ) -> Callable[[Callable[[Path], pl.DataFrame]], dg.AssetsDefinition]:
     """Decorate a function that reads a landed file's records as text, with `_source_row`.
 
-    The raw table of a folder has the records of all of its files. `required` columns must be there. `partition` gives
-    the partition key of a record. Records whose key is none of the dataset's calendar stay in the raw table and are
-    quarantined as `unplaced`; more of them than the dataset's bound, and the file is refused. Without `partition`,
-    which only a dataset without partitions may do, the table has none. `unstable` columns differ from one extract to
-    the next though the record is the same: they do not tell records apart.
+    The raw table of a folder has the records of all of its files. `required` columns must be there; of `stays`, each a
+    column by all of its names, those that the last file had. `partition` gives the partition key of a record. Records
+    whose key is none of the dataset's calendar stay in the raw table and are quarantined as `unplaced`; more of them
+    than the dataset's bound, and the file is refused. Without `partition`, which only a dataset without partitions may
+    do, the table has none. `unstable` columns differ from one extract to the next though the record is the same: they
+    do not tell records apart.
     """
     if dataset.partitions is not None and partition is None:
         raise TypeError(f"{dataset.name} has partitions: say with `partition` which of them a record belongs to")
@@ -96,7 +98,7 @@ def raw(
             ],
         )  # fmt: skip
         def step(context: dg.AssetExecutionContext, landed: LandedFile) -> Iterator[Any]:
-            yield from _read(context, spec, read, required, partition, unstable, landed)
+            yield from _read(context, spec, read, required, stays, partition, unstable, landed)
 
         return step
 
@@ -108,6 +110,7 @@ def _read(
     spec: Spec,
     read: Callable[[Path], pl.DataFrame],
     required: Sequence[str],
+    stays: Sequence[Sequence[str]],
     partition: pl.Expr | None,
     unstable: Sequence[str],
     landed: LandedFile,
@@ -123,7 +126,13 @@ def _read(
         if all(part.is_empty() for _, part in files) and not spec.dataset.max_shrink >= 1:
             raise SourceRefusedError("the file has a header and no record. The last good state stays.")
         drift = column_drift(columns, context.instance.get_latest_materialization_event(spec.key))
-        new = [str(row["column"]) for row in drift if row["change"] == "new"]
+        new, gone = ([str(row["column"]) for row in drift if row["change"] == change] for change in ("new", "gone"))
+        if lost := [names for names in stays if set(names) & set(gone) and not set(names) & set(columns)]:
+            raise SourceRefusedError(
+                f"columns are gone that the last file had: {[' or '.join(names) for names in lost]}. New are: "
+                f"{new or 'none'}. If the source has renamed them, teach the dataset the new names; the last good "
+                "state stays."
+            )
         if new and spec.dataset.schema == "freeze":
             raise SourceRefusedError(
                 f"the columns {new} are new, and the dataset's schema is frozen. Take them up in the dataset, or set "

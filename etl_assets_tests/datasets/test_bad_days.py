@@ -99,6 +99,10 @@ FILES: dict[str, tuple[bytes, str]] = {
         event_file(ROWS).replace(b"locality", b"place", 1),
         r"required columns are missing: \['locality'\]. It has: \['date', 'place', 'state'",
     ),
+    "a column renamed that events are known by": (
+        event_file(ROWS).replace(b",organizations,", b",orgs,", 1),
+        r"columns are gone that the last file had: \['organizations'\]. New are: \['orgs'\]",
+    ),
     "a column twice": (
         event_file(ROWS).replace(b",title,", b",date,", 1),
         r"the columns \['date'\] are there more than once",

@@ -13,9 +13,10 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from etl_assets.datasets.protest_events import DATASET, typed, with_ordinals
+from etl_assets.datasets.protest_events import DATASET, KEY, TELLING, typed
 from etl_assets.local.sample import CHANGED_DAYS, COLUMNS
 from etl_assets.sources.files import read_csv
+from etl_assets.stages.ordinals import with_ordinals
 from etl_assets_tests.datasets.files import (
     INSIDE,
     OUTSIDE,
@@ -117,20 +118,36 @@ def test_phases_1_and_2_of_the_file_say_the_same(tmp_path: Path) -> None:
     assert old.select("event_type", "location", "claims").row(0) == ("march", "Depot", "for a park")
 
 
+def test_a_file_of_several_phases_has_a_value_under_one_of_its_names(tmp_path: Path) -> None:
+    """And NA under the others."""
+    columns = (*COLUMNS, "type", "location_detail", "claims")
+    older = event(event_type="NA", type="rally", location="", location_detail="Depot", claims_summary="NA", claims="x")
+    newer = event(type="NA", location_detail="NA", claims_summary="y", claims="NA")
+    found = read(tmp_path, older, newer, columns=columns).select("event_type", "location", "claims")
+    assert found.rows() == [("rally", "Depot", "x"), ("march", "City Hall", "y")]
+
+
 # -- events of one natural key ------------------------------------------------------------------------------------
 
 
 def ordinals(before: dict[str, int], *names: str) -> dict[str, int]:
-    """The ordinals of events of one natural key; each is a letter, which stands for all that it says."""
+    """The ordinals of events of one natural key; each is a letter, which stands for all that it says.
+
+    As a small letter, it says the same in another way.
+    """
     key = {"event_date": "2025-01-15", "state": "CA", "locality": None, "location": None, "title": "A",
-           "event_type": "march", "organizations": None}  # fmt: skip
-    rows = [key | {"row_hash": ord(name), "_source_sha256": "a", "_source_row": n} for n, name in enumerate(names)]
-    events = pl.DataFrame(rows).with_columns(pl.col("locality", "location", "organizations").cast(pl.String))
+           "event_type": "march", "organizations": None} | dict.fromkeys(TELLING)  # fmt: skip
+    kinds = dict.fromkeys(key, pl.String) | {"sources": pl.List(pl.String), "row_hash": pl.Int64}
+
+    def of(name: str) -> dict[str, object]:
+        return key | {"row_hash": ord(name), "claims": name.upper(), "sources": ["a"]}
+
+    rows = [of(name) | {"_source_sha256": "a", "_source_row": n} for n, name in enumerate(names)]
+    events = pl.DataFrame(rows, schema_overrides=kinds)
     published = pl.DataFrame(
-        {"event_date": ["2025-01-15"] * len(before), "row_hash": [ord(n) for n in before], "ordinal": before.values()},
-        schema={"event_date": pl.String, "row_hash": pl.Int64, "ordinal": pl.Int32},
+        [of(name) | {"ordinal": ordinal} for name, ordinal in before.items()], schema={**kinds, "ordinal": pl.Int32}
     )
-    found = with_ordinals(events, published)
+    found = with_ordinals(events, published, KEY, TELLING)
     assert found.columns == [*events.columns, "ordinal"]
     assert found["row_hash"].to_list() == [ord(name) for name in names]
     return dict(zip(names, found["ordinal"].to_list(), strict=True))
@@ -148,6 +165,8 @@ def ordinals(before: dict[str, int], *names: str) -> dict[str, int]:
         pytest.param({"A": 1}, "BAC", {"B": 2, "A": 1, "C": 3}, id="one arrives before it"),
         pytest.param({"A": 1, "B": 2}, "XB", {"X": 1, "B": 2}, id="one is corrected"),
         pytest.param({"A": 1}, "X", {"X": 1}, id="the only one is corrected"),
+        pytest.param({"B": 2}, "X", {"X": 2}, id="the only one there was is corrected"),
+        pytest.param({"A": 1, "B": 2, "C": 3}, "cXb", {"c": 3, "X": 1, "b": 2}, id="said in another way"),
         pytest.param({"A": 1, "D": 4}, "DXYA", {"D": 4, "X": 2, "Y": 3, "A": 1}, id="gaps are filled"),
     ],
 )
@@ -163,8 +182,8 @@ def test_ordinals_of_different_keys_do_not_meet() -> None:
          "_source_sha256": ["a", "a", "b", "b"], "_source_row": [1, 2, 2, 1]},
         schema_overrides={"location": pl.String, "event_type": pl.String, "organizations": pl.String},
     )  # fmt: skip
-    published = pl.DataFrame({"event_date": ["d"], "row_hash": [3], "ordinal": pl.Series([1], dtype=pl.Int32)})
-    assert with_ordinals(events, published)["ordinal"].to_list() == [1, 2, 1, 2]
+    published = events.filter(row_hash=3).select(*KEY, "row_hash", ordinal=pl.lit(1, pl.Int32))
+    assert with_ordinals(events, published, KEY, [])["ordinal"].to_list() == [1, 2, 1, 2]
 
 
 # -- a file with everything that may be wrong ---------------------------------------------------------------------

@@ -9,7 +9,7 @@ import polars as pl
 import shapely
 
 from etl_assets.quality.contract import Contract, column, geometry
-from etl_assets.quality.readings import distinct
+from etl_assets.quality.readings import distinct, optional
 from etl_assets.sources.files import WebFile, read_geojson
 from etl_assets.stages import Dataset, Result, landing, raw, refined
 from etl_assets.stages.pictures import choropleth
@@ -68,13 +68,12 @@ def refined_us_counties(raw: pl.DataFrame) -> Result:
     records, merged = distinct(raw)
     fips = records["id"].str.zfill(5)
     vintage = max([OLDEST_VINTAGE, *(year for code, year in CODES_SINCE.items() if code in fips)])
-    optional = {name: records[name] if name in records.columns else None for name in ("LSAD", "CENSUSAREA")}
     counties = records.select(
         fips=fips,
         state_fips=pl.col("STATE").str.zfill(2),
         name="NAME",
-        legal_type=pl.lit(optional["LSAD"], pl.String),
-        census_area=pl.lit(optional["CENSUSAREA"], pl.String).cast(pl.Float64, strict=False),
+        legal_type=optional(records, "LSAD"),
+        census_area=optional(records, "CENSUSAREA").cast(pl.Float64, strict=False),
         vintage=pl.lit(vintage, pl.Int32),
         geometry=wkb(boundaries(records["geometry"])),
         **{c: pl.col(c) for c in records.columns if c.startswith("_")},

@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import pandera.errors
 import pandera.polars
 import polars as pl
@@ -274,6 +275,15 @@ def _unparsed(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def _in_degrees(shapes: np.ndarray) -> np.ndarray:
+    """Whether shapes may be in longitude and latitude: in metres none are, and the wrong way round few.
+
+    What lies across the date line may be drawn beyond it.
+    """
+    west, south, east, north = shapely.bounds(shapes).T
+    return (west >= -360) & (east <= 360) & (south >= -90) & (north <= 90)
+
+
 def _geometry_failures(body: pl.DataFrame, declared: Mapping[str, Any]) -> pl.DataFrame:
     """What pandera cannot see in WKB: whether it is a geometry, of the declared type, valid and not empty."""
     found = [_no_failures()]
@@ -285,15 +295,19 @@ def _geometry_failures(body: pl.DataFrame, declared: Mapping[str, Any]) -> pl.Da
         values = body.select(name).drop_nulls().unique()
         shapes = shapely.from_wkb(values[name].to_numpy(), on_invalid="ignore")
         types = shapely.get_type_id(shapes)
+        # Points are made of columns, which have their own bounds.
+        is_judged = geometry.srid == 4326 and geometry.type != "Point"
+        is_in_degrees = _in_degrees(shapes) if is_judged else np.full(len(shapes), fill_value=True)
         wanted = getattr(shapely.GeometryType, geometry.type.upper())
         verdict = pl.DataFrame(
             {"null": shapely.is_missing(shapes), "type": types != wanted, "empty": shapely.is_empty(shapes),
-             "valid": shapely.is_valid(shapes)},
+             "valid": shapely.is_valid(shapes), "degrees": is_in_degrees},
         ).select(
             pl.when("null").then(pl.lit("is_wkb"))
             .when("type").then(pl.lit(f"is_{geometry.type.lower()}"))
             .when("empty").then(pl.lit("is_not_empty"))
             .when(~pl.col("valid")).then(pl.lit("is_valid_geometry"))
+            .when(~pl.col("degrees")).then(pl.lit("is_in_degrees"))
             .alias("check")
         )["check"]  # fmt: skip
         wrong = values.with_columns(check=verdict).drop_nulls("check")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import polars as pl
 import pytest
@@ -113,7 +114,26 @@ def test_features_are_typed_merged_or_quarantined(house: House) -> None:
     assert facts == {"rows_in": 9, "rows_out": 3, "quarantined": 5, "merged": 1}
 
 
+def box(west: float, south: float, size: float) -> dict[str, Any]:
+    """A square."""
+    east, north = west + size, south + size
+    return {
+        "type": "Polygon",
+        "coordinates": [[[west, south], [east, south], [east, north], [west, north], [west, south]]],
+    }
+
+
 BROKEN: dict[str, tuple[bytes, str, str]] = {
+    "in metres": (
+        county_file(*[county(id=f"06{n:03}", geometry=box(-13e6, 4e6, 1e5)) for n in range(30)]),
+        "refined/us_counties",
+        "30 of 30 rows break the contract",
+    ),
+    "latitude before longitude": (
+        county_file(*[county(id=f"06{n:03}", geometry=box(34, -119, 1)) for n in range(30)]),
+        "refined/us_counties",
+        "30 of 30 rows break the contract",
+    ),
     "truncated": (county_file(county(), county(id="06039"))[:-150] + b" " * 8000, "raw/us_counties", "not whole JSON"),
     "other json": (b'{"error": "try again"}' + b" " * 8000, "raw/us_counties", "not a GeoJSON FeatureCollection"),
     "without names": (

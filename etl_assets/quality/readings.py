@@ -21,10 +21,17 @@ def date_by_form(text: pl.Expr, forms: DateForms) -> pl.Expr:
     Null for a text of no form, and for a date that there is not, such as the 13th day of a 13th month.
     """
     text = text.str.strip_chars()
-    return pl.coalesce(
-        pl.when(text.str.contains(rf"^(?:{form})$")).then(text.str.to_date(format_, strict=False))
-        for form, format_ in forms.items()
+    return of_this_era(
+        pl.coalesce(
+            pl.when(text.str.contains(rf"^(?:{form})$")).then(text.str.to_date(format_, strict=False))
+            for form, format_ in forms.items()
+        )
     )
+
+
+def of_this_era(time: pl.Expr) -> pl.Expr:
+    """Days and moments from the year 1 to 9999; null for others, of which Python and most readers know nothing."""
+    return pl.when(time.dt.year().is_between(1, 9999)).then(time)
 
 
 def exact(text: pl.Expr, kind: pl.Decimal) -> pl.Expr:

@@ -24,6 +24,7 @@ from etl_assets.quality.audit import table as ui_table
 from etl_assets.quality.contract import Contract, column, storage_table, ui_schema
 from etl_assets.quality.drift import column_drift
 from etl_assets.quality.quarantine import quarantine_table, quarantined
+from etl_assets.quality.readings import of_this_era
 from etl_assets.sources.database import DELETED
 from etl_assets.stages.conditions import when_out_of_date
 from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, code_version, remember
@@ -514,9 +515,9 @@ def _reading(name: str, dtype: pl.DataType) -> pl.Expr:
     if dtype == pl.Boolean:
         return text.replace_strict({"t": True, "f": False}, default=None, return_dtype=pl.Boolean)
     if dtype == pl.Date:
-        return text.str.to_date("%Y-%m-%d", strict=False)
+        return of_this_era(text.str.to_date("%Y-%m-%d", strict=False))
     if dtype == pl.Datetime:
-        return text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False)
+        return of_this_era(text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False))
     return text if dtype == pl.String else text.cast(dtype, strict=False)
 
 

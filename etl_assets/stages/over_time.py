@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import dagster as dg
 import polars as pl
 
-from etl_assets.stages.pictures import lines
+from etl_assets.stages.pictures import lines, picture
 
 
 def with_changes(rows: pl.DataFrame, value: str, by: Sequence[str], years: Sequence[int] = (1, 10)) -> pl.DataFrame:
@@ -23,6 +23,7 @@ def with_changes(rows: pl.DataFrame, value: str, by: Sequence[str], years: Seque
     return rows
 
 
+@picture
 def yearly_lines(rows: pl.DataFrame, group: str, value: str, title: str) -> dg.MarkdownMetadataValue:
     """A line over the years for each group; a year has one value of a group, or their median is shown."""
     wide = rows.drop_nulls(group).pivot(group, index="year", values=value, aggregate_function="median").sort("year")

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import logging
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, ParamSpec
 
 import dagster as dg
 import geopandas as gpd
@@ -16,10 +18,14 @@ import numpy as np
 import polars as pl
 import shapely
 
+from etl_assets.logs import plain
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.path import Path
 
+log = logging.getLogger(__name__)
+Drawn = ParamSpec("Drawn")
 #: Every picture becomes part of an event in Dagster's database.
 _LARGEST = 50_000
 #: Resolutions in dots per inch, of which the first is taken that is small enough; with many areas it is never 100.
@@ -36,6 +42,28 @@ _SKEWED = 20
 _CLASSES = 9
 
 
+def picture(draw: Callable[Drawn, dg.MarkdownMetadataValue]) -> Callable[Drawn, dg.MarkdownMetadataValue]:
+    """Let a source's texts be texts, not formulas; and say it in its place where a picture cannot be drawn.
+
+    No table is kept from being published by that.
+    """
+
+    @wraps(draw)
+    def drawn(*args: Drawn.args, **kwargs: Drawn.kwargs) -> dg.MarkdownMetadataValue:
+        from matplotlib import rc_context
+
+        try:
+            with rc_context({"text.parse_math": False}):
+                return draw(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - whatever a library does not like about a source's values
+            why = plain(f"{type(error).__name__}: {error}", 200)
+            log.warning("A picture cannot be drawn: %s", why)
+            return dg.MetadataValue.md(f"This picture cannot be drawn: {why}")
+
+    return drawn
+
+
+@picture
 def choropleth(areas: gpd.GeoDataFrame, column: str, title: str) -> dg.MarkdownMetadataValue:
     """A map of areas coloured by a column, of the contiguous United States where there are any of its areas.
 
@@ -106,6 +134,7 @@ def _outlines(areas: gpd.GeoSeries) -> list[Path]:
     return [Path(*path) for path in zip(np.split(corners, first), np.split(codes, first), strict=True)]
 
 
+@picture
 def lines(frame: pl.DataFrame, x: str, ys: list[str], title: str) -> dg.MarkdownMetadataValue:
     """Lines of one or more columns over another."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
@@ -130,6 +159,7 @@ def lines(frame: pl.DataFrame, x: str, ys: list[str], title: str) -> dg.Markdown
     return _markdown(figure, title)
 
 
+@picture
 def bars(
     frame: pl.DataFrame, x: str, y: str | Sequence[str], title: str, *, shares: bool = False
 ) -> dg.MarkdownMetadataValue:

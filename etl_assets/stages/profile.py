@@ -13,7 +13,7 @@ _TEXT = 60
 
 def preview(frame: pl.DataFrame) -> dg.TableMetadataValue:
     """The first rows as a table; geometry is left out."""
-    shown = frame.head(_ROWS).select(pl.exclude(pl.Binary))
+    shown = frame.head(_ROWS).select(pl.exclude(pl.Binary)).with_columns(pl.selectors.temporal().cast(pl.String))
     return table([{k: _short(v) for k, v in row.items()} for row in shown.to_dicts()])
 
 
@@ -21,8 +21,10 @@ def profile(frame: pl.DataFrame) -> dg.TableMetadataValue:
     """Type, nulls, minimum and maximum of every column as a table."""
     ordered = [c for c, dtype in frame.schema.items() if not isinstance(dtype, pl.List) and dtype != pl.Binary]
     nulls = frame.null_count().row(0, named=True) if frame.width else {}
-    low = frame.select(pl.col(ordered).min()).row(0, named=True) if ordered and frame.height else {}
-    high = frame.select(pl.col(ordered).max()).row(0, named=True) if ordered and frame.height else {}
+    # Times as text: Python has not all of the years that a column may hold.
+    text = pl.selectors.temporal().cast(pl.String)
+    low = frame.select(pl.col(ordered).min()).with_columns(text).row(0, named=True) if ordered and frame.height else {}
+    high = frame.select(pl.col(ordered).max()).with_columns(text).row(0, named=True) if ordered and frame.height else {}
     return table(
         [
             {

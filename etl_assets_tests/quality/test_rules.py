@@ -81,6 +81,12 @@ def test_a_date_is_read_by_its_form(text: str | None, day: date | None) -> None:
     assert frame.select(date_by_form(pl.col("text"), FORMS)).item() == day
 
 
+def test_a_year_that_there_is_not() -> None:
+    texts = pl.DataFrame({"text": ["0000-05-05", "0001-01-01", "9999-12-31"]})
+    read = texts.select(date_by_form(pl.col("text"), {r"\d{4}-\d{2}-\d{2}": "%Y-%m-%d"}))
+    assert read["text"].to_list() == [None, date(1, 1, 1), date(9999, 12, 31)]
+
+
 def test_numbers_are_read_exactly_or_not_at_all() -> None:
     texts = pl.DataFrame(
         {"text": ["1.10", " 7 ", "-0.5", "1.234,50", "1,5", "1e3", "1.005", "99999999999", "", None, "٣"]}

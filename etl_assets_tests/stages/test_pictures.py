@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from etl_assets.stages import pictures
+from etl_assets.stages.over_time import yearly_lines
 from etl_assets.stages.pictures import bars, choropleth, lines
 
 LEAST, GREATEST, MISSING = (68, 1, 84), (253, 231, 37), (229, 229, 229)
@@ -120,3 +121,16 @@ def test_bars_are_labelled_as_what_they_are(shares: bool, last: str, monkeypatch
     bars(pl.DataFrame({"currency": ["GBP", "USD"], "orders": [4, 3]}), "currency", "orders", "Orders", shares=shares)
     labels = drawn[0].axes[0].xaxis.get_major_formatter().format_ticks([0, 4])
     assert labels[-1] == last
+
+
+def test_what_looks_like_a_formula_is_a_text() -> None:
+    frame = pl.DataFrame({"of": [r"Tote $20 #1 $25", r"Curr$ency \\frac{ $land"], "n": [1, 2]})
+    assert pixels(bars(frame, "of", "n", r"What $is$ \\sold")).shape[1] > 100
+
+
+def test_a_picture_that_cannot_be_drawn_keeps_no_table_back() -> None:
+    """It says why in its place."""
+    days = pl.DataFrame({"day": [date(1, 1, 1), date(9999, 12, 31)], "n": [1, 2]})
+    assert "This picture cannot be drawn: ValueError: " in str(lines(days, "day", ["n"], "Days").md_str)
+    regions = pl.DataFrame({"year": [2000, 2001], "region": ["year", "a"], "value": [1.0, 2.0]})
+    assert "This picture cannot be drawn: " in str(yearly_lines(regions, "region", "value", "Regions").md_str)

@@ -169,23 +169,29 @@ class DatabaseSource:
         )  # fmt: skip
 
     def _counters(self, connection: psycopg.Connection) -> dict[str, list[int]]:
-        """Rows inserted, updated and deleted so far, by table, as the database counts them."""
-        query = "SELECT relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables WHERE schemaname = %s"
+        """Rows inserted, updated and deleted so far, by table, as the database counts them; and the table's file.
+
+        TRUNCATE counts nothing, and gives a table another file.
+        """
+        query = (
+            "SELECT relname, n_tup_ins, n_tup_upd, n_tup_del, coalesce(pg_relation_filenode(relid), 0)::bigint"
+            " FROM pg_stat_user_tables WHERE schemaname = %s"
+        )
         names = {table.name for table in self.tables}
         found = connection.execute(query, (self.schema,)).fetchall()
         return {name: list(counts) for name, *counts in found if name in names}
 
     def _version(self, connection: psycopg.Connection, counters: Mapping[str, Sequence[int]]) -> str:
-        """What tells one state of the source from another. A replica does not count: there, the watermarks do."""
+        """What tells one state of the source from another. Of replicas and views nothing is counted: watermarks do."""
         marks = []
         for table in self.tables:
-            if table.changed and table.name in counters:
+            if table.changed:
                 statement = sql.SQL("SELECT max({})::text FROM {}").format(
                     sql.Identifier(table.changed), sql.Identifier(self.schema, table.name)
                 )
                 try:
                     marks.append(str(_one(connection, statement)))
-                except psycopg.errors.UndefinedColumn:  # the extract says what is missing
+                except (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable):  # the extract says what lacks
                     connection.rollback()
         text = f"{sorted((name, *counts) for name, counts in counters.items())} {marks}"
         return hashlib.sha256(text.encode()).hexdigest()
@@ -322,11 +328,12 @@ class _Reading:
         last = datetime.fromisoformat(before["compared_at"])
         if abs(self.moment - last) >= table.compare_every:
             return True
-        written = [now - then for now, then in zip(counters, before["counters"], strict=False)]
-        if not written:
+        if not counters or not before["counters"]:
             return False
+        written = [now - then for now, then in zip(counters[:3], before["counters"][:3], strict=True)]
         inserted, updated, deleted = written
-        return min(written) < 0 or deleted > 0 or inserted + updated > rows
+        is_another_file = counters[3:] != before["counters"][3:]
+        return is_another_file or min(written) < 0 or deleted > 0 or inserted + updated > rows
 
     def _compare(self, table: SourceTable, columns: Mapping[str, str], path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Rows that are another in the source than what was landed or read just now, and keys that are gone from it."""

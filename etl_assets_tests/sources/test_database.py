@@ -162,6 +162,29 @@ def test_what_a_watermark_cannot_see_is_found_by_comparison(shop: Shop) -> None:
     assert shop.extract().facts["item"] == {"rows": 1998, "deleted": 1, "compared": True}
 
 
+def test_a_table_that_was_emptied_is_compared_though_nothing_counted_that(shop: Shop) -> None:
+    shop.extract()
+    shop.do(
+        "CREATE TABLE kept AS SELECT * FROM item WHERE item_id > 3",
+        "TRUNCATE item",
+        "INSERT INTO item SELECT item_id, price, is_new, now() FROM kept",
+    )
+    batch = landed(shop.extract(), "item")
+    assert batch.filter(DELETED)["item_id"].sort().to_list() == [1, 2, 3]
+
+
+def test_a_view_in_the_place_of_a_table_is_read_as_it_was(shop: Shop) -> None:
+    shop.do("ALTER TABLE item RENAME TO item_v2", "CREATE VIEW item AS SELECT * FROM item_v2")
+    first = shop.extract()
+    source = DatabaseSource("totesys", [SourceTable("item", "item_id", [], "last_updated")])
+    known = source.probe(None)
+    assert source.probe(Validators(etag=known)) is None
+    shop.do("UPDATE item_v2 SET price = 77, last_updated = now() WHERE item_id = 5")
+    assert source.probe(Validators(etag=known)) is not None
+    assert landed(first, "item").height == 2000
+    assert landed(shop.extract(), "item").select("item_id", "price").rows() == [(5, "77")]
+
+
 def test_times_ahead_and_batches_ahead_lose_nothing(shop: Shop) -> None:
     shop.do("INSERT INTO item VALUES (9001, 1, true, '2999-01-01')")
     ahead = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=2)

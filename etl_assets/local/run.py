@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -72,6 +73,7 @@ class _Steps:
     progress: Progress
     tasks: dict[str, TaskID] = field(default_factory=dict)
     started: dict[str, float] = field(default_factory=dict)
+    published: Counter[str] = field(default_factory=Counter)
 
     def heard(self, event: dg.EventLogEntry) -> None:
         """Take note of an event of the run."""
@@ -82,10 +84,13 @@ class _Steps:
         if event.dagster_event.is_step_start:
             self.started[name] = event.timestamp
             self.tasks[name] = self.progress.add_task(name, total=1, note="")
+        elif event.dagster_event.is_step_materialization:
+            self.published[name] += 1
         elif (event.dagster_event.is_step_success or event.dagster_event.is_step_failure) and name in self.started:
-            outcome = self.outcomes[name]
+            outcome, ran = self.outcomes[name], max(len(self.work.partitions), 1)
             outcome.seconds += event.timestamp - self.started[name]
-            outcome.partitions += max(len(self.work.partitions), 1)
+            # A step that fails for some of its partitions has published the others.
+            outcome.partitions += ran if event.dagster_event.is_step_success else self.published[name]
             done = f"{len(self.work.partitions)} partitions" if self.work.partitions else ""
             self.progress.update(self.tasks[name], advance=1, note=done)
 

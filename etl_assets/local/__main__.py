@@ -158,21 +158,22 @@ def _sql(arguments: Sequence[str]) -> int:
     """
     writes = arguments[:1] == ["--write"]
     role, arguments = (roles.WRITER, arguments[1:]) if writes else (roles.INSPECTOR, arguments)
-    command, environment = embedded.cluster().psql()
+    psql, environment = embedded.cluster().psql()
     # By the environment: what stands on a command line, every user of the machine can read.
     variables = {option.keyword.decode(): option.envvar for option in Conninfo.get_defaults()}
-    for name, value in conninfo_to_dict(settings().warehouse()).items():
+    address = conninfo_to_dict(settings().warehouse())
+    for name, value in address.items():
         if variable := variables.get(name):
             environment[variable.decode()] = str(value)
     options = ["search_path=presentation,refined,raw,public"]
     options += [] if writes else ["default_transaction_read_only=on"]
     with warehouse().connect(role=None) as connection:
         options += [f"role={role}"] if roles.take(connection, role) else []
-    environment["PGOPTIONS"] = " ".join(f"-c {option}" for option in options)
+    environment["PGOPTIONS"] = " ".join([str(address.get("options") or ""), *(f"-c {option}" for option in options)])
     given = list(arguments)
     if given and not given[0].startswith("-"):
         given = ["-v", "ON_ERROR_STOP=1", "-c", given[0], *given[1:]]
-    os.execvpe(command[0], [command[0], *given], environment)
+    os.execvpe(psql, [psql, *given], environment)
 
 
 if __name__ == "__main__":

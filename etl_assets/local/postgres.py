@@ -154,10 +154,10 @@ class Cluster:
         with self._connect() as connection:
             connection.execute(statement)
 
-    def psql(self, database: str = "warehouse") -> tuple[list[str], dict[str, str]]:
-        """Return command and environment of an interactive psql on a database."""
+    def psql(self) -> tuple[str, dict[str, str]]:
+        """Return the program psql, and the environment that it needs to find its libraries."""
         programs = find_programs(self._major(), self.home)
-        return [str(programs.bin / "psql"), self.url(database)], {**os.environ, **programs.environment}
+        return str(programs.bin / "psql"), {**os.environ, **programs.environment}
 
     # --- files
 

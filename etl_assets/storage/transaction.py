@@ -228,13 +228,13 @@ class Transaction:
         for column in columns.values():
             if column.name not in found:  # nullable, since the rows that are there have no value yet
                 self._alter(table, "ADD COLUMN {} {}", sql.Identifier(column.name), _type(column))
-                self.connection.execute(_comment(table, column))
                 log.info("%s: added the column %s (%s)", table.full_name, column.name, column.sql)
         for name, (_, not_null) in found.items():
             # Of a column that is declared no more, new rows have no value.
             may_be_null = columns[name].nullable and name not in table.primary_key if name in columns else True
             if not_null and may_be_null:
                 self._alter(table, "ALTER COLUMN {} DROP NOT NULL", sql.Identifier(name))
+        self._describe(table)
 
     def _alter(self, table: Table, action: LiteralString, *names: sql.Composable) -> None:
         self.connection.execute(sql.SQL("ALTER TABLE {} " + action).format(identifier(table), *names))
@@ -258,11 +258,24 @@ class Transaction:
             self.connection.execute(
                 sql.SQL("CREATE INDEX ON {} USING {} ({})").format(target, sql.SQL(method), sql.Identifier(name))
             )
-        comments = [
-            sql.SQL("COMMENT ON TABLE {} IS {}").format(target, sql.Literal(table.description or table.full_name)),
-            *(_comment(table, column) for column in table.stored_columns()),
-        ]
-        self.connection.execute(sql.SQL("; ").join(comments))  # a raw table has dozens
+        self._describe(table)
+
+    def _describe(self, table: Table) -> None:
+        """Give the table and its columns the comments of the declaration, where they have others."""
+        found = dict(
+            self.connection.execute(
+                "SELECT coalesce(attname, ''), description FROM pg_description"
+                " LEFT JOIN pg_attribute ON attrelid = objoid AND attnum = objsubid AND attnum > 0"
+                " WHERE objoid = to_regclass(%s) AND classoid = 'pg_class'::regclass",
+                (identifier(table).as_string(self.connection),),
+            ).fetchall()
+        )
+        description = table.description or table.full_name
+        comments = [_comment(table, c) for c in table.stored_columns() if found.get(c.name) != (c.description or None)]
+        if found.get("") != description:
+            comments.append(sql.SQL("COMMENT ON TABLE {} IS {}").format(identifier(table), sql.Literal(description)))
+        if comments:
+            self.connection.execute(sql.SQL("; ").join(comments))  # a raw table has dozens
 
 
 def published(connection: psycopg.Connection, asset: str, partitions: Sequence[str] | None) -> dict[str, Facts]:

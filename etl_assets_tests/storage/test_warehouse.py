@@ -215,6 +215,17 @@ def test_a_new_column_is_added_with_its_comment(database: Database) -> None:
     ) == ["People who came"]
 
 
+def test_comments_follow_the_declaration(database: Database) -> None:
+    database.replace(EVENTS, **{"2025-01-15": events((1, "2025-01-15"))})
+    first, *others = EVENTS.columns
+    told = replace(EVENTS, description="Events, told", columns=(replace(first, description="Number, told"), *others))
+    database.replace(told, **{"2025-01-16": events((2, "2025-01-16"))})
+    found = "SELECT obj_description('refined.events'::regclass), col_description('refined.events'::regclass, %s)"
+    with database.warehouse.connect() as connection:
+        assert connection.execute(found, (1,)).fetchone() == ("Events, told", "Number, told")
+        assert connection.execute(found, (2,)).fetchone() == ("Events, told", others[0].description or None)
+
+
 def test_a_column_that_is_declared_no_more_stays_and_gets_no_values(database: Database) -> None:
     wider = replace(EVENTS, columns=(*EVENTS.columns, Column("size", "integer", nullable=False)))
     sized = events((1, "2025-01-15")).with_columns(size=pl.lit(7, pl.Int32))

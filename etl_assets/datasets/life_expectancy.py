@@ -42,7 +42,7 @@ class LifeExpectancyByCountry(
 @presentation(DATASET, LifeExpectancyByCountry, indicators=refined_health_indicators)
 def presentation_life_expectancy_by_country(indicators: pl.DataFrame) -> Result:
     """Countries only; a change needs both years."""
-    values = indicators.filter(indicator=INDICATOR, spatial_type="COUNTRY").drop_nulls(["value", "sex"]).select(
+    values = _by_sex(indicators).filter(spatial_type="COUNTRY").drop_nulls(["value", "sex"]).select(
         "country", "sex", "year", "value", "low", "high", country_code="spatial_code", region="parent_region"
     )  # fmt: skip
     rank = pl.col("value").rank("min", descending=True).over("region", "sex", "year")
@@ -54,6 +54,11 @@ def presentation_life_expectancy_by_country(indicators: pl.DataFrame) -> Result:
         table.select(list(LifeExpectancyByCountry.columns())),
         metadata={"over_time": yearly_lines(table.filter(sex="both"), "region", "value", title)},
     )
+
+
+def _by_sex(indicators: pl.DataFrame) -> pl.DataFrame:
+    """The indicator by sex alone: rows of further dimensions, such as of cities, are of some of the people."""
+    return indicators.filter(indicator=INDICATOR, dim2="", dim3="")
 
 
 #: The countries that the first pipeline had, with the names that it gave them.
@@ -90,9 +95,8 @@ class LifeExpectancyAtBirth(Contract, stage="presentation", table="life_expectan
 @presentation(DATASET, LifeExpectancyAtBirth, indicators=refined_health_indicators)
 def presentation_life_expectancy_at_birth(indicators: pl.DataFrame) -> pl.DataFrame:
     """Ids are given in the order of country, year and sex, and stay."""
-    rows = indicators.filter(
-        (pl.col("indicator") == INDICATOR) & pl.col("spatial_code").is_in(list(FIRST_COUNTRIES))
-    ).sort("spatial_code", "year", "dim1")
+    rows = _by_sex(indicators).filter(pl.col("spatial_code").is_in(list(FIRST_COUNTRIES)))
+    rows = rows.sort("spatial_code", "year", "dim1")
     keys = row_hash(rows, ["spatial_code", "year", "dim1"])
     return rows.select(
         id=identities("life_expectancy_at_birth").allocate(keys),

@@ -41,12 +41,17 @@ READINGS = {
 }
 RULES = (
     Rule(
-        "transaction_id", "is of several records", pl.col("transaction_id").is_duplicated(), "quarantine",
+        "transaction_id", "is of several records",
+        pl.col("transaction_id").is_duplicated() & pl.col("transaction_id").is_not_null(), "quarantine",
         "Nothing says which of them is right. A corrected file replaces the first one under the same name.",
     ),
     Rule(
         "quantity", "is not positive", pl.col("quantity") < 1, "null",
         "Nothing was sold that way, and nothing says that it is a return; what was sold is not known.",
+    ),
+    Rule(
+        "price", "makes an amount beyond all", pl.col("price").cast(pl.Float64) * pl.col("quantity") >= 1e12,
+        "quarantine", "No customer pays a trillion: one of price and quantity is a number of something else.",
     ),
     Rule(
         "price", "is negative", pl.col("price") < 0, "null",

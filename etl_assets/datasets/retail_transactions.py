@@ -58,6 +58,10 @@ RULES = (
         "Nothing says that it is a return, nor that the minus alone is wrong; what was paid is not known.",
     ),
     Rule(
+        "quantity", "is beyond all quantities", pl.col("quantity") >= 10**9, "quarantine",
+        "Nobody sells a thousand million units at once: it is a number of something else.",
+    ),
+    Rule(
         "quantity", "is not positive", pl.col("quantity") < 1, "null",
         "Nothing was sold that way, and nothing says that it is a return; what was sold is not known.",
     ),

@@ -242,6 +242,20 @@ def test_a_key_with_two_values(who: House) -> None:
     assert who.value("SELECT count(*) FROM quarantine.health_indicators") == 0
 
 
+def test_values_of_some_of_the_people_are_not_those_of_all(who: House) -> None:
+    """Of cities, say: they are an indicator's values, and none of the tables of life expectancy."""
+    before = [who.frame(f"presentation.life_expectancy_{name}") for name in ("by_country", "at_birth")]
+    rows = recorded(who.data, FIRST)
+    of_cities = {"Dim2Type": "RESIDENCEAREATYPE", "Dim2": "RESIDENCEAREATYPE_URB", "NumericValue": 99.0}
+    publish(who, "2025-03-06", [*rows, *(row | of_cities for row in rows)])
+    assert who.run(), who.failures()
+    assert who.value("SELECT count(*) FROM refined.health_indicators WHERE dim2 <> ''") == len(rows)
+    after = [who.frame(f"presentation.life_expectancy_{name}") for name in ("by_country", "at_birth")]
+    published = ("date", "transformed_epoch", "created_at")
+    for now, then in zip(after, before, strict=True):
+        assert now.drop(published, strict=False).equals(then.drop(published, strict=False))
+
+
 def test_an_answer_as_it_was_years_ago(who: House) -> None:
     """Sex without its type, no region, fractions of a second: the same keys, the same sexes."""
     rows = recorded(who.data, FIRST)

@@ -12,7 +12,7 @@ import shapely
 
 from etl_assets.quality.audit import unreadable
 from etl_assets.quality.contract import Contract, column, geometry
-from etl_assets.quality.readings import distinct, optional
+from etl_assets.quality.readings import distinct, optional, whole
 from etl_assets.sources.files import OptionalFile, read_csv, read_geojson
 from etl_assets.stages import Dataset, Result, landing, raw, refined
 from etl_assets.storage.frames import wkb
@@ -76,8 +76,8 @@ def refined_eventdata_baseline(raw: pl.DataFrame) -> Result:
     records, merged = distinct(raw)
     texts = {c: optional(records, c).str.strip_chars() for c in COLUMNS}
     readings = {
-        "id": ("id", _integer(pl.col("id"))),
-        "event_id": ("event_id", _integer(pl.col("event_id"))),
+        "id": ("id", whole(pl.col("id"))),
+        "event_id": ("event_id", whole(pl.col("event_id"))),
         "event_date": ("event_date", pl.col("event_date").str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False)),
         "geometry": ("geometry", pl.col("geometry").map_batches(points, return_dtype=pl.Binary)),
     }
@@ -88,11 +88,6 @@ def refined_eventdata_baseline(raw: pl.DataFrame) -> Result:
         **{c: pl.col(c) for c in records.columns if c.startswith("_")},
     )
     return Result(rows, merged)
-
-
-def _integer(text: pl.Expr) -> pl.Expr:
-    """Whole numbers; a column that had gaps comes out of pandas as 12.0."""
-    return text.str.replace(r"\.0$", "").cast(pl.Int64, strict=False)
 
 
 def points(texts: pl.Series) -> pl.Series:

@@ -80,14 +80,14 @@ def read_sales(path: Path) -> pl.DataFrame:
     problems = frame.select("_source_row", UNPARSED, unreadable(READINGS)).filter(
         pl.col(UNPARSED).is_not_null() | (pl.col("_problems").list.len() > 0)
     )
-    if 2 * problems.height > frame.height or not frame.height:
-        first = problems.row(0, named=True) if problems.height else {}
-        found = first.get("_problems") or [{"column": "the record", "value": first.get(UNPARSED)}]
-        such = (
-            f", such as record {first['_source_row']}: {found[0]['column']} is {found[0]['value']!r}" if first else ""
-        )
+    if frame.is_empty():
+        raise SourceRefusedError(f"{path.name}: it has a header and no record. The file is not taken.")
+    if 2 * problems.height > frame.height:
+        first = problems.row(0, named=True)
+        [wrong, *_] = first["_problems"] or [{"column": "the record", "value": first[UNPARSED]}]
         raise SourceRefusedError(
-            f"{path.name}: {problems.height} of {frame.height} records cannot be read{such}. The file is not taken."
+            f"{path.name}: {problems.height} of {frame.height} records cannot be read, such as record "
+            f"{first['_source_row']}: {wrong['column']} is {wrong['value']!r}. The file is not taken."
         )
     return frame
 

@@ -29,6 +29,8 @@ PROBLEMS = "_problems"
 _PROBLEM = pl.Struct({"check": pl.String, "column": pl.String, "value": pl.String})
 _VALUE_LENGTH = 200
 _EXAMPLES = 20
+#: Signs of what is given to a check, such as all codes of states, from which on they are left out of its name.
+_LONG_ARGUMENTS = 60
 #: Bytes of text in a key: PostgreSQL's B-tree takes 2,704 in all (a third of a page).
 _LONGEST_KEY = 2_000
 
@@ -110,7 +112,7 @@ def audit(frame: pl.DataFrame, contract: type[Contract]) -> Audit:
         failures.append(
             cases.filter(pl.col("index").is_not_null()).select(
                 row=pl.col("index").cast(pl.Int64),
-                check="check",
+                check=pl.col("check").str.replace(rf"\(.{{{_LONG_ARGUMENTS},}}\)$", "(…)"),
                 column=pl.when(schema_context="Column").then("column").otherwise(pl.lit("")),
                 value=pl.col("failure_case").cast(pl.String).str.slice(0, _VALUE_LENGTH),
             )

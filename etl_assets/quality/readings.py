@@ -43,8 +43,8 @@ def exact(text: pl.Expr, kind: pl.Decimal) -> pl.Expr:
 
 
 def whole(text: pl.Expr) -> pl.Expr:
-    """A whole number of up to 18 digits; null for what is none."""
-    text = text.str.strip_chars()
+    """A whole number of up to 18 digits; null for what is none. 56.0 is one: pandas writes them so beside gaps."""
+    text = text.str.strip_chars().str.replace(r"\.0+$", "")
     return pl.when(text.str.contains(r"^-?\d{1,18}$")).then(text).cast(pl.Int64, strict=False)
 
 

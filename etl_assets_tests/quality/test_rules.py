@@ -87,6 +87,12 @@ def test_a_year_that_there_is_not() -> None:
     assert read["text"].to_list() == [None, date(1, 1, 1), date(9999, 12, 31)]
 
 
+def test_a_whole_number_may_be_written_with_a_fraction_of_nothing() -> None:
+    """As pandas writes them beside gaps."""
+    texts = pl.DataFrame({"text": ["56.0", "-7.000", "56.5", "56.", ".0"]})
+    assert texts.select(whole(pl.col("text")))["text"].to_list() == [56, -7, None, None, None]
+
+
 def test_numbers_are_read_exactly_or_not_at_all() -> None:
     texts = pl.DataFrame(
         {"text": ["1.10", " 7 ", "-0.5", "1.234,50", "1,5", "1e3", "1.005", "99999999999", "", None, "٣"]}

@@ -6,7 +6,7 @@ import ast
 import hashlib
 import inspect
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
@@ -155,22 +155,28 @@ def code_version(of: Any) -> str:
     file.
     """
     try:
-        return _code_version(of.__module__)
+        return _version(of.__module__)[:12]
     except (OSError, TypeError, KeyError):
         return ""
 
 
+def _version(module: str) -> str:
+    room = module.rpartition(".")[0]
+    code, imported = _read(inspect.getsource(sys.modules[module]), room)
+    return _sha256([code, *(_version(name) for name in imported if name in sys.modules)])
+
+
 @lru_cache
-def _code_version(module: str) -> str:
-    tree, room = ast.parse(inspect.getsource(sys.modules[module])), module.rpartition(".")[0]
+def _read(source: str, room: str) -> tuple[str, Sequence[str]]:
+    """A module's code without comments and layout, and the modules of its room that it imports from."""
+    tree = ast.parse(source)
     names = {
         f"{room}.{name.name}" if node.module == room else str(node.module)
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom)
         for name in node.names
     }
-    beside = sorted(name for name in names if name.rpartition(".")[0] == room and name in sys.modules)
-    return _sha256([ast.unparse(tree), *map(_code_version, beside)])[:12]
+    return ast.unparse(tree), sorted(name for name in names if room and name.rpartition(".")[0] == room)
 
 
 def numbered(partitions: dg.TimeWindowPartitionsDefinition) -> Mapping[str, int]:

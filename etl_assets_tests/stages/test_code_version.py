@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from etl_assets.stages.dataset import _code_version, code_version
+from etl_assets.stages.dataset import code_version
 
 NAMED = "from room.shared import FACTOR\n\n\nclass Made:\n    factor = FACTOR\n"
 WHOLE = "from room import shared\n\n\nclass Made:\n    factor = shared.FACTOR\n"
@@ -24,7 +24,6 @@ def version(folder: Path, monkeypatch: pytest.MonkeyPatch, **files: str) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     importlib.invalidate_caches()
-    _code_version.cache_clear()
     return code_version(importlib.import_module("room.user").Made)
 
 

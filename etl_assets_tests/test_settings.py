@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
 
 from etl_assets.settings import NotConfiguredError, explicit_settings, home, settings
+from etl_assets.stages.logger import JsonLines
 from etl_assets.storage.lake import Lake
 
 
@@ -38,6 +40,21 @@ def test_the_address_of_a_source(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings().source_url("ccc", local="ccc/a.csv", live="https://live/a.csv") == "https://live/a.csv"
     monkeypatch.setenv("ETL_CCC_URL", "https://mine/a.csv")
     assert settings().source_url("ccc", local="ccc/a.csv", live="https://live/a.csv") == "https://mine/a.csv"
+
+
+def test_a_database_of_ones_own_needs_no_setting_but_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(NotConfiguredError, match="ETL_CRM_URL is not set"):
+        settings().database_url("crm")
+    monkeypatch.setenv("ETL_CRM_URL", "postgresql://u:sesame@host/crm")
+    assert settings().database_url("crm") == "postgresql://u:sesame@host/crm"
+    assert "sesame" not in repr(settings())
+
+
+def test_a_secret_with_quotes_is_in_no_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In JSON it is written otherwise."""
+    monkeypatch.setenv("ETL_CENSUS_KEY", 'pa"ss\\word')
+    record = logging.LogRecord("etl_assets", logging.ERROR, "", 1, 'the key pa"ss\\word is wrong', None, None)
+    assert json.loads(JsonLines().format(record))["message"] == "the key *** is wrong"
 
 
 def test_the_lake_is_in_the_home_whatever_that_is_called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

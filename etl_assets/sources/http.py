@@ -128,8 +128,8 @@ def download(url: str, to: Path, known: Validators | None = None) -> Fetched | N
                     for chunk in response.iter_content(1 << 20):
                         sink.write(chunk)
                         received += len(chunk)
-                announced = response.headers.get("Content-Length")
-                if announced and "Content-Encoding" not in response.headers and received != int(announced):
+                announced = response.headers.get("Content-Length", "")
+                if announced.isdigit() and "Content-Encoding" not in response.headers and received != int(announced):
                     raise requests.exceptions.ChunkedEncodingError(f"{received} of {announced} bytes came")
             return response
 

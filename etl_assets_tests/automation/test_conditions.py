@@ -16,7 +16,7 @@ from dagster_shared.serdes import deserialize_value, serialize_value
 
 from etl_assets.local.postgres import Cluster
 from etl_assets.local.sample import CHANGED_DAYS
-from etl_assets.stages.conditions import OutOfDate
+from etl_assets.stages.conditions import OutOfDate, _Cursor
 from etl_assets.stages.dataset import numbered
 from etl_assets.stages.staleness import State, in_order
 from etl_assets.storage import connections
@@ -286,3 +286,9 @@ def under_way(house: House, key: str, partition: str | None = None) -> dg.Dagste
         tags={"dagster/partition": partition} if partition else {},
         status=dg.DagsterRunStatus.STARTED,
     )
+
+
+@pytest.mark.parametrize("text", [None, "null", "[]", '{"x": {}}', '{"asked": {"a": [1]}}', '{"asked": []}'])
+def test_a_cursor_of_another_make_is_an_empty_one(text: str | None) -> None:
+    """Such as one that an older version has left."""
+    assert _Cursor.read(text) == _Cursor()

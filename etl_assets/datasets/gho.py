@@ -22,7 +22,7 @@ from etl_assets.storage.table import Partitioning
 class Indicator:
     """An indicator to extract: its title, an OData filter, and whether it is extracted at all.
 
-    For `freshness_days` after it was asked for, it is not asked for again; with 0, whenever somebody looks.
+    It is asked for again once `freshness_days` have passed since the last time; with 0, whenever somebody looks.
     """
 
     code: str

@@ -1,6 +1,7 @@
 """`./dev doctor`: look at everything that the project stands on, and say what is wrong and how to mend it.
 
-It changes nothing: what it writes to the lake it deletes again.
+It starts the embedded default where that is wanted and does not run, and changes nothing else: what it writes to the
+lake it deletes again.
 """
 
 from __future__ import annotations

@@ -98,8 +98,8 @@ def _sample(configured: Settings) -> Path:
 def _shown_before() -> Path | None:
     """The folder that was shown last, if it is still there.
 
-    A command that is given without the variable goes on with it: to the pipeline, another folder is a publication in
-    which nearly everything has shrunk.
+    Without ETL_SAMPLE_DATA it stays the one that is shown: changing it would look like a publication in which nearly
+    everything has shrunk.
     """
     if not _told().exists():
         return None

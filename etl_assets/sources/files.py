@@ -379,10 +379,10 @@ def read_geojson(path: Path, required: Sequence[str] = ()) -> pl.DataFrame:
     own_id = "feature_id" if "id" in names else "id"
     kept = {name: column_name(name, position) for position, name in enumerate(names, 1)}
     check_columns(path.name, [own_id, "geometry", *kept.values()], required)
-    columns: dict[str, list[str | None]] = {own_id: [_text(feature.get("id")) for feature in features]}
+    columns: dict[str, list[str | None]] = {own_id: [value_text(feature.get("id")) for feature in features]}
     for name, column in kept.items():
-        columns[column] = [_text((feature.get("properties") or {}).get(name)) for feature in features]
-    columns["geometry"] = [_text(feature.get("geometry")) for feature in features]
+        columns[column] = [value_text((feature.get("properties") or {}).get(name)) for feature in features]
+    columns["geometry"] = [value_text(feature.get("geometry")) for feature in features]
     return (
         pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
         .with_row_index("_source_row", offset=1)
@@ -394,7 +394,8 @@ def _is_feature(value: object) -> bool:
     return isinstance(value, dict) and isinstance(value.get("properties"), dict | None)
 
 
-def _text(value: object) -> str | None:
+def value_text(value: object) -> str | None:
+    """A value of JSON as text: a text as it is, others as JSON writes them; None for null."""
     if value is None:
         return None
     return as_text(value if isinstance(value, str) else json.dumps(value, separators=(",", ":")))

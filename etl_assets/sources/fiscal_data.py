@@ -10,8 +10,7 @@ from pathlib import Path
 from etl_assets.logs import plain
 from etl_assets.settings import settings
 from etl_assets.sources import Fetched, SourceError, SourceRefusedError, Validators, Workspace, http
-from etl_assets.sources.odata import parse_json
-from etl_assets.sources.paging import Call, Page, PagedSource, Slice, pages, versions
+from etl_assets.sources.paging import Call, Page, PagedSource, Slice, pages, parse_json, versions
 
 #: Each month from the first record's to the last one's is asked for: a wrong date would mean a hundred thousand.
 _EARLIEST, _LATEST = date(1900, 1, 1), timedelta(days=366)

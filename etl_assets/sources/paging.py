@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
+from pydantic_core import from_json
 
 from etl_assets.sources import Fetched, SourceError, SourceRefusedError, Validators, Workspace, http
-from etl_assets.sources.files import as_text, check_columns, column_name
+from etl_assets.sources.files import check_columns, column_name, value_text
 
 _ATTEMPTS = 3
 #: More than any source has: a count that says so is wrong.
@@ -363,6 +364,18 @@ def _entries(archive: Path) -> Iterator[tuple[str, bytes]]:
         raise SourceRefusedError(f"{archive.name} is not an extract: {error}.") from error
 
 
+def parse_json(body: bytes) -> Any:
+    """A JSON answer; raises SourceRefusedError for another. Takes half the time of the standard library's parser."""
+    body = body.removeprefix(b"\xef\xbb\xbf")
+    if not body.strip():
+        raise SourceRefusedError("the answer is empty. The last good extract stays.")
+    try:
+        return from_json(body)
+    except ValueError as error:
+        kind = "an HTML page" if body.lstrip()[:1] == b"<" else "no whole JSON"
+        raise SourceRefusedError(f"the answer is {kind} ({error}). The last good extract stays.") from error
+
+
 def read_pages(archive: Path, records: Callable[[Any], Sequence[Mapping[str, Any]]]) -> pl.DataFrame:
     """Every record of a landed extract as text, numbers as the source wrote them, with `_source_row` and `_page`.
 
@@ -381,12 +394,6 @@ def read_pages(archive: Path, records: Callable[[Any], Sequence[Mapping[str, Any
     names = dict.fromkeys(name for row in rows for name in row)
     kept = {name: column_name(name, position) for position, name in enumerate(names, 1)}
     check_columns(archive.name, list(kept.values()), ())
-    values = {column: [_text(row.get(name)) for row in rows] for name, column in kept.items()}
+    values = {column: [value_text(row.get(name)) for row in rows] for name, column in kept.items()}
     frame = pl.DataFrame(values | {"_page": of}, schema=dict.fromkeys([*values, "_page"], pl.String))
     return frame.with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("_source_row"))
-
-
-def _text(value: Any) -> str | None:
-    if value is None:
-        return None
-    return as_text(value if isinstance(value, str) else json.dumps(value))

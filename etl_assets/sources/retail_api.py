@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from etl_assets.settings import NotConfiguredError, settings
 from etl_assets.sources import SourceRefusedError, http
-from etl_assets.sources.odata import parse_json
-from etl_assets.sources.paging import Call, Page, PagedSource, Slice
+from etl_assets.sources.paging import Call, Page, PagedSource, Slice, parse_json
 
 
 @dataclass(frozen=True)

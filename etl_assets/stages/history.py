@@ -305,7 +305,8 @@ def _land_day(
         changed = sorted(p for p in content if p not in known or known[p].content_hash != content[p])
         groups = list(_groups(changed or sorted(content)[:1]))
         for number, group in enumerate(groups, 1):
-            found = [_records(paths[b], key, b, batches[b], group) for b in {b: 0 for p in group for b in rows_of[p]}]
+            needed = dict.fromkeys(b for p in group for b in rows_of[p])
+            found = [_records(paths[b], key, b, batches[b], group) for b in needed]
             frame = pl.concat([_nothing(work.table), *found], how="diagonal_relaxed").sort(BATCH, SOURCE_ROW)
             columns = [c for c in frame.columns if not c.startswith("_")]
             table = _widened(work.table, columns)
@@ -449,7 +450,7 @@ def _publish_versions(
     last = records.select(pl.col(key).cast(pl.Int64), BATCH).group_by(key).agg(pl.col(BATCH).max()).with_columns(block)
     rows_of = dict(last.group_by(PARTITION).len().iter_rows())
     bad = dict(rejected.join(last, on=[key, BATCH], how="semi").group_by(PARTITION).len().iter_rows())
-    parts, others = [], []
+    parts, others, was_refused = [], [], bool(made.refused)
     for name, (clean, stained) in digests.items():
         out = kept_out.filter(pl.col(PARTITION) == name)
         if bound.exceeded(bad.get(name, 0), rows_of.get(name, 0)):
@@ -466,7 +467,7 @@ def _publish_versions(
     made.rows_out += versions.height
     made.quarantined += rejected.height
     made.merged += merged
-    if found.failures.height:
+    if found.failures.height and not was_refused:  # the cases that are shown are of the block that is named
         made.failures = found.examples()
     quarantine = quarantine_table(work.table.name.removesuffix("_history"))
     work.publish([Publication(work.table, parts), Publication(quarantine, others)])

@@ -67,7 +67,7 @@ class State:
             return manifest.versions(source.member) if manifest else None
         known = self.facts(source.table)
         upstream = SPECS[source.key]
-        if not known and upstream.in_batches and {} in map(self.versions, upstream.inputs.values()):
+        if not known and upstream.in_batches and any(self.versions(i) == {} for i in upstream.inputs.values()):
             return {}  # there were batches, and none had anything of it: so it is, and needs no making
         cut = source.table.partitioning is not None
         return {k: f.content_hash for k, f in known.items() if not (cut and k == WHOLE)} if known else None
@@ -155,8 +155,7 @@ def in_order(datasets: Collection[str] = ()) -> list[Spec]:
 
 
 def levels(specs: Sequence[Spec]) -> list[list[Spec]]:
-    """Assets, given in order, by how many lie between them and their sources: those of one level do not wait for
-    each other."""
+    """Assets, given in order, by how many lie between them and their sources; in a level, none waits for another."""
     depth: dict[dg.AssetKey, int] = {}
     found: list[list[Spec]] = []
     for spec in specs:

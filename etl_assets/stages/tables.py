@@ -103,6 +103,7 @@ def _stage(
 
     def decorate(function: Callable[..., Frame | Result]) -> dg.AssetsDefinition:
         kinds = typing.get_type_hints(function)
+        wants_partitions = "partitions" in inspect.signature(function).parameters
 
         @dg.asset(
             key=key,
@@ -134,7 +135,7 @@ def _stage(
             frames: dict[str, Any] = {
                 name: _as(kinds.get(name), upstream[name], given) for name, given in loaded.items()
             }
-            if "partitions" in kinds:
+            if wants_partitions:
                 frames["partitions"] = list(context.partition_keys)
             result = function(**frames)
             result = result if isinstance(result, Result) else Result(result)

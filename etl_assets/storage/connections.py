@@ -34,7 +34,7 @@ def kept() -> Generator[None]:
 
 
 def take(url: str) -> psycopg.Connection:
-    """A connection in autocommit, kept or new; give it back. Raises psycopg.OperationalError if there is none."""
+    """Borrow a connection in autocommit, to be returned with `give_back`; raises psycopg.OperationalError for none."""
     for entry in reversed(_idle.copy()):
         process, address, connection = entry
         if (process, address) != (os.getpid(), url):  # a process that was forked leaves its parent's alone

@@ -98,9 +98,9 @@ class Transaction:
         self._record(table, [item.facts for item in items])
 
     def refer(self, table: Table) -> None:
-        """Give a table the foreign keys that it is declared to have, once the tables that they are of are there.
+        """Give a table the foreign keys that it is declared to have, once the tables that they refer to are there.
 
-        They are judged at the commit: until then, rows that are referred to may be replaced by others of their key.
+        They are checked at the commit: until then, rows that are referred to may be replaced by others of their key.
         """
         found = self.connection.execute(
             "SELECT attname, conname FROM pg_constraint JOIN pg_attribute ON attrelid = conrelid AND attnum = conkey[1]"
@@ -133,7 +133,7 @@ class Transaction:
         self.connection.execute("DELETE FROM etl.publications WHERE asset = %s", (table.full_name,))
 
     def _referring(self, table: Table) -> list[tuple[sql.Identifier, sql.Identifier]]:
-        """The foreign keys that are of a table: each with the table that has it before it."""
+        """The foreign keys that refer to a table, as (the table that has it, the constraint)."""
         found = self.connection.execute(
             "SELECT nspname, relname, conname FROM pg_constraint JOIN pg_class c ON c.oid = conrelid"
             " JOIN pg_namespace n ON n.oid = relnamespace WHERE contype = 'f' AND confrelid = to_regclass(%s)",
@@ -142,7 +142,7 @@ class Transaction:
         return [(sql.Identifier(schema, name), sql.Identifier(constraint)) for schema, name, constraint in found]
 
     def judge(self, tables: Iterable[Table]) -> None:
-        """Let the server judge now what it would else judge at the commit: foreign keys that tables have or are of."""
+        """Check now, instead of at the commit, the foreign keys that tables have, and those that refer to them."""
         found = self.connection.execute(
             "SELECT nspname, conname FROM pg_constraint JOIN pg_namespace n ON n.oid = connamespace,"
             " unnest(%s::text[]) AS name WHERE contype = 'f' AND to_regclass(name) IN (conrelid, confrelid)",
@@ -230,9 +230,8 @@ class Transaction:
                 self._alter(table, "ADD COLUMN {} {}", sql.Identifier(column.name), _type(column))
                 log.info("%s: added the column %s (%s)", table.full_name, column.name, column.sql)
         for name, (_, not_null) in found.items():
-            # Of a column that is declared no more, new rows have no value.
-            may_be_null = columns[name].nullable and name not in table.primary_key if name in columns else True
-            if not_null and may_be_null:
+            declared = columns.get(name)  # of one that is declared no more, new rows have no value
+            if not_null and (declared is None or (declared.nullable and name not in table.primary_key)):
                 self._alter(table, "ALTER COLUMN {} DROP NOT NULL", sql.Identifier(name))
         self._describe(table)
 

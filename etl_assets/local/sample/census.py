@@ -2,7 +2,7 @@
 
 Here: the answers as recorded, arrays below a header, with a header that has changed its name, codes that the borders
 do not know, a county too small to be told, and years told twice. Not here: the borders (counties.py), and how the API
-filters the answers (local/apis.py).
+filters the answers (local/apis).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Here: the answers as recorded, with values restated (`RESTATED_VALUES`), aggregates beside countries, ids that come
 again for another row, and the form that answers had years ago. Not here: how the API pages and filters them
-(local/apis.py).
+(local/apis).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The sample of the US Treasury's advances under Title XII: a file and the one of a month later, as its API answers.
 
 Here: the rows with their gaps in time, names that change, second lines and noisy rates, and the old rows that the
-later file corrects (`CORRECTED_ADVANCES`). Not here: how the API pages and filters them (local/apis.py).
+later file corrects (`CORRECTED_ADVANCES`). Not here: how the API pages and filters them (local/apis).
 """
 
 from __future__ import annotations

@@ -346,7 +346,7 @@ def test_texts_and_names_of_pages_are_such_as_postgresql_takes(tmp_path: Path) -
         opened.writestr("one/00001.gz", gzip.compress(page))
     frame = read_pages(archive, lambda records: records)
     assert frame.columns == ["a", "source_page", "source_xmin", "column_4", "_page", "_source_row"]
-    assert frame.rows() == [("x\u2400y", "?", '["1", null]', "1.50", "one/00001", 1), (None,) * 4 + ("one/00001", 2)]
+    assert frame.rows() == [("x\u2400y", "?", '["1",null]', "1.50", "one/00001", 1), (None,) * 4 + ("one/00001", 2)]
 
 
 def test_a_page_that_repeats_another(api: Api) -> None:

@@ -153,13 +153,15 @@ def test_a_baseline_is_the_same_however_it_is_written(
 ) -> None:
     baseline, tables = tmp_path / "before", []
     monkeypatch.setenv("ETL_EVENTDATA_BASELINE", str(baseline))
-    for content in (as_csv(BEFORE), as_csv(BEFORE, "wkt"), as_geojson(BEFORE)):
+    for content in (as_csv(BEFORE), as_csv(BEFORE, "wkt"), as_geojson(BEFORE), as_csv([*BEFORE, BEFORE[0]])):
         baseline.write_bytes(content)
         make(small)
         tables.append(small.frame("refined.eventdata_baseline"))
     assert tables[0].height == 4
-    assert tables[0].equals(tables[1])
-    assert tables[0].equals(tables[2])
+    assert all(table.equals(tables[0]) for table in tables)
+    assert small.check("refined/eventdata_baseline", "balance").metadata["merged"].value == 1, (
+        "a row that is there twice"
+    )
 
 
 def test_a_baseline_by_its_address(small: House, monkeypatch: pytest.MonkeyPatch) -> None:

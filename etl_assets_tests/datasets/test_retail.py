@@ -444,6 +444,22 @@ def test_the_token_and_answers_that_are_wrong(retail: Retail, monkeypatch: pytes
     check_source(house, "exchange_rates", SOURCES["exchange_rates"])
 
 
+def test_a_number_of_something_else_costs_its_row_and_no_table(retail: Retail) -> None:
+    house, barcode = retail.house, "{n},1001,4006381333931,250.00,2022-05-05"
+    retail.drop("more.csv", HEADER + lines(9001, 9010) + lines(9011, 9011, barcode))
+    retail.owner("UPDATE transactions SET total_amount = 12345678901234.56 WHERE transaction_id = 7")
+    retail.owner("UPDATE transactions SET quantity = 1234567890 WHERE transaction_id = 8")
+    assert retail.run("unified_transactions"), house.failures()
+    kept = "SELECT checks FROM quarantine.{} WHERE record::json->>'{}' = ANY(%s) ORDER BY row_id"
+    sold = house.sql(kept.format("retail_sales", "Transaction_ID"), ["9011"])
+    assert sold == [(["price makes an amount beyond all"],)]
+    found = house.sql(kept.format("retail_transactions", "transaction_id"), ["7", "8"])
+    assert {checks[0] for (checks,) in found} == {
+        "total_amount is beyond all amounts",
+        "quantity is beyond all quantities",
+    }
+
+
 def test_a_database_that_does_not_do_as_it_should(retail: Retail, monkeypatch: pytest.MonkeyPatch) -> None:
     house, name = retail.house, "retail_products"
     assert retail.run(name), house.failures()

@@ -123,16 +123,22 @@ def test_what_is_no_number_is_no_measurement() -> None:
         id: pl.Int64 = column("Number")
         plain: pl.Float64 = column("Without checks", nullable=True)
         checked: pl.Float64 = column("With a check", nullable=True, ge=0)
+        bounded: pl.Float64 = column("With a check that sees it too", nullable=True, le=9)
 
     nan, infinite = float("nan"), float("inf")
-    rows = [(1, None, None), (2, nan, 1.0), (3, -infinite, 1.0), (4, 1.0, nan), (5, 1.0, infinite)]
-    found = audit(pl.DataFrame(rows, schema=["id", "plain", "checked"], orient="row"), Measures)
+    rows = [(1, None, None, 9.0), (2, nan, 1.0, 0.0), (3, -infinite, 1.0, 0.0), (4, 1.0, nan, 0.0)]
+    rows += [(5, 1.0, infinite, 0.0), (6, 1.0, 1.0, nan), (7, 1.0, 1.0, infinite)]
+    found = audit(pl.DataFrame(rows, schema=["id", "plain", "checked", "bounded"], orient="row"), Measures)
     assert found.good["id"].to_list() == [1]
     assert found.failures.select("row", "check", "column", "value").rows() == [
         (1, "finite", "plain", "NaN"),
         (2, "finite", "plain", "-inf"),
         (3, "finite", "checked", "NaN"),
         (4, "finite", "checked", "inf"),
+        (5, "finite", "bounded", "NaN"),
+        (5, "less_than_or_equal_to(9)", "bounded", "NaN"),
+        (6, "finite", "bounded", "inf"),
+        (6, "less_than_or_equal_to(9)", "bounded", "inf"),
     ]
 
 

@@ -87,6 +87,13 @@ def test_a_year_that_there_is_not() -> None:
     assert read["text"].to_list() == [None, date(1, 1, 1), date(9999, 12, 31)]
 
 
+def test_decimals_without_a_fraction() -> None:
+    frame = pl.DataFrame({"n": ["100", "7", "1.5"]}).with_columns(n=exact(pl.col("n"), pl.Decimal(10, 0)))
+    assert frame["n"].to_list() == [Decimal(100), Decimal(7), None]
+    told = obey(frame, [Rule("n", "is large", pl.col("n") > 50, "null", "It is.")])
+    assert told["values_before"].to_list() == [["100"], [], []]
+
+
 def test_a_whole_number_may_be_written_with_a_fraction_of_nothing() -> None:
     """As pandas writes them beside gaps."""
     texts = pl.DataFrame({"text": ["56.0", "-7.000", "56.5", "56.", ".0"]})

@@ -217,7 +217,10 @@ def test_an_address_that_cannot_be_asked_is_refused_without_being_told_again(
     ("fault", "why"),
     [
         (Fault.status(204), "answered HTTP 204, with nothing"),
-        (Fault.status(301, headers={"Location": "http://[::1"}), ".*redirects to what is no address"),
+        (
+            Fault.status(301, headers={"Location": "http://[::1"}),
+            "is no address that can be asked over HTTP, or redirects to what is no address",
+        ),
     ],
 )
 def test_an_answer_without_a_file(url: str, tmp_path: Path, faults: Faults, fault: Fault, why: str) -> None:

@@ -36,7 +36,6 @@ _CONTIGUOUS = (-125.0, 24.0, -66.0, 50.0)
 _ALBERS = 5070
 #: What others are drawn in.
 _MERCATOR = 3857
-_METRES_A_PIXEL = 6_500
 #: From this ratio between the greatest and the least value above zero on, colours follow the logarithm.
 _SKEWED = 20
 _CLASSES = 9
@@ -77,12 +76,7 @@ def choropleth(areas: gpd.GeoDataFrame, column: str, title: str) -> dg.MarkdownM
 
     west, south, east, north = _CONTIGUOUS
     shown = areas.cx[west:east, south:north]
-    if len(shown):
-        shown = shown.to_crs(_ALBERS)
-        # As a coverage: simplified one by one, neighbours would come apart.
-        shown = shown.set_geometry(shown.geometry.simplify_coverage(_METRES_A_PIXEL / 2))
-    else:
-        shown = areas[areas.geometry.notna()].to_crs(_MERCATOR)
+    shown = shown.to_crs(_ALBERS) if len(shown) else areas[areas.geometry.notna()].to_crs(_MERCATOR)
     values = shown[column].to_numpy(dtype=float, na_value=np.nan)
     known = values[np.isfinite(values)]
     above = known[known > 0]

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from etl_assets.quality.readings import date_by_form, exact, whole
-from etl_assets.quality.rules import Rule, obey, outlier, told
+from etl_assets.quality.rules import Rule, by_rules, obey, outlier, told
 
 FORMS = {
     r"\d{4}-\d{2}-\d{2}": "%Y-%m-%d",
@@ -48,6 +48,31 @@ def test_every_change_is_on_record() -> None:
     counts = {row.data["rule"]: (row.data["action"], row.data["rows"]) for row in told(found, rules).records}
     assert counts["place is blank"] == ("null", 2)
     assert counts["price is missing"] == ("quarantine", 2)
+
+
+def test_what_is_read_as_the_same_is_merged() -> None:
+    """However it is written; what cannot be read is the same if it is written the same."""
+    written = ["1", "1.0", " 1 ", "x", "x", "y", None, "2"]
+    raw = pl.DataFrame(
+        {
+            "day": ["2025-01-01"] * 8,
+            "rate": written,
+            "_unparsed": [None] * 8,
+            "_partition": "all",
+            "_source_row": range(8),
+            "_row_hash": [hash(text) for text in written],
+        },
+        schema_overrides={"_unparsed": pl.String},
+    )
+    raw = pl.concat([raw, raw.tail(2).with_columns(_unparsed=pl.lit("a,b,c"), _source_row=pl.Series([8, 9]))])
+    readings = {
+        "day": ("day", date_by_form(pl.col("day"), FORMS)),
+        "rate": ("rate", exact(pl.col("rate"), pl.Decimal(9, 2))),
+    }
+    rows, merged = by_rules(raw, readings, ())
+    assert merged["_source_row"].to_list() == [1, 2, 4]
+    assert rows["_source_row"].to_list() == [0, 3, 5, 6, 7, 8, 9]
+    assert rows["_problems"].list.len().to_list() == [0, 1, 1, 0, 0, 0, 0]
 
 
 def test_without_rules_or_rows_nothing_is_changed() -> None:

@@ -72,13 +72,20 @@ def environment(url: str, lake: Path, sources: str) -> dict[str, str]:
     }
 
 
-def materialize(instance: dg.DagsterInstance, key: dg.AssetKey, days: Sequence[str]) -> None:
+def materialize(instance: dg.DagsterInstance, key: dg.AssetKey, days: Sequence[str] = ()) -> None:
     """Make an asset; one with partitions for these days, so many a run as its dataset says."""
     spec = SPECS[key]
-    step = spec.dataset.batch if spec.partitions else len(days)
-    for start in range(0, len(days), step):
-        batch = days[start : start + step] if spec.partitions else ()
+    size = spec.dataset.batch
+    for batch in [days[n : n + size] for n in range(0, len(days), size)] if spec.partitions else [()]:
         execute(defs, instance, [key], {}, partitions=batch, raise_on_error=True)
+
+
+def prepare(home: Path, storage: str, settings: dict[str, str], assets: Sequence[str]) -> None:
+    """Make assets without partitions in this process: what a measured one begins with."""
+    os.environ.update(settings)
+    with instance_of(home, storage) as instance:
+        for asset in assets:
+            materialize(instance, dg.AssetKey(asset.split("/")))
 
 
 def main(run: str, first_day: str, last_day: str, *assets: str) -> None:

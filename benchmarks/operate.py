@@ -119,7 +119,7 @@ def _prepare(instance: dg.DagsterInstance, days: Sequence[str]) -> None:
     _floor(instance, "nothing_daily", days)
 
 
-def _make(instance: dg.DagsterInstance, keys: Sequence[dg.AssetKey], days: Sequence[str] = ("",)) -> None:
+def _make(instance: dg.DagsterInstance, keys: Sequence[dg.AssetKey], days: Sequence[str] = ()) -> None:
     """Make assets, one after another; those with partitions for these days, in the dataset's batches."""
     for key in keys:
         materialize(instance, key, days)

@@ -27,7 +27,7 @@ from pathlib import Path
 import psycopg
 
 from benchmarks.ground import FIRST_DAY, PUBLISHED, Ground
-from benchmarks.house import environment
+from benchmarks.house import environment, prepare
 from benchmarks.measure import Case, Ratio, Report, Run, interleave, read_run
 from etl_assets.local.sources import serve
 
@@ -65,11 +65,11 @@ def _measure(ground: Ground, report: Report, rows: int, days: int, *, quick: boo
         serve(data) as sources,
     ):
         lake = ground.folder / "pipeline" / "lake"
-        _house(ground, prepared, lake, storage, sources, days, BEFORE)
+        prepare(ground.folder / "dagster", storage, environment(prepared, lake, sources), BEFORE)
 
         def ours() -> Run:
             with ground.database(template=prepared) as url, _copy_of(lake) as copy:
-                measured = _house(ground, url, copy, storage, sources, days, MEASURED)
+                measured = _house(ground, environment(url, copy, sources), storage, days)
                 _check(url, "refined.protest_events", rows)
             return measured
 
@@ -100,11 +100,10 @@ def _copy_of(lake: Path) -> Generator[Path]:
     shutil.rmtree(copy)
 
 
-def _house(ground: Ground, url: str, lake: Path, storage: str, sources: str, days: int, assets: list[str]) -> Run:
+def _house(ground: Ground, settings: dict[str, str], storage: str, days: int) -> Run:
     last = FIRST_DAY + timedelta(days=days - 1)
-    arguments = (str(FIRST_DAY), str(last), *assets)
-    settings = environment(url, lake, sources) | {"ETL_DAGSTER_STORAGE_URL": storage}
-    return process(ground, "benchmarks.house", *arguments, env=settings)
+    arguments = (str(FIRST_DAY), str(last), *MEASURED)
+    return process(ground, "benchmarks.house", *arguments, env=settings | {"ETL_DAGSTER_STORAGE_URL": storage})
 
 
 def process(ground: Ground, module: str, *arguments: str, env: Mapping[str, str] | None = None) -> Run:

@@ -9,54 +9,25 @@ last week today, gives the same tables.
 import hashlib
 import types
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
 from etl_assets.quality.audit import PROBLEMS, Audit, audit, unreadable
-from etl_assets.quality.audit import table as ui_table
 from etl_assets.quality.contract import Contract, column, storage_table, ui_schema
-from etl_assets.quality.drift import column_drift
 from etl_assets.quality.quarantine import quarantine_table, quarantined
 from etl_assets.quality.readings import of_this_era
 from etl_assets.sources.database import DELETED
-from etl_assets.stages.conditions import when_out_of_date
-from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, code_version, remember
-from etl_assets.stages.profile import preview
-from etl_assets.stages.staleness import State
-from etl_assets.storage.configured import landing_store, publisher
-from etl_assets.storage.frames import empty
-from etl_assets.storage.lake import Facts
-from etl_assets.storage.landing import Landing, Manifest
-from etl_assets.storage.publish import Publisher
-from etl_assets.storage.table import (
-    PARTITION,
-    SOURCE_ROW,
-    WHOLE,
-    Column,
-    Part,
-    Partitioning,
-    Publication,
-    Table,
-)
+from etl_assets.stages.batches import BATCH, raw_batches
+from etl_assets.stages.blocks import BlockStep, Made, block_asset, block_of, in_groups, whole_input
+from etl_assets.stages.dataset import SPECS, Dataset, Spec, code_version, remember
+from etl_assets.storage.configured import publisher
+from etl_assets.storage.table import PARTITION, SOURCE_ROW, WHOLE, Part, Partitioning, Publication
 
-BATCH = "_batch"
 _MOMENT = "%Y-%m-%dT%H%M%S%.fZ"  # sources.database.BATCH_FORMAT, as polars spells it
-_RAW = (
-    Column(PARTITION, "text", "Day of the batch, and block of keys, that the record belongs to", nullable=False),
-    Column(BATCH, "text", "Batch that the record came with: the moment (UTC) of the source's snapshot", nullable=False),
-    Column(SOURCE_ROW, "bigint", "Number of the record in the batch's file, from 1", nullable=False),
-    Column(DELETED, "boolean", "Whether the record says that the row is gone; only its key is there then", False),
-    Column("_source_sha256", "text", "SHA-256 of the batch's file", nullable=False),
-)
-#: Blocks that are made at once: memory is that of half a million rows, however large the table.
-_AT_ONCE = 5
 _TIMES = ("valid_from", "valid_to", "is_current")
 
 
@@ -82,7 +53,7 @@ def versioned(
     contract, or refers to a key that was never seen, is quarantined: the version before stays.
     """
     # Stage after stage: tables that do not depend on each other are made in one run.
-    raw = {contract: _raw(dataset, landed, contract) for contract in contracts}
+    raw = {contract: raw_batches(dataset, landed, contract) for contract in contracts}
     history: dict[type[Contract], dg.AssetsDefinition] = {}
     for contract in contracts:
         references = {name: (of, history[of]) for name, of in _references(contract).items()}
@@ -93,273 +64,6 @@ def versioned(
 def _references(contract: type[Contract]) -> dict[str, type[Contract]]:
     found = {name: (declared.metadata or {}).get("references") for name, declared in contract.columns().items()}
     return {name: of for name, of in found.items() if of is not None}
-
-
-@dataclass
-class _Made:
-    """What one step has come to so far."""
-
-    partitions: int = 0
-    changed: int = 0
-    rows_in: int = 0
-    quarantined: int = 0
-    merged: int = 0
-    rows_out: int = 0
-    refused: dict[str, str] = field(default_factory=dict)
-    failures: Any = None
-
-
-@dataclass(frozen=True)
-class _Step:
-    """One run of one of these stages: which partitions are out of date, and what comes of making them."""
-
-    context: dg.AssetExecutionContext
-    spec: Spec
-    table: Table
-    made: _Made = field(default_factory=_Made)
-    held: list[Publication] = field(default_factory=list)
-    #: Rows of the partitions that have been made.
-    rows: dict[str, int] = field(default_factory=dict)
-
-    @cached_property
-    def publisher(self) -> Publisher:
-        """What the step publishes to."""
-        return publisher()
-
-    @cached_property
-    def state(self) -> State:
-        """What was published when the step began."""
-        return State(self.context.instance)
-
-    @cached_property
-    def versions(self) -> dict[str, dict[str, str]]:
-        """The content of every partition of every input."""
-        return {name: self.state.versions(source) or {} for name, source in self.spec.inputs.items()}
-
-    @cached_property
-    def known(self) -> dict[str, Facts]:
-        """The bookkeeping of every partition that is in the warehouse and in the lake."""
-        there = self.publisher.lake.partitions(self.table)
-        return {key: facts for key, facts in self.state.facts(self.table).items() if key in there}
-
-    def made_from(self, partition: str) -> str | None:
-        """What a partition was made from; None if it has to be made in any case."""
-        return self.known[partition].made_from if partition in self.known else None
-
-    def digest(self, *parts: str) -> str:
-        """Says what a partition is made from: the declaration, and what is given."""
-        lines = (self.table.fingerprint, self.spec.code_version, *parts)
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-    def publish(self, publications: Sequence[Publication]) -> None:
-        """Publish partitions, once there are more: what comes last is published with the table as a whole."""
-        self._flush()
-        self.held.extend(publications)
-
-    def _flush(self) -> None:
-        if self.held:
-            done = self.publisher.publish(self.held, self.context.run.run_id)[self.table.full_name]
-            self.rows.update({part.key: part.rows for part in done})
-            self.made.partitions += len(done)
-            self.made.changed += sum(part.changed for part in done)
-            self.held.clear()
-
-    def finish(self, *checks: dg.AssetCheckResult, **metadata: Any) -> Iterator[Any]:
-        """Record the table as a whole, if it is made as one, unless a partition was refused; then the step fails."""
-        yield from checks
-        if self.made.refused:
-            self._flush()
-            key, why = next(iter(self.made.refused.items()))
-            raise dg.Failure(
-                f"{self.table.full_name}: {len(self.made.refused)} blocks were refused, the others are published. "
-                f"Keys from {int(key)}: {why}",
-                metadata={"failure_cases": self.made.failures},
-                allow_retries=False,
-            )
-        if self.spec.whole:
-            whole = self.spec.made_whole_from(self.versions)
-            last = next((p for p in self.held if p.table.full_name == self.table.full_name), None)
-            if last is not None:
-                self.held.remove(last)
-            self.held.insert(0, replace(last or Publication(self.table, []), whole=whole))
-        self._flush()
-        rows = {key: facts.rows for key, facts in self.known.items() if key != WHOLE} | self.rows
-        first = self.publisher.lake.read(self.table, [min(rows)] if rows else []).frame
-        yield dg.MaterializeResult(
-            metadata={
-                **({"dagster/row_count": sum(rows.values())} if self.spec.whole else {}),
-                "blocks_made": self.made.partitions,
-                "blocks_changed": self.made.changed,
-                "blocks_unchanged": len(rows) - self.made.changed,
-                "preview": preview(first.select(c for c in first.columns if not c.startswith("_"))),
-                **metadata,
-            }
-        )
-
-
-def _asset(
-    dataset: Dataset, spec: Spec, checks: Sequence[dg.AssetCheckSpec], **options: Any
-) -> Callable[[Callable[[dg.AssetExecutionContext], Iterator[Any]]], dg.AssetsDefinition]:
-    """What the three stages have in common as assets."""
-    assert spec.table is not None
-    metadata = options.pop("metadata", {})
-    if spec.partitions is not None:
-        policy = dg.BackfillPolicy.multi_run(dataset.batch)
-        options |= {"partitions_def": spec.partitions, "backfill_policy": policy}
-    return dg.asset(
-        key=spec.key,
-        deps=[source.key for source in spec.inputs.values()],
-        group_name=dataset.name,
-        description=spec.table.description,
-        metadata=dataset.metadata() | {"dagster/table_name": spec.table.full_name} | metadata,
-        owners=[dataset.owner],
-        kinds={"parquet", "postgres"},
-        check_specs=checks,
-        automation_condition=when_out_of_date(),
-        code_version=spec.code_version,
-        **options,
-    )
-
-
-# Raw -----------------------------------------------------------------------------------------------------
-
-
-def _raw(dataset: Dataset, landed: dg.AssetsDefinition, contract: type[Contract]) -> dg.AssetsDefinition:
-    name = contract.place().table
-    member, (key,) = name.removeprefix(f"{dataset.name}_"), contract.place().key
-    declared = [Column(c, "text", "As the source has it") for c in contract.columns()]
-    spec = remember(
-        Spec(
-            dg.AssetKey(["raw", name]),
-            dataset,
-            Table("raw", name, (*declared, *_RAW), f"{dataset.title}: every record of {member} that was landed",
-                  partitioning=Partitioning(PARTITION, "value")),
-            inputs={"landed": Input(landed.key, None, by_partition=True, member=member)},
-            partitions=dataset.partitions,
-            code_version=code_version(contract),
-        )
-    )  # fmt: skip
-    drift_check = dg.AssetCheckSpec("columns", asset=spec.key, description="The columns are those of the last batch")
-
-    @_asset(dataset, spec, [drift_check])
-    def step(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        assert spec.table is not None
-        store = landing_store(landed.key.path[-1])
-        manifest = store.current()
-        if manifest is None:
-            raise dg.Failure(f"Nothing has been landed for {dataset.name}: materialize it first.", allow_retries=False)
-        work = _Step(context, spec, spec.table)
-        columns = _land_days(work, store, manifest, member, key, set(context.partition_keys))
-        drift = column_drift(columns, context.instance.get_latest_materialization_event(spec.key)) if columns else []
-        seen = columns or list(contract.columns())
-        yield from work.finish(
-            dg.AssetCheckResult(
-                passed=not drift,
-                check_name="columns",
-                severity=dg.AssetCheckSeverity.WARN,
-                description="; ".join(f"{row['column']} is {row['change']}" for row in drift) or None,
-                metadata={"drift": ui_table(drift)},
-            ),
-            columns=seen,
-        )
-
-    return step
-
-
-def _land_days(work: _Step, store: Landing, manifest: Manifest, member: str, key: str, wanted: Set[str]) -> list[str]:
-    """Publish what the batches of some days have, day by day and block by block; gives the columns of the newest."""
-    days: dict[str, dict[str, str]] = defaultdict(dict)
-    for batch, sha256 in manifest.versions(member).items():
-        days[work.spec.partition_of(batch)][batch] = sha256
-    known: dict[str, dict[str, Facts]] = defaultdict(dict)
-    for partition, facts in work.known.items():
-        known[work.spec.partition_of(partition)][partition] = facts
-    lost = {work.spec.partition_of(partition) for partition in work.state.facts(work.table).keys() - work.known.keys()}
-    columns: list[str] = []
-    made_from = work.spec.made_from(wanted & (days.keys() | known.keys() | lost), {"landed": manifest.versions(member)})
-    for day in sorted(made_from):
-        if day in lost or all(facts.made_from != made_from[day] for facts in known[day].values()):
-            columns = _land_day(work, store, member, key, days[day], known[day], made_from[day]) or columns
-    return columns
-
-
-def _land_day(
-    work: _Step,
-    store: Landing,
-    member: str,
-    key: str,
-    batches: Mapping[str, str],
-    known: Mapping[str, Facts],
-    made_from: str,
-) -> list[str]:
-    """Publish the blocks of a day that other batches have rows of than before; gives the columns of the newest."""
-    columns: list[str] = []
-    with ExitStack() as files:
-        paths = {b: files.enter_context(store.open_member(b, member, sha256)) for b, sha256 in sorted(batches.items())}
-        rows_of: dict[str, list[str]] = defaultdict(list)
-        for batch, path in paths.items():
-            for partition in _partitions(path, key, batch):
-                rows_of[partition].append(batch)
-        # Landed files never change: which of them have rows of a block says what it holds.
-        content = {p: work.digest(p, *(f"{b} {batches[b]}" for b in rows_of[p])) for p in {*rows_of, *known}}
-        changed = sorted(p for p in content if p not in known or known[p].content_hash != content[p])
-        groups = list(_groups(changed or sorted(content)[:1]))
-        for number, group in enumerate(groups, 1):
-            needed = dict.fromkeys(b for p in group for b in rows_of[p])
-            found = [_records(paths[b], key, b, batches[b], group) for b in needed]
-            frame = pl.concat([_nothing(work.table), *found], how="diagonal_relaxed").sort(BATCH, SOURCE_ROW)
-            columns = [c for c in frame.columns if not c.startswith("_")]
-            table = _widened(work.table, columns)
-            cut = {str(name[0]): part for name, part in frame.partition_by(PARTITION, as_dict=True).items()}
-            # The day is as it should be once its last blocks are.
-            of = made_from if number == len(groups) else ""
-            parts = [Part(p, cut.get(p, frame.clear()), of, content[p]) for p in group]
-            work.publish([Publication(table, parts)])
-    return columns
-
-
-def _partitions(path: Path, key: str, batch: str) -> list[str]:
-    """The partitions that a batch's file has rows of."""
-    blocks = pl.scan_parquet(path).select(Partitioning(key, "block").key().unique().sort()).collect()
-    return [f"{batch[:10]}_{block}" for block in blocks.to_series()]
-
-
-def _records(path: Path, key: str, batch: str, sha256: str, partitions: Sequence[str]) -> pl.DataFrame:
-    """The records of a batch's file that belong to some partitions, as text, with their bookkeeping."""
-    windows = [Partitioning(key, "block").window(_block_of(p)) for p in partitions]
-    rows = pl.scan_parquet(path, row_index_name=SOURCE_ROW, row_index_offset=1)
-    names = [c for c in rows.collect_schema().names() if not c.startswith("_")]
-    # The span first: it tells the reader which parts of the file it need not read.
-    span = (pl.col(key) >= min(first for first, _ in windows)) & (pl.col(key) < max(after for _, after in windows))
-    partition = pl.lit(f"{batch[:10]}_") + Partitioning(key, "block").key()
-    return (
-        rows.filter(span)
-        .with_columns(partition.alias(PARTITION))
-        .filter(pl.col(PARTITION).is_in(list(partitions)))
-        .select(
-            *(pl.col(c).cast(pl.String) for c in names),
-            PARTITION,
-            pl.lit(batch).alias(BATCH),
-            pl.col(SOURCE_ROW).cast(pl.Int64),
-            DELETED,
-            pl.lit(sha256).alias("_source_sha256"),
-        )
-        .collect()
-    )
-
-
-def _nothing(table: Table) -> pl.DataFrame:
-    return empty(table, [c.name for c in table.columns])
-
-
-def _widened(table: Table, columns: Sequence[str]) -> Table:
-    """The raw table with the columns that the batch has beyond the declared ones."""
-    own = {c.name: c for c in table.columns}
-    found = [own.get(c, Column(c, "text", "As the source has it")) for c in columns]
-    return Table(table.stage, table.name, (*found, *_RAW), table.description, partitioning=table.partitioning)
-
-
-# History -------------------------------------------------------------------------------------------------
 
 
 def _history_of(contract: type[Contract]) -> type[Contract]:
@@ -391,7 +95,7 @@ def _history(
 ) -> dg.AssetsDefinition:
     versions = _history_of(contract)
     table = storage_table(versions, with_source=True)
-    inputs = {"raw": _input(raw)} | {name: _input(of) for name, (_, of) in references.items()}
+    inputs = {"raw": whole_input(raw)} | {name: whole_input(of) for name, (_, of) in references.items()}
     key, version = dg.AssetKey([table.stage, table.name]), code_version(contract)
     spec = remember(Spec(key, dataset, table, inputs=inputs, code_version=version))
     checks = [
@@ -402,14 +106,14 @@ def _history(
         dg.AssetCheckSpec("balance", asset=spec.key, description="Records = versions + quarantined + merged"),
     ]  # fmt: skip
 
-    @_asset(dataset, spec, checks, metadata={"dagster/column_schema": ui_schema(versions)})
+    @block_asset(dataset, spec, checks, metadata={"dagster/column_schema": ui_schema(versions)})
     def step(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        work = _Step(context, spec, table)
+        work = BlockStep(context, spec, table)
         found, source = work.versions["raw"], SPECS[raw.key].table
         assert source is not None
         partitions: dict[str, list[str]] = defaultdict(list)
         for partition in sorted(found):
-            partitions[_block_of(partition)].append(partition)
+            partitions[block_of(partition)].append(partition)
         keys = {name: _keys(*of) for name, of in references.items()}
         seen = [f"{name} {hashlib.sha256(known.to_numpy().tobytes()).hexdigest()}" for name, known in keys.items()]
         # A block all of whose versions are good stays so when there are more keys that they could refer to.
@@ -417,7 +121,7 @@ def _history(
         stained = {k: work.digest(digest, *seen) for k, digest in clean.items()}
         stale = [k for k in clean if work.made_from(k) not in (clean[k], stained[k])]
         stale += work.known.keys() - clean.keys() - {WHOLE}
-        for group in _groups(sorted(stale)):
+        for group in in_groups(sorted(stale)):
             records = work.publisher.lake.read(source, [p for key in group for p in partitions.get(key, [])]).frame
             digests = {key: (clean.get(key, ""), stained.get(key, "")) for key in group}
             _publish_versions(work, versions, records, keys, digests)
@@ -429,7 +133,7 @@ def _history(
 
 
 def _publish_versions(
-    work: _Step,
+    work: BlockStep,
     contract: type[Contract],
     records: pl.DataFrame,
     keys: Mapping[str, pl.Series],
@@ -537,7 +241,7 @@ def _chained(good: pl.DataFrame, gone: pl.DataFrame, key: str) -> tuple[pl.DataF
     return versions.filter(~pl.col(DELETED)).drop(DELETED), merged
 
 
-def _judged(made: _Made) -> Iterator[dg.AssetCheckResult]:
+def _judged(made: Made) -> Iterator[dg.AssetCheckResult]:
     why = next(iter(made.refused.values()), None)
     facts: dict[str, Any] = {"versions": made.rows_out, "quarantined": made.quarantined}
     if made.failures is not None:
@@ -553,23 +257,20 @@ def _judged(made: _Made) -> Iterator[dg.AssetCheckResult]:
     )  # fmt: skip
 
 
-# Current state -------------------------------------------------------------------------------------------
-
-
 def _current(dataset: Dataset, contract: type[Contract], history: dg.AssetsDefinition) -> dg.AssetsDefinition:
     table = storage_table(contract, with_source=True)
-    inputs = {"history": _input(history)}
+    inputs = {"history": whole_input(history)}
     key, version = dg.AssetKey([table.stage, table.name]), code_version(contract)
     spec = remember(Spec(key, dataset, table, inputs=inputs, code_version=version))
 
-    @_asset(dataset, spec, [], metadata={"dagster/column_schema": ui_schema(contract)})
+    @block_asset(dataset, spec, [], metadata={"dagster/column_schema": ui_schema(contract)})
     def step(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        work, source = _Step(context, spec, table), SPECS[history.key].table
+        work, source = BlockStep(context, spec, table), SPECS[history.key].table
         assert source is not None
         wanted = {key: work.digest(found) for key, found in work.versions["history"].items()}
         stale = [key for key in {*wanted, *work.known} - {WHOLE} if work.made_from(key) != wanted.get(key)]
         columns = [c.name for c in table.columns]
-        for group in _groups(sorted(stale)):
+        for group in in_groups(sorted(stale)):
             frames = work.publisher.lake.partition_frames(source, group)
             parts = [
                 Part(key, frame.filter(pl.col("is_current")).select(columns), wanted.get(key, ""))
@@ -581,25 +282,8 @@ def _current(dataset: Dataset, contract: type[Contract], history: dg.AssetsDefin
     return step
 
 
-# Blocks --------------------------------------------------------------------------------------------------
-
-
-def _input(asset: dg.AssetsDefinition) -> Input:
-    return Input(asset.key, SPECS[asset.key].table, by_partition=False)
-
-
-def _groups(keys: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(keys), _AT_ONCE):
-        yield keys[start : start + _AT_ONCE]
-
-
 def _keys(contract: type[Contract], history: dg.AssetsDefinition) -> pl.Series:
     """Every key of a table that was ever seen."""
     table, key = SPECS[history.key].table, contract.place().key[0]
     assert table is not None
     return publisher().lake.read(table, columns=[key]).frame[key].unique().sort()
-
-
-def _block_of(partition: str) -> str:
-    """The block in the key of a raw partition: `2024-11-15_000000200000`."""
-    return partition[11:]

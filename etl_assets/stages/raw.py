@@ -161,7 +161,7 @@ def _read(
         facts: dict[str, Any] = {"file": manifest.url, "failure_cases": ui_table(cases.to_dicts())}
         yield dg.AssetCheckResult(passed=False, check_name="readable", description=message, metadata=facts)
         raise dg.Failure(message, allow_retries=False)
-    table = _widened(declared, columns)
+    table = declared.widened(columns)
     before = publisher().warehouse.facts(table.full_name)
     made_from = spec.made_whole_from({"landed": {WHOLE: manifest.sha256}})
     # The lake's too: a run that was killed before the warehouse had a partition has left it there alone.
@@ -229,16 +229,6 @@ def _placed(
         published.alias("_published_at"),
         pl.lit(manifest.sha256).alias("_source_sha256"),
     ).select(*columns, UNPARSED, PARTITION, SOURCE_ROW, "_published_at", ROW_HASH, "_source_sha256")
-
-
-def _widened(table: Table, columns: Sequence[str]) -> Table:
-    """The raw table with the columns that the file has beyond the required ones."""
-    own = {c.name: c for c in table.columns}
-    found = [own.get(c, Column(c, "text", "As the source has it")) for c in columns]
-    return Table(
-        table.stage, table.name, (*found, own[UNPARSED], *_BOOKKEEPING.values()), table.description,
-        partitioning=table.partitioning,
-    )  # fmt: skip
 
 
 def _parts(frame: pl.DataFrame, known: Set[str], made_from: str) -> list[Part]:

@@ -6,7 +6,7 @@ import datetime as dt
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -135,6 +135,12 @@ class Table:
         shape = [(c.name, c.sql, c.nullable) for c in self.columns]
         whole = [shape, self.primary_key, asdict(self.partitioning) if self.partitioning else None]
         return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:16]
+
+    def widened(self, columns: Sequence[str]) -> Table:
+        """A raw table with the columns that a file has, as text where they are not declared, before the bookkeeping."""
+        own = {c.name: c for c in self.columns}
+        found = [own.get(name, Column(name, "text", "As the source has it")) for name in columns]
+        return replace(self, columns=(*found, *(c for c in self.columns if c.name.startswith("_"))))
 
     def stored_columns(self) -> tuple[Column, ...]:
         """The columns as stored: the declared ones, then the provenance."""

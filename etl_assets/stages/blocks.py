@@ -1,0 +1,163 @@
+"""Tables that are cut into blocks of keys, and made a few blocks at once: only those that are out of date.
+
+Here: the step that all of them are made by. What a block holds, `batches` and `history` say.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import dagster as dg
+
+from etl_assets.stages.conditions import when_out_of_date
+from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec
+from etl_assets.stages.profile import preview
+from etl_assets.stages.staleness import State
+from etl_assets.storage.configured import publisher
+from etl_assets.storage.lake import Facts
+from etl_assets.storage.publish import Publisher
+from etl_assets.storage.table import WHOLE, Publication, Table
+
+#: Blocks that are made at once: memory is that of half a million rows, however large the table.
+_AT_ONCE = 5
+
+
+@dataclass
+class Made:
+    """What one step has come to so far."""
+
+    partitions: int = 0
+    changed: int = 0
+    rows_in: int = 0
+    quarantined: int = 0
+    merged: int = 0
+    rows_out: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
+    failures: Any = None
+
+
+@dataclass(frozen=True)
+class BlockStep:
+    """One run of one of these stages: which partitions are out of date, and what comes of making them."""
+
+    context: dg.AssetExecutionContext
+    spec: Spec
+    table: Table
+    made: Made = field(default_factory=Made)
+    held: list[Publication] = field(default_factory=list)
+    #: Rows of the partitions that have been made.
+    rows: dict[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def publisher(self) -> Publisher:
+        """What the step publishes to."""
+        return publisher()
+
+    @cached_property
+    def state(self) -> State:
+        """What was published when the step began."""
+        return State(self.context.instance)
+
+    @cached_property
+    def versions(self) -> dict[str, dict[str, str]]:
+        """The content of every partition of every input."""
+        return {name: self.state.versions(source) or {} for name, source in self.spec.inputs.items()}
+
+    @cached_property
+    def known(self) -> dict[str, Facts]:
+        """The bookkeeping of every partition that is in the warehouse and in the lake."""
+        there = self.publisher.lake.partitions(self.table)
+        return {key: facts for key, facts in self.state.facts(self.table).items() if key in there}
+
+    def made_from(self, partition: str) -> str | None:
+        """What a partition was made from; None if it has to be made in any case."""
+        return self.known[partition].made_from if partition in self.known else None
+
+    def digest(self, *parts: str) -> str:
+        """Says what a partition is made from: the declaration, and what is given."""
+        lines = (self.table.fingerprint, self.spec.code_version, *parts)
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def publish(self, publications: Sequence[Publication]) -> None:
+        """Publish partitions, once there are more: what comes last is published with the table as a whole."""
+        self._flush()
+        self.held.extend(publications)
+
+    def _flush(self) -> None:
+        if self.held:
+            done = self.publisher.publish(self.held, self.context.run.run_id)[self.table.full_name]
+            self.rows.update({part.key: part.rows for part in done})
+            self.made.partitions += len(done)
+            self.made.changed += sum(part.changed for part in done)
+            self.held.clear()
+
+    def finish(self, *checks: dg.AssetCheckResult, **metadata: Any) -> Iterator[Any]:
+        """Record the table as a whole, if it is made as one, unless a partition was refused; then the step fails."""
+        yield from checks
+        if self.made.refused:
+            self._flush()
+            key, why = next(iter(self.made.refused.items()))
+            raise dg.Failure(
+                f"{self.table.full_name}: {len(self.made.refused)} blocks were refused, the others are published. "
+                f"Keys from {int(key)}: {why}",
+                metadata={"failure_cases": self.made.failures},
+                allow_retries=False,
+            )
+        if self.spec.whole:
+            whole = self.spec.made_whole_from(self.versions)
+            last = next((p for p in self.held if p.table.full_name == self.table.full_name), None)
+            if last is not None:
+                self.held.remove(last)
+            self.held.insert(0, replace(last or Publication(self.table, []), whole=whole))
+        self._flush()
+        rows = {key: facts.rows for key, facts in self.known.items() if key != WHOLE} | self.rows
+        first = self.publisher.lake.read(self.table, [min(rows)] if rows else []).frame
+        yield dg.MaterializeResult(
+            metadata={
+                **({"dagster/row_count": sum(rows.values())} if self.spec.whole else {}),
+                "blocks_made": self.made.partitions,
+                "blocks_changed": self.made.changed,
+                "blocks_unchanged": len(rows) - self.made.changed,
+                "preview": preview(first.select(c for c in first.columns if not c.startswith("_"))),
+                **metadata,
+            }
+        )
+
+
+def block_asset(
+    dataset: Dataset, spec: Spec, checks: Sequence[dg.AssetCheckSpec], metadata: Mapping[str, Any] | None = None
+) -> Callable[[Callable[[dg.AssetExecutionContext], Iterator[Any]]], dg.AssetsDefinition]:
+    """Decorate a step that makes blocks, as an asset."""
+    assert spec.table is not None
+    return dg.asset(
+        key=spec.key,
+        deps=[source.key for source in spec.inputs.values()],
+        group_name=dataset.name,
+        description=spec.table.description,
+        metadata={**dataset.metadata(), "dagster/table_name": spec.table.full_name, **(metadata or {})},
+        owners=[dataset.owner],
+        kinds={"parquet", "postgres"},
+        check_specs=checks,
+        partitions_def=spec.partitions,
+        backfill_policy=dg.BackfillPolicy.multi_run(dataset.batch) if spec.partitions else None,
+        automation_condition=when_out_of_date(),
+        code_version=spec.code_version,
+    )
+
+
+def whole_input(asset: dg.AssetsDefinition) -> Input:
+    """An upstream of which the step itself finds out what is new."""
+    return Input(asset.key, SPECS[asset.key].table, by_partition=False)
+
+
+def in_groups(keys: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Blocks, as many together as are made at once."""
+    for start in range(0, len(keys), _AT_ONCE):
+        yield keys[start : start + _AT_ONCE]
+
+
+def block_of(partition: str) -> str:
+    """The block in the key of a raw partition: `2024-11-15_000000200000`."""
+    return partition[11:]

@@ -8,12 +8,16 @@ Nothing else in the project reads the environment, but for the `AWS_…` variabl
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import unquote, urlsplit
 
+import psycopg
 from dotenv import dotenv_values
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import Field, SecretStr
 from pydantic_settings import (
     BaseSettings,
@@ -50,11 +54,25 @@ def _addresses() -> dict[str, str]:
     return found
 
 
-def _password(url: str) -> str | None:
+def database_parts(address: str) -> Mapping[str, Any] | None:
+    """What a PostgreSQL address, or a DSN, says; None for what is none.
+
+    Nor for one with characters that are not percent-encoded: part of the password would stand in another's place.
+    """
     try:
-        return urlsplit(url).password
-    except ValueError:
+        parts = conninfo_to_dict(address)
+    except psycopg.ProgrammingError:
         return None
+    is_port = str(parts.get("port") or 5432).replace(",", "").isdecimal()
+    return parts if parts and is_port and "@" not in str(parts.get("host")) else None
+
+
+def _passwords(address: str) -> set[str]:
+    """The passwords in an address of any kind."""
+    found = {str((database_parts(address) or {}).get("password") or "")}
+    with suppress(ValueError):
+        found.add(urlsplit(address).password or "" if "://" in address else "")
+    return found
 
 
 class NotConfiguredError(RuntimeError):
@@ -172,7 +190,7 @@ class Settings(BaseSettings):
         """Every value that nobody may see: the secret settings, and the passwords in addresses."""
         found = {value.get_secret_value() for _, value in self if isinstance(value, SecretStr)}
         given = [*found, *self.addresses.values()]
-        found |= {password for url in given if "://" in url and (password := _password(url))}
+        found |= {password for address in given for password in _passwords(address)}
         found |= {unquote(password) for password in found}
         return {secret for secret in found if len(secret) >= _SHORTEST_SECRET}
 

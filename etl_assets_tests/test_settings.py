@@ -31,6 +31,15 @@ def test_passwords_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "sesame" not in repr(settings())
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["postgresql://u:sesame@host/db", "postgresql://u@host/db?password=sesame", "host=h user=u password=sesame"],
+)
+def test_a_password_is_known_wherever_an_address_has_it(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ETL_TOTESYS_URL", address)
+    assert "sesame" in settings().secrets()
+
+
 def test_the_address_of_a_source(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NotConfiguredError, match=r"\./dev up"):
         settings().source_url("ccc", local="ccc/a.csv", live="https://live/a.csv")

@@ -22,6 +22,7 @@ from dagster._core.storage.local_compute_log_manager import LocalComputeLogManag
 from etl_assets.settings import settings
 from etl_assets.stages.dataset import SPECS
 from etl_assets.storage.configured import lake, landing_store
+from etl_assets.storage.landing import Manifest
 
 #: A write takes less: what is older and unfinished, nobody finishes.
 _UNFINISHED = timedelta(days=1)
@@ -104,7 +105,8 @@ def _compute_logs(instance: dg.DagsterInstance, since: datetime, *, dry_run: boo
 def _landed(instance: dg.DagsterInstance, since: datetime, *, dry_run: bool) -> int:
     """Landed files, with their manifests, in whose place another one came before `since`.
 
-    Never the current one, nor the one that the raw table was made from, nor what is in them if they are sets.
+    Never the current one, nor the one that the raw table was made from. Of a source of many files that is judged by
+    their sets: a file goes with the last set that it is in.
     """
     needed = {file for spec in SPECS.values() if (file := _read_by(instance, spec.key))}
     count = 0
@@ -115,16 +117,22 @@ def _landed(instance: dg.DagsterInstance, since: datetime, *, dry_run: bool) -> 
         if (current := store.current()) is None:
             continue
         landed = list(store.manifests())
-        sets = [current, *(manifest for manifest in landed if manifest.sha256 in needed)]
-        kept = {current.sha256, *needed, *(digest for manifest in sets for digest in manifest.members.values())}
+        judged = [own for own in landed if own.sha256 != current.sha256 and bool(own.members) == bool(current.members)]
         # What is current came last, whenever its bytes came first: a source may go back to a former file.
-        before = sorted((own for own in landed if own.sha256 != current.sha256), key=lambda own: own.fetched_at)
-        for manifest, successor in pairwise([*before, current]):
-            if datetime.fromisoformat(successor.fetched_at) < since and manifest.sha256 not in kept:
-                count += 1 if manifest.members else 2
-                if not dry_run:
-                    store.forget(manifest)
+        in_time = [*sorted(judged, key=lambda own: own.fetched_at), current]
+        gone = [own for own, next_one in pairwise(in_time) if _came(next_one) < since and own.sha256 not in needed]
+        if current.members:
+            held = {digest for own in in_time if own not in gone for digest in own.members.values()}
+            gone += [own for own in landed if not own.members and own.sha256 not in held and _came(own) < since]
+        for own in gone:
+            count += 1 if own.members else 2
+            if not dry_run:
+                store.forget(own)
     return count
+
+
+def _came(manifest: Manifest) -> datetime:
+    return datetime.fromisoformat(manifest.fetched_at)
 
 
 def _read_by(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:

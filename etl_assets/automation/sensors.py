@@ -10,8 +10,9 @@ from typing import Any
 
 import dagster as dg
 
-from etl_assets.sources import SourceRefusedError, SourceUnavailableError, Validators
+from etl_assets.sources import SourceRefusedError, SourceUnavailableError
 from etl_assets.stages.dataset import SPECS, Spec
+from etl_assets.stages.landing import validators_of
 from etl_assets.storage import connections
 from etl_assets.storage.configured import landing_store
 
@@ -72,7 +73,7 @@ def _source_sensor(spec: Spec) -> dg.SensorDefinition:
         is_known = context.instance.get_latest_materialization_event(spec.key) is not None
         known = landing_store(table).current() if is_known else None
         try:
-            version = source.probe(Validators(known.etag, known.last_modified) if known else None)
+            version = source.probe(validators_of(known))
         except SourceUnavailableError as error:
             # A tick that fails is alerted. What waiting will not help, such as another address, fails it at once.
             since = float(context.cursor or time.time())

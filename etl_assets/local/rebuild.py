@@ -11,6 +11,7 @@ from etl_assets.stages.staleness import in_order
 from etl_assets.storage.configured import publisher
 from etl_assets.storage.lake import LakeError
 from etl_assets.storage.table import Table
+from etl_assets.storage.transaction import WarehouseError
 
 
 def rebuild_warehouse() -> int:
@@ -35,7 +36,7 @@ def rebuild_warehouse() -> int:
     for name, table in sorted(tables.items()):
         try:
             partitions, rows = publisher().restore(table)
-        except LakeError as error:
+        except (LakeError, WarehouseError) as error:
             failed.append(name)
             console.print(Text.assemble(("failed", "red"), f" {name}: {plain(str(error))}"))
         else:

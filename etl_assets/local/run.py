@@ -32,10 +32,10 @@ from etl_assets.local.in_process import execute
 from etl_assets.logs import plain
 from etl_assets.quality.quarantine import quarantine_table
 from etl_assets.settings import NotConfiguredError, home, settings
-from etl_assets.sources import SourceError, Validators
+from etl_assets.sources import SourceError
 from etl_assets.stages.dataset import Spec
 from etl_assets.stages.failures import why_step_failed
-from etl_assets.stages.landing import ANEW
+from etl_assets.stages.landing import ANEW, validators_of
 from etl_assets.stages.staleness import State, in_order, levels
 from etl_assets.storage import connections
 from etl_assets.storage.configured import lake, landing_store
@@ -169,7 +169,7 @@ class Driver:
             return False  # which does not depend on that
         known = landing_store(spec.key.path[-1]).current()
         try:
-            new = spec.source.probe(Validators(known.etag, known.last_modified) if known else None)
+            new = spec.source.probe(validators_of(known))
         except (SourceError, NotConfiguredError) as error:
             self.outcomes[spec.key.to_user_string()].failures.append(str(error))
             return False

@@ -15,10 +15,11 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class Validators:
-    """What a source said of the version that is known, to ask for it conditionally."""
+    """What a source said of the version that is known, to ask for it conditionally; and the address that said it."""
 
     etag: str | None = None
     last_modified: str | None = None
+    url: str | None = None
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,11 @@ class CensusSource(PagedSource):
         """The series is one part."""
         return {self.path: self.freshness_days}
 
+    def url(self) -> str:
+        """The series' address."""
+        base = settings().source_url(self.source, local=self.source, live=self.live)
+        return f"{base.rstrip('/')}/{self.path}"
+
     def request(self, part: str) -> str:
         """A digest of what is asked for: years that are settled are those of the same variables and places."""
         asked = json.dumps([list(self.variables), {name: dict(place) for name, place in self.geographies.items()}])
@@ -57,7 +62,7 @@ class CensusSource(PagedSource):
         return [
             Slice(
                 f"{name}_{year}",
-                Call(self._url(), {"get": ",".join(self.variables), **geography, "time": str(year)}),
+                Call(self.url(), {"get": ",".join(self.variables), **geography, "time": str(year)}),
                 settled=before is not None and year < this_year - self.look_back_years,
             )
             for name, geography in self.geographies.items()
@@ -76,6 +81,8 @@ class CensusSource(PagedSource):
         widths = {len(row) for row in document}
         if len(widths) != 1:
             raise SourceRefusedError(f"rows have {sorted(widths)} fields. The last good extract stays.")
+        if len(document) == 1:  # a year that is not out yet is answered with nothing at all
+            raise SourceRefusedError("the answer has a header and no row. The last good extract stays.")
         header = [str(name) for name in document[0]]
         places = [part.partition(":")[0] for name in ("in", "for") for part in call.parameters.get(name, "").split()]
         asked = [name for name in call.parameters.get("get", "").split(",") if name]
@@ -95,10 +102,6 @@ class CensusSource(PagedSource):
         if configured.sources == "local":
             return {"key": "local"}
         raise NotConfiguredError(f"The Census API wants a key: set ETL_CENSUS_KEY. {_GET_KEY}")
-
-    def _url(self) -> str:
-        base = settings().source_url(self.source, local=self.source, live=self.live)
-        return f"{base.rstrip('/')}/{self.path}"
 
 
 def rows_by_header(page: Sequence[Sequence[str | None]]) -> list[dict[str, str | None]]:

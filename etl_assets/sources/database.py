@@ -31,9 +31,8 @@ import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet as pq
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
 
-from etl_assets.settings import settings
+from etl_assets.settings import database_parts, settings
 from etl_assets.sources import Fetched, SourceRefusedError, SourceUnavailableError, Validators, Workspace
 from etl_assets.sources.files import check_columns, column_name
 
@@ -84,10 +83,12 @@ def connected(source: str, schema: str = "public") -> Generator[psycopg.Connecti
     """
     url = settings().database_url(source)
     variable = f"ETL_{source.upper()}_URL"
-    try:
-        parts = conninfo_to_dict(url)
-    except psycopg.ProgrammingError:
-        raise SourceRefusedError(f"{variable} is not an address of PostgreSQL: postgresql://…") from None
+    parts = database_parts(url)
+    if parts is None:  # without the address, of which any part may be the password
+        raise SourceRefusedError(
+            f"{variable} is not an address of PostgreSQL: postgresql://user:password@host:port/database, with "
+            "characters such as @, / and % in user or password percent-encoded. Nothing was landed."
+        )
     where = f"{source} ({parts.get('host')}:{parts.get('port') or 5432}/{parts.get('dbname')})"
     try:
         with psycopg.connect(

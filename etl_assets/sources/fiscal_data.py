@@ -51,6 +51,11 @@ class FiscalDataSource(PagedSource):
         """The table is one part."""
         return {self.path: 0}
 
+    def url(self) -> str:
+        """The table's address."""
+        base = settings().source_url(self.source, local=self.source, live=self.live)
+        return f"{base.rstrip('/')}/{self.path}"
+
     def request(self, part: str) -> str:
         """Always the whole table."""
         return self.sort
@@ -71,7 +76,7 @@ class FiscalDataSource(PagedSource):
             chosen = f"record_date:gte:{month},record_date:lt:{after}"
             parameters = {"filter": chosen, "sort": self.sort, "page[size]": str(self.page_size), "page[number]": "1"}
             is_settled = before is not None and after <= known - timedelta(days=self.look_back_days)
-            slices.append(Slice(f"{month:%Y-%m}", Call(self._url(), parameters), is_settled))
+            slices.append(Slice(f"{month:%Y-%m}", Call(self.url(), parameters), is_settled))
             month = after
         return slices
 
@@ -107,7 +112,7 @@ class FiscalDataSource(PagedSource):
 
     def _end(self, sort: str) -> tuple[date, Page]:
         """The first date in an order of all rows, and the page that says it."""
-        call = Call(self._url(), {"sort": sort, "page[size]": "1", "page[number]": "1"})
+        call = Call(self.url(), {"sort": sort, "page[size]": "1", "page[number]": "1"})
         try:
             page = self.read(call, self.get(call) or b"")
             if not page.rows:
@@ -127,10 +132,6 @@ class FiscalDataSource(PagedSource):
     def _total(self, fetched: Fetched) -> int:
         """The number of all rows, as the version says it."""
         return int(versions(fetched.validators)[self.path].state.rpartition(" ")[2])
-
-    def _url(self) -> str:
-        base = settings().source_url(self.source, local=self.source, live=self.live)
-        return f"{base.rstrip('/')}/{self.path}"
 
 
 def _rows(extract: Path) -> int:

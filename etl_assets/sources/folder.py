@@ -49,15 +49,16 @@ class WatchedFolder:
 
     def probe(self, known: Validators | None) -> str | None:
         """A digest of names and stamps, if it is another than the known one."""
-        version = _version({name: _stamp(meta) for name, meta in self._files(self._url())})
+        url = self._url()
+        version = _version({name: _stamp(meta) for name, meta in self._files(url, self._store(url))})
         return None if known and known.etag == version else version
 
     def fetch(self, work: Workspace, known: Validators | None) -> FetchedFolder | None:
         """The files that are new, or other than the landed ones of their name; and why others were not taken."""
         url = self._url()
-        store, landed, stamps, refused = object_store(url), work.state if known else {}, {}, {}
+        store, landed, stamps, refused = self._store(url), work.state if known else {}, {}, {}
         files: dict[str, Fetched] = {}
-        for number, (name, meta) in enumerate(self._files(url)):
+        for number, (name, meta) in enumerate(self._files(url, store)):
             stamp, path = _stamp(meta), work.folder / f"{number}{self.suffix}"
             if landed.get(name) != stamp:
                 try:
@@ -90,9 +91,17 @@ class WatchedFolder:
             raise NotConfiguredError(f"{self.variable} names {folder}, which is no folder: make it, or name another.")
         return url
 
-    def _files(self, url: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    def _store(self, url: str) -> ObjectStore:
+        try:
+            return object_store(url)
+        except (OSError, ValueError, obstore.exceptions.BaseError) as error:
+            raise NotConfiguredError(
+                f"{self.variable} is neither a folder nor an s3://bucket/prefix that can be opened: {_reason(error)}"
+            ) from error
+
+    def _files(self, url: str, store: ObjectStore) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Name and facts of every file that is finished, in the order of their names."""
-        store, is_local = object_store(url), local_folder(url) is not None
+        is_local = local_folder(url) is not None
         try:
             found = [meta for page in obstore.list(store) for meta in page]
             for meta in sorted(found, key=lambda meta: meta["path"]):

@@ -40,6 +40,7 @@ _HTML_MEANS = "it has moved, wants a login or is under maintenance. Open it in a
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _LONGEST_WAIT = 120.0
 _LARGEST_PAGE = 256 << 20
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _KEPT_HEADERS = ("ETag", "Last-Modified", "Content-Type", "Content-Length", "Date")
 
 
@@ -97,6 +98,8 @@ def probe(url: str, known: Validators | None, auth: Bearer | None = None) -> str
     Who answers no HEAD, as signed addresses and some gateways do, is asked with GET, and the body is left.
     """
 
+    known = _of(url, known)
+
     def ask(session: requests.Session) -> requests.Response:
         response = session.head(url, headers=_conditions(known), allow_redirects=True)
         if response.status_code in _NO_HEAD:
@@ -119,6 +122,7 @@ def download(url: str, to: Path, known: Validators | None = None) -> Fetched | N
     Raises SourceRefusedError for an answer that asking again will not mend, SourceUnavailableError when the attempts
     are used up. `to` is whole or is not used.
     """
+    known = _of(url, known)
 
     def get(session: requests.Session) -> requests.Response:
         with session.get(url, headers=_conditions(known), stream=True) as response:
@@ -129,7 +133,7 @@ def download(url: str, to: Path, known: Validators | None = None) -> Fetched | N
                         sink.write(chunk)
                         received += len(chunk)
                 announced = response.headers.get("Content-Length", "")
-                if announced.isdigit() and "Content-Encoding" not in response.headers and received != int(announced):
+                if announced.isdecimal() and "Content-Encoding" not in response.headers and received != int(announced):
                     raise requests.exceptions.ChunkedEncodingError(f"{received} of {announced} bytes came")
             return response
 
@@ -173,9 +177,26 @@ def get(
 
 
 def public(url: str) -> str:
-    """A URL without what may be secret: user, password and query."""
-    parts = urlsplit(url if "://" in url else f"//{url}")
+    """A URL without what may be secret: user, password and query; raises SourceRefusedError for what is none."""
+    try:
+        parts = urlsplit(url if "://" in url else f"//{url}")
+    except ValueError:  # the error says the whole address, with what is secret in it
+        raise SourceRefusedError(
+            "The address that is set for it is none: check it. The last good file stays."
+        ) from None
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def place(url: str) -> str:
+    """A public URL by which one source is told from another: a server on this machine has another port each time."""
+    parts = urlsplit(public(url))
+    return urlunsplit(parts._replace(netloc=parts.hostname)) if parts.hostname in _LOOPBACK else urlunsplit(parts)
+
+
+def _of(url: str, known: Validators | None) -> Validators | None:
+    """What is known, if it is of this address: what another one said of its file tells nothing of this one's."""
+    here = place(url)
+    return known if known and (known.url is None or place(known.url) == here) else None
 
 
 def refuse_page(url: str, path: Path, content_type: str) -> None:
@@ -267,7 +288,7 @@ def _said(response: requests.Response) -> str:
 
 def _retry_after(response: requests.Response) -> float:
     value = response.headers.get("Retry-After", "").strip()
-    if value.isdigit():
+    if value.isdecimal():
         return float(value)
     if value:
         try:

@@ -39,6 +39,10 @@ class ODataSource(PagedSource):
             )
         return {name: self.freshness_days.get(name, 0) for name in self.sets}
 
+    def url(self) -> str:
+        """The service's address."""
+        return settings().source_url(self.source, local=f"{self.source}/{self.path}", live=self.live).rstrip("/")
+
     def request(self, part: str) -> str:
         """The filter."""
         return self.sets[part]
@@ -91,9 +95,8 @@ class ODataSource(PagedSource):
         return [Call(first.url, {**page.following.parameters, "$skip": str(skip)}) for skip in skips]
 
     def _call(self, name: str, parameters: Mapping[str, str]) -> Call:
-        base = settings().source_url(self.source, local=f"{self.source}/{self.path}", live=self.live)
         chosen = {"$filter": self.sets[name]} if self.sets[name] else {}
-        return Call(f"{base.rstrip('/')}/{name}", {**chosen, **parameters})
+        return Call(f"{self.url()}/{name}", {**chosen, **parameters})
 
 
 def _following(call: Call, link: str) -> Call:

@@ -138,8 +138,12 @@ class PagedSource(ABC):
         """The parts that are published on their own, with the days for which each is not asked for again (0: none)."""
 
     @abstractmethod
+    def url(self) -> str:
+        """The address as it is configured now: what was extracted from another one is of another source."""
+
+    @abstractmethod
     def request(self, part: str) -> str:
-        """What is asked for, as text: another request is another version."""
+        """What is asked for of it, as text: another request is another version."""
 
     @abstractmethod
     def state(self, part: str) -> str:
@@ -204,8 +208,9 @@ class PagedSource(ABC):
     def _now(self, before: Versions) -> dict[str, Version]:
         """The version of each part: as the source says it, or as it is known where that is recent enough."""
         today, found = datetime.now(UTC).date(), {}
+        place = http.place(self.url())
         for part, days in self.parts().items():
-            was, request = before.get(part), self.request(part)
+            was, request = before.get(part), f"{place} {self.request(part)}"
             if was and was.request == request and today < date.fromisoformat(was.day) + timedelta(days=days):
                 found[part] = was
                 continue
@@ -219,13 +224,16 @@ class PagedSource(ABC):
     ) -> tuple[Path, str]:
         """Every slice, put together in one file; and the address of the first."""
         slices: list[Slice] = []
+        there: list[Mapping[str, list[bytes]]] = []
         for part, (_, request, state) in now.items():
             was = before.get(part)
-            slices += self.slices(part, state, was.state if was and was.request == request else None)
+            own = self.slices(part, state, was.state if was and was.request == request else None)
+            slices += own
+            there += [landed if was is None or was.request == request else {}] * len(own)
         place, names = _place(work, now)
         kept = [_Kept(work, f"{place}/{piece.name}/", names) for piece in slices]
         with ThreadPoolExecutor(http.CONCURRENCY, thread_name_prefix="extract") as pool:
-            found = list(pool.map(self._slice, slices, kept, [landed] * len(slices)))
+            found = list(pool.map(self._slice, slices, kept, there))
         if not any(found):
             raise SourceRefusedError(f"{http.public(slices[0].first.url)} has no data for what was asked for.")
         path = work.folder / f"extract{self.suffix}"
@@ -240,7 +248,13 @@ class PagedSource(ABC):
             return landed[piece.name]
         for _ in range(_ATTEMPTS):
             try:
-                return self._extract(piece, kept)
+                found = self._extract(piece, kept)
+                if not found and landed.get(piece.name):
+                    raise SourceRefusedError(
+                        f"{piece.name}: the source has nothing of it any more, and had {len(landed[piece.name])} pages "
+                        "when it was landed. The last good extract stays; if that is right, ask for it no longer."
+                    )
+                return found
             except _ChangedError:
                 kept.forget()
             except _DisagreeError as error:  # which of the pages is the wrong one cannot be told

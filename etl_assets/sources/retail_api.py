@@ -25,17 +25,21 @@ class RetailApi(PagedSource):
         """The table is one part."""
         return {self.path: 0}
 
+    def url(self) -> str:
+        """The table's address."""
+        return f"{settings().source_url('retail_api', local='retail', live=None).rstrip('/')}/{self.path}"
+
     def request(self, part: str) -> str:
         """All of it, whatever the size of the pages."""
         return "all"
 
     def state(self, part: str) -> str:
         """The table's ETag."""
-        return http.probe(self._url(), None, self._token()) or ""
+        return http.probe(self.url(), None, self._token()) or ""
 
     def slices(self, part: str, state: str, before: str | None) -> Sequence[Slice]:
         """The table is one slice."""
-        return [Slice(self.path, Call(self._url(), {"page": "1", "page_size": str(self.page_size)}))]
+        return [Slice(self.path, Call(self.url(), {"page": "1", "page_size": str(self.page_size)}))]
 
     def get(self, call: Call) -> bytes | None:
         """A page, asked for with the token."""
@@ -68,9 +72,6 @@ class RetailApi(PagedSource):
                 "server: start it with `./dev up`."
             )
         return http.Bearer(token, "ETL_RETAIL_TOKEN")
-
-    def _url(self) -> str:
-        return f"{settings().source_url('retail_api', local='retail', live=None).rstrip('/')}/{self.path}"
 
 
 def records(page: object) -> Sequence[dict[str, object]]:

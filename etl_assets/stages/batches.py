@@ -140,7 +140,7 @@ def _records(path: Path, key: str, batch: str, sha256: str, partitions: Sequence
     rows = pl.scan_parquet(path, row_index_name=SOURCE_ROW, row_index_offset=1)
     names = [c for c in rows.collect_schema().names() if not c.startswith("_")]
     # The span first: it tells the reader which parts of the file it need not read.
-    span = (pl.col(key) >= min(first for first, _ in windows)) & (pl.col(key) < max(after for _, after in windows))
+    span = pl.col(key).is_between(min(first for first, _ in windows), max(last for _, last in windows))
     partition = pl.lit(f"{batch[:10]}_") + Partitioning(key, "block").key()
     return (
         rows.filter(span)

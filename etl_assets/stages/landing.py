@@ -64,7 +64,7 @@ def landing(
         try:
             with scratch_folder("fetch") as folder:
                 asks = known is not None and context.run.tags.get(ANEW) != "true"
-                validators = Validators(known.etag, known.last_modified) if known and asks else None
+                validators = validators_of(known) if asks else None
                 files = store.files(known) if known is None or known.batch else {}
                 work = Workspace(
                     folder,
@@ -112,6 +112,11 @@ def landing(
             raise dg.Failure(f"{dataset.name}: {error}", allow_retries=False) from error
 
     return land
+
+
+def validators_of(known: Manifest | None) -> Validators | None:
+    """What a source is asked with whether it has another version than the landed one."""
+    return Validators(known.etag, known.last_modified, known.url) if known else None
 
 
 def _check_of_files(context: dg.AssetExecutionContext, refused: Mapping[str, str]) -> dg.AssetCheckResult:
@@ -226,7 +231,8 @@ def _manifest(spec: Spec, fetched: Fetched, run_id: str) -> Manifest:
     now = datetime.now(UTC)
     modified = fetched.validators.last_modified
     try:
-        published = email.utils.parsedate_to_datetime(modified).astimezone(UTC) if modified else now
+        told = email.utils.parsedate_to_datetime(modified) if modified else now
+        published = (told if told.tzinfo else told.replace(tzinfo=UTC)).astimezone(UTC)
     except ValueError:  # a source that does not know how to write a date
         published = now
     files = sorted(fetched.path.glob("*")) if fetched.batch else [fetched.path]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import datetime as dt
 import hashlib
 import json
@@ -93,17 +94,20 @@ class Partitioning:
         return column.dt.truncate(width).dt.strftime("%Y-%m-%d")
 
     def window(self, key: str) -> tuple[dt.date, dt.date] | tuple[int, int]:
-        """First value, and first value after, of a partition that is a window of time or a block of numbers."""
+        """First and last value of a partition that is a window of time or a block of numbers.
+
+        Not the first one after it: there is none after the year 9999.
+        """
         if self.every == "block":
-            return int(key), int(key) + _BLOCK
+            return int(key), int(key) + _BLOCK - 1
         first = dt.date.fromisoformat(key)
         if self.every == "year_number":
-            return first.year, first.year + 1
+            return first.year, first.year
         if self.every == "day":
-            return first, first + dt.timedelta(days=1)
+            return first, first
         if self.every == "month":
-            return first, (first.replace(day=1) + dt.timedelta(days=32)).replace(day=1)
-        return first, first.replace(year=first.year + 1)
+            return first, first.replace(day=calendar.monthrange(first.year, first.month)[1])
+        return first, first.replace(month=12, day=31)
 
 
 @dataclass(frozen=True)

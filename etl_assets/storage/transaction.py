@@ -123,10 +123,19 @@ class Transaction:
         return found is not None and found[0] is not None
 
     def drop(self, table: Table) -> None:
-        """Drop a table and its bookkeeping, and the foreign keys that are of it: see `refer`."""
+        """Drop a table and its bookkeeping, and the foreign keys that are of it: see `refer`.
+
+        Raises WarehouseError, and leaves the table, if something else in the database depends on it.
+        """
         for other, constraint in self._referring(table):
             self.connection.execute(sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(other, constraint))
-        self.connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(identifier(table)))
+        try:
+            self.connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(identifier(table)))
+        except psycopg.errors.DependentObjectsStillExist as error:
+            raise WarehouseError(
+                f"{table.full_name} cannot be dropped, since something of your own is made of it: "
+                f"{error.diag.message_detail}. Drop that, run again, and make it anew; the table stays as it was."
+            ) from error
         self._forget(table)
 
     def _forget(self, table: Table) -> None:
@@ -173,10 +182,10 @@ class Transaction:
             kind = sql.SQL(numbers.get(partitioning.every, "date[]"))
             self.connection.execute(
                 sql.SQL(
-                    "DELETE FROM {0} USING unnest(%s::{2}, %s::{2}) AS w(first, after)"
-                    " WHERE {0}.{1} >= w.first AND {0}.{1} < w.after"
+                    "DELETE FROM {0} USING unnest(%s::{2}, %s::{2}) AS w(first, last)"
+                    " WHERE {0}.{1} >= w.first AND {0}.{1} <= w.last"
                 ).format(target, sql.Identifier(partitioning.column), kind),
-                ([first for first, _ in windows], [after for _, after in windows]),
+                ([first for first, _ in windows], [last for _, last in windows]),
             )
         self._copy(table, parts)
         return rows

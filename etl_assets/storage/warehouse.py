@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 
+from etl_assets.settings import database_parts
 from etl_assets.storage import connections, roles
 from etl_assets.storage.lake import Facts
 from etl_assets.storage.roles import SCHEMAS
@@ -136,12 +137,7 @@ class Warehouse:
         return f"{parts.get('host') or 'localhost'}:{parts.get('port') or 5432}/{self._database()}"
 
     def _parts(self) -> Mapping[str, object]:
-        try:
-            parts = conninfo_to_dict(self.url)
-        except psycopg.ProgrammingError:
-            parts = {}
-        is_port = str(parts.get("port") or 5432).replace(",", "").isdigit()
-        if parts and is_port and "@" not in str(parts.get("host")):  # else part of a password stands in its place
+        if parts := database_parts(self.url):
             return parts
         raise WarehouseError(  # without the address, of which any part may be the password
             "ETL_WAREHOUSE_URL is not an address of PostgreSQL: postgresql://user:password@host:port/database, "

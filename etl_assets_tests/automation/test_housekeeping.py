@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+import pytest
 from dagster._core.definitions.freshness import FreshnessState, FreshnessStateChange
 
 from etl_assets.automation.housekeeping import clean
@@ -75,3 +77,34 @@ def test_a_file_that_came_back_is_as_old_as_when_another_took_its_place(tmp_path
 def rows(house: House) -> int:
     """How many events Dagster has of all runs."""
     return sum(len(house.instance.all_logs(run.run_id)) for run in house.instance.get_runs())
+
+
+def test_a_file_of_many_goes_when_its_last_set_does(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was current until today is kept as long as any, however long ago it came."""
+    folder = tmp_path / "drop"
+    folder.mkdir()
+    monkeypatch.setenv("ETL_RETAIL_SALES_FOLDER", str(folder))
+    header = "Transaction_ID,Product_ID,Quantity,Price,Transaction_Date"
+    house.datasets = ("retail_sales",)
+    for name, price in (("a", 3), ("b", 5), ("a", 4)):
+        if price == 4:  # the two before came long ago
+            for path in [name for name in house.lake.list("landing/retail_sales") if name.endswith(".json")]:
+                manifest = json.loads(house.lake.get(path) or b"")
+                manifest["fetched_at"] = str(datetime.fromisoformat(manifest["fetched_at"]) - timedelta(days=800))
+                house.lake.put(path, json.dumps(manifest).encode())
+        (folder / f"{name}.csv").write_text(f"{header}\n{ord(name)},1001,2,{price}.00,2024-01-01\n")
+        assert house.run(), house.failures()
+
+    def landed() -> int:
+        return sum(name.endswith(".csv") for name in house.lake.list("landing/retail_sales"))
+
+    clean(house.instance, dry_run=False)
+    assert landed() == 3
+    clean(house.instance, dry_run=False, now=NOW + timedelta(days=364))
+    assert landed() == 3
+    clean(house.instance, dry_run=False, now=NOW + timedelta(days=366))
+    assert landed() == 2
+    assert house.run(), house.failures()
+    assert not house.made()

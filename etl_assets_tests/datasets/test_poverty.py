@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ import pytest
 from etl_assets.datasets.poverty_national import GROUPS
 from etl_assets.datasets.poverty_small_area import VARIABLES
 from etl_assets.local.sources import Fault
+from etl_assets.settings import settings
 from etl_assets_tests.house import House
 
 SAIPE_PATH = "/census/data/timeseries/poverty/saipe"
 HISTPOV_PATH = "/census/data/timeseries/poverty/histpov2"
+HEADER = json.dumps([[*VARIABLES, "time", "state", "county"]]).encode()
 SMALL, NATIONAL = "refined.small_area_poverty", "refined.national_poverty"
 Row = dict[str, str | None]
 Cells = list[list[Any]]
@@ -121,6 +124,36 @@ def test_a_year_that_comes_out_later(house: House) -> None:
     assert house.faults.count(SAIPE_PATH, query={"time": "2019"}) == asked  # settled
     check_small_areas(house)
     check_county_poverty(house)
+
+
+@pytest.mark.parametrize("answer", [Fault.status(204), Fault.body(HEADER)])
+def test_a_year_that_the_source_has_no_more_stays(house: House, answer: Fault) -> None:
+    """An answer without rows is that of a year which is not out yet; for one that was landed it is refused."""
+    house.datasets = ("poverty_small_area",)
+    assert house.run(), house.failures()
+    years = f"SELECT level, year, count(*) FROM {SMALL} GROUP BY 1, 2 ORDER BY 1, 2"
+    before = house.sql(years)
+    house.faults.always(SAIPE_PATH, answer, query={"time": "2019", "for": "county:*"})
+    assert not house.run(anew=True)
+    assert re.search("county_2019.*(nothing of it any more|a header and no row)", house.failures())
+    assert house.sql(years) == before
+
+
+def test_what_another_address_gave_is_of_another_source(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even its settled years are taken for those of this one, however short the time since they were asked for."""
+    house.datasets = ("poverty_small_area",)
+    assert house.run(), house.failures()
+    before = house.value(f"SELECT sum(poor) FROM {SMALL} WHERE year = 2019")
+    for file in (house.data / "census" / "saipe").glob("*_2019.json"):
+        header, *rows = json.loads(file.read_text())
+        at = header.index("SAEPOVALL_PT")
+        file.write_text(json.dumps([header, *([*r[:at], r[at] and f"1{r[at]}", *r[at + 1 :]] for r in rows)]))
+    assert house.run()
+    assert not house.made()
+    monkeypatch.setenv("ETL_CENSUS_URL", f"{settings().local_sources_url}/census".replace("127.0.0.1", "localhost"))
+    assert house.run(), house.failures()
+    assert house.made()["refined/small_area_poverty"] == 1
+    assert house.value(f"SELECT sum(poor) FROM {SMALL} WHERE year = 2019") > 2 * before
 
 
 def test_identical_bytes_change_nothing_downstream(small: House) -> None:

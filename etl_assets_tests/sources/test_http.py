@@ -5,7 +5,9 @@ from __future__ import annotations
 import email.utils
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,16 @@ def test_a_known_version_is_not_fetched(url: str, tmp_path: Path, faults: Faults
     assert faults.count(FILE, method="GET", status=200) == 1
 
 
+def test_what_another_address_said_of_its_file_tells_nothing_of_this_one(url: str, tmp_path: Path) -> None:
+    """A server on this machine has another port each time, and is the same."""
+    first = download(url, tmp_path / "file")
+    assert first is not None
+    for address, is_same in ((url, True), (f"http://127.0.0.1:1{FILE}", True), (f"https://example.org{FILE}", False)):
+        known = replace(first.validators, url=address)
+        assert (probe(url, known) is None) == is_same
+        assert (download(url, tmp_path / "file", known) is None) == is_same
+
+
 def test_a_server_that_ignores_conditions(url: str, faults: Faults) -> None:
     """It says 200 with the ETag that is known, or has neither ETag nor date."""
     faults.add(FILE, Fault(Response(200, b"", headers={"ETag": '"1"'})), Fault(Response(200, b"")))
@@ -90,6 +102,7 @@ PASSING: dict[str, Callable[[], Fault]] = {
     "503": lambda: Fault.status(503),
     "429": lambda: Fault.status(429, headers={"Retry-After": "0"}),
     "429 until a second from now": lambda: Fault.status(429, headers={"Retry-After": _in_a_second()}),
+    "429 until a digit that is none": lambda: Fault.status(429, headers={"Retry-After": "²"}),
     "429 until a time that is none": lambda: Fault.status(429, headers={"Retry-After": "soon"}),
     "hangs": Fault.hang,
     "reset half-way": Fault.reset,
@@ -211,6 +224,13 @@ def test_an_address_that_cannot_be_asked_is_refused_without_being_told_again(
         download(address.replace("/hunter2", "/f"), tmp_path / "got")
     assert caught.value.__cause__ is None
     assert "robot" not in f"{caught.value}{caplog.text}"
+
+
+def test_what_is_no_address_at_all_is_refused(tmp_path: Path) -> None:
+    for ask in (partial(probe, known=None), partial(download, to=tmp_path / "got")):
+        with pytest.raises(SourceRefusedError, match="Its address, as it is set, is none") as caught:
+            ask("http://robot:hunter2@[bad/f")
+        assert caught.value.__cause__ is None
 
 
 @pytest.mark.parametrize(

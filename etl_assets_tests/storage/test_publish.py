@@ -111,6 +111,31 @@ def test_what_is_published_is_in_both_with_its_provenance(publisher: Publisher) 
     assert agree(publisher)
 
 
+@pytest.mark.parametrize(
+    ("by", "key"),
+    [
+        (Partitioning("day", "day"), "9999-12-31"),
+        (Partitioning("day", "month"), "9999-12-01"),
+        (Partitioning("day", "year"), "9999-01-01"),
+    ],
+    ids=str,
+)
+def test_the_last_day_there_is_can_be_replaced(publisher: Publisher, by: Partitioning, key: str) -> None:
+    table = replace(EVENTS, partitioning=by)
+    for title in ("one", "two"):
+        publish(publisher, replace(part("9999-12-31", title), key=key), table=table)
+        assert titles(publisher) == [("9999-12-31", title, "run")]
+
+
+def test_a_table_that_a_view_is_made_of_is_not_restored(publisher: Publisher) -> None:
+    publish(publisher, part(A, "one"))
+    with publisher.warehouse.connect() as connection:
+        connection.execute("CREATE VIEW refined.own AS SELECT title FROM refined.events")
+    with pytest.raises(WarehouseError, match=r"refined\.events cannot be dropped.*view (refined\.)?own depends"):
+        publisher.restore(EVENTS)
+    assert titles(publisher) == [(A, "one", "run")]
+
+
 def test_identical_content_is_written_to_neither(publisher: Publisher, tmp_path: Path) -> None:
     publish(publisher, part(A, "one"), part(B, "two", first=2), run="first")
     objects = {path: path.stat().st_mtime_ns for path in (tmp_path / "lake").rglob("*")}

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 import psycopg
 from dotenv import dotenv_values
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     JsonConfigSettingsSource,
@@ -186,6 +186,14 @@ class Settings(BaseSettings):
             )
         return self.warehouse_url.get_secret_value()
 
+    @field_validator("lake_url", "retail_sales_folder")
+    @classmethod
+    def _holds_no_secret(cls, url: str | None) -> str | None:
+        """What is no secret is shown, and obstore takes none from there."""
+        if url and "@" in urlsplit(url).netloc:
+            raise ValueError("no user and password here; name them as AWS tools take them (AWS_ACCESS_KEY_ID …)")
+        return url
+
     def secrets(self) -> set[str]:
         """Every value that nobody may see: the secret settings, and the passwords in addresses."""
         found = {value.get_secret_value() for _, value in self if isinstance(value, SecretStr)}
@@ -234,7 +242,15 @@ def settings() -> Settings:
 
 @lru_cache(maxsize=8)
 def _settings(*_seen: object) -> Settings:
-    return Settings()  # milliseconds, and they are asked for hundreds of times in a run
+    return _made(Settings)  # milliseconds, and they are asked for hundreds of times in a run
+
+
+def _made(kind: type[Settings]) -> Settings:
+    try:
+        return kind()
+    except ValidationError as error:
+        wrong = (f"ETL_{found['loc'][0]}".upper() + f": {found['msg']}" for found in error.errors(include_input=False))
+        raise NotConfiguredError("; ".join(wrong)) from None  # the error says the values, which may be secret
 
 
 def _version(file: Path) -> tuple[object, ...]:
@@ -254,4 +270,4 @@ class _ExplicitSettings(Settings):
 
 def explicit_settings() -> Settings:
     """The settings that somebody has chosen: what is missing here, the embedded default has to give."""
-    return _ExplicitSettings()
+    return _made(_ExplicitSettings)

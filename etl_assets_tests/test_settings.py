@@ -59,6 +59,23 @@ def test_a_database_of_ones_own_needs_no_setting_but_its_address(monkeypatch: py
     assert "sesame" not in repr(settings())
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("ETL_SOURCES", "sesame", "ETL_SOURCES: Input should be 'local' or 'live'"),
+        ("ETL_HTTP_ATTEMPTS", "sesame", "ETL_HTTP_ATTEMPTS: Input should be a valid integer"),
+        ("ETL_LAKE_URL", "s3://AKIA:sesame@lake/p", "ETL_LAKE_URL: .*no user and password here"),
+    ],
+)
+def test_a_wrong_value_is_told_by_its_variable(
+    name: str, value: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(NotConfiguredError, match=why) as told:
+        settings()
+    assert "sesame" not in str(told.value)
+
+
 def test_a_secret_with_quotes_is_in_no_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """In JSON it is written otherwise."""
     monkeypatch.setenv("ETL_CENSUS_KEY", 'pa"ss\\word')

@@ -58,7 +58,7 @@ def presentation_sales_questions(
     months = counted["month"].sort("item").with_columns(month=pl.col("item").str.to_date("%Y-%m"))
     years = rows.group_by(item=pl.col("created_at").dt.year()).agg(pl.col("units_sold").sum()).sort("item")
     return Result(
-        pl.concat(counted.values()),
+        pl.concat(counted.values()).filter(pl.col("orders") > 0),  # of no orders at all, there is a total
         metadata={
             "total": bars(years, "item", "units_sold", "Units sold in total, by year"),
             "by_month": lines(months, "month", ["units_sold"], "Units sold by month"),

@@ -154,14 +154,17 @@ def _warehouse() -> Iterator[Finding]:
         yield Finding("warehouse", f"PostgreSQL {server}, as {login}")
         yield _clock("the warehouse", clock)
         postgis = connection.execute(
-            "SELECT installed_version, default_version FROM pg_available_extensions WHERE name = 'postgis'"
+            "SELECT installed_version, default_version, NOT superuser OR rolsuper OR trusted AND"
+            " has_database_privilege(current_database(), 'CREATE') FROM pg_available_extensions"
+            " JOIN pg_available_extension_versions USING (name), pg_roles"
+            " WHERE name = 'postgis' AND version = default_version AND rolname = current_user"
         ).fetchone()
         if postgis is None:
             yield Finding("PostGIS", "not installed", "Install postgresql-*-postgis-3 on the server.", is_wrong=True)
         elif postgis[0] is None:
-            yield Finding(
-                "PostGIS", f"{postgis[1]} is there to be added", "The first run does: CREATE EXTENSION postgis;"
-            )
+            who = "The first run does" if postgis[2] else "Have an administrator run in the database"
+            mend = f"{who}: CREATE EXTENSION postgis;"
+            yield Finding("PostGIS", f"{postgis[1]} is there to be added", mend, is_wrong=not postgis[2])
         else:
             yield Finding("PostGIS", postgis[0])
         may, there = connection.execute(

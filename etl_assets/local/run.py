@@ -31,7 +31,7 @@ from sqlalchemy.exc import OperationalError
 from etl_assets.local.in_process import execute
 from etl_assets.logs import plain
 from etl_assets.quality.quarantine import quarantine_table
-from etl_assets.settings import NotConfiguredError, home, settings
+from etl_assets.settings import NotConfiguredError, database_parts, explicit_settings, home, settings
 from etl_assets.sources import SourceError
 from etl_assets.stages.dataset import Spec
 from etl_assets.stages.failures import why_step_failed
@@ -44,6 +44,9 @@ from etl_assets.storage.table import WHOLE
 
 _OWNER = "etl/process"
 _SOURCES_AT_ONCE = 8
+#: Checks that fail no run, and say something of what has just been made.
+_TOLD = ("volume", "columns")
+_LONGEST_WARNING = 300
 
 
 @dataclass
@@ -53,6 +56,7 @@ class Outcome:
     partitions: int = 0
     seconds: float = 0.0
     failures: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,10 @@ class _Steps:
             self.tasks[name] = self.progress.add_task(name, total=1, note="")
         elif event.dagster_event.is_step_materialization:
             self.published[name] += 1
+        elif event.dagster_event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            found = event.dagster_event.asset_check_evaluation_data
+            if found.check_name in _TOLD and not found.passed:
+                self.outcomes[name].warnings.append(f"{found.check_name}: {found.description}")
         elif (event.dagster_event.is_step_success or event.dagster_event.is_step_failure) and name in self.started:
             outcome, ran = self.outcomes[name], max(len(self.work.partitions), 1)
             outcome.seconds += event.timestamp - self.started[name]
@@ -230,8 +238,12 @@ class Driver:
             )
         self.console.print(table)
         for spec in in_order(self.datasets):
-            for failure in self.outcomes.get(spec.key.to_user_string(), Outcome()).failures:
-                self.console.print(Text.assemble(("failed", "red"), f" {spec.key.to_user_string()}: {plain(failure)}"))
+            name = spec.key.to_user_string()
+            outcome = self.outcomes.get(name, Outcome())
+            for warning in outcome.warnings:
+                self.console.print(Text.assemble(("look at", "yellow"), f" {name}: {plain(warning, _LONGEST_WARNING)}"))
+            for failure in outcome.failures:
+                self.console.print(Text.assemble(("failed", "red"), f" {name}: {plain(failure)}"))
 
     def note_changes(self) -> None:
         """Say how much of each whole-file source changed, and which files of a folder were not taken."""
@@ -297,8 +309,8 @@ def run(datasets: Collection[str] = (), *, anew: bool = False) -> int:
     except (OperationalError, DagsterPostgresException) as error:  # the latter once it has tried to connect again
         why = str(getattr(error, "orig", error)).partition("\n")[0]
         raise RuntimeError(
-            f"Dagster's own storage went away ({plain(why)}). What is published is "
-            "safe. See that its PostgreSQL runs (`./dev doctor`), and run again: what was cut off is done anew."
+            f"Dagster's own storage{_storage()} cannot be reached ({plain(why)}). What is published is safe. See that "
+            "its PostgreSQL runs (`./dev doctor`), and run again: what was cut off is done anew."
         ) from error
     seconds = time.monotonic() - started
     if not made and done:
@@ -312,6 +324,16 @@ def run(datasets: Collection[str] = (), *, anew: bool = False) -> int:
         highlight=False,
     )
     return 0 if done else 1
+
+
+def _storage() -> str:
+    """Where Dagster's own storage is, and who says so; without its password."""
+    url = settings().dagster_storage_url
+    parts = url and database_parts(url.get_secret_value())
+    if not parts:
+        return ""
+    named = ", which ETL_DAGSTER_STORAGE_URL names," if explicit_settings().dagster_storage_url else ""
+    return f" at {parts.get('host')}:{parts.get('port') or 5432}/{parts.get('dbname')}{named}"
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from etl_assets.stages.profile import preview, profile
 from etl_assets.storage.configured import publisher
 from etl_assets.storage.frames import from_geopandas, to_geopandas
 from etl_assets.storage.io_managers import published_metadata
-from etl_assets.storage.lake import Loaded
+from etl_assets.storage.lake import Facts, Loaded
 from etl_assets.storage.table import PARTITION, WHOLE, Part, Partitioning, Publication, Table
 
 Frame: TypeAlias = pl.DataFrame | gpd.GeoDataFrame
@@ -96,6 +96,11 @@ def _stage(
     partitions: dg.TimeWindowPartitionsDefinition | None,
 ) -> Decorator:
     table = storage_table(contract, with_source=accounted is not None)
+    if partitions is not None and table.partitioning is None:
+        raise TypeError(
+            f"{table.full_name} is made partition by partition: say in its contract by which column it is cut into "
+            "them (partitioning=Partitioning(…))"
+        )
     upstream = {name: _input(given, table, partitions) for name, given in inputs.items()}
     key = dg.AssetKey([table.stage, table.name])
     version = code_version(contract)
@@ -266,7 +271,7 @@ class _Step:
         return sorted({k for k in good["_key"].unique() if k is not None} | (there - {WHOLE}))
 
     def _verdicts(
-        self, keys: Sequence[str], good: pl.DataFrame, rejected: pl.DataFrame, known: Mapping[str, Any]
+        self, keys: Sequence[str], good: pl.DataFrame, rejected: pl.DataFrame, known: Mapping[str, Facts]
     ) -> list[_Verdict]:
         """One verdict per partition of the run; a table that one step makes is judged as one."""
         cut = self.spec.partitions is not None
@@ -275,6 +280,9 @@ class _Step:
         merged = _counts(self.result.merged, PARTITION if cut else None)
         rows_in = None if self.raw is None else _counts(self.raw, PARTITION if cut else None)
         bound = self.spec.dataset.bound
+        # Beside what this run makes of the others, not what they were: all may have grown.
+        made = set(keys) if cut else set()
+        counts = {key: rows.get(key, 0) if key in made else facts.rows for key, facts in known.items()}
         verdicts = []
         for key in keys if cut else [WHOLE]:
             numbers = rows.get(key, 0), out.get(key, 0), merged.get(key, 0)
@@ -290,7 +298,7 @@ class _Step:
                     f"{into} rows came in, but {numbers[0]} are to be published, {numbers[1]} quarantined and "
                     f"{numbers[2]} merged: {into - sum(numbers)} are unaccounted for. Nothing was written."
                 )
-            verdicts.append(_Verdict(key, *numbers, into, refusal, volume_drift(key, numbers[0], known)))
+            verdicts.append(_Verdict(key, *numbers, into, refusal, volume_drift(key, numbers[0], counts)))
         return verdicts
 
     def _publications(
@@ -386,6 +394,10 @@ class _Step:
         if total.rows_in is not None:
             yield self._balance(total)
         drifted: list[dict[str, object]] = [{"partition": v.key, "drift": v.drift} for v in verdicts if v.drift]
+        # Of many small partitions none may have too many of them.
+        if len(verdicts) > 1 and self.spec.dataset.bound.exceeded(total.quarantined, total.rows + total.quarantined):
+            drift = f"{total.quarantined} of {total.rows + total.quarantined} rows are in quarantine"
+            drifted.insert(0, {"partition": f"{verdicts[0].key} to {verdicts[-1].key}", "drift": drift})
         yield dg.AssetCheckResult(
             passed=not drifted,
             check_name="volume",
@@ -483,10 +495,8 @@ class _Step:
         yield from self._check_events(verdicts, found, rejected)
         why = f"{refused[0].refusal}"
         if self.spec.partitions is not None:
-            why = (
-                f"{len(refused)} of {len(verdicts)} partitions were refused, the others are published. "
-                f"{refused[0].key}: {why}"
-            )
+            others = "the others are published. " if passed else ""
+            why = f"{len(refused)} of {len(verdicts)} partitions were refused, {others}{refused[0].key}: {why}"
         raise dg.Failure(
             f"{self.table.full_name}: {why}",
             metadata={

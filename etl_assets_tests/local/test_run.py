@@ -161,7 +161,7 @@ def test_dagsters_own_storage_that_goes_away_is_named(cluster: Cluster, separate
         cluster.drop_database(separate.dagster_url.rpartition("/")[2])
     code, printed = separate.dev.finish(process)
     assert code == 1
-    assert "Dagster's own storage went away" in printed.splitlines()[-1]
+    assert "Dagster's own storage at 127.0.0.1:" in printed.splitlines()[-1]
 
 
 def test_ids_are_given_in_the_same_order_whatever_was_cut_off_before(house: House) -> None:

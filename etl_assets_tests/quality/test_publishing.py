@@ -312,6 +312,33 @@ def test_too_many_records_without_a_partition(counts: House, file: Path) -> None
     assert not counts.run()  # and it is not forgotten
 
 
+def test_many_bad_rows_of_small_days_are_told(counts: House, file: Path) -> None:
+    """No day has too many of them, all together have."""
+    days = [f"2025-01-{n:02}" for n in range(1, 9)]
+    file.write_text(HEADER + "".join(lines(1, 2, day=day) for day in days))
+    assert counts.run(), counts.failures()
+    file.write_text(HEADER + "".join(lines(1, -2, day=day) for day in days))
+    assert counts.run(), counts.failures()
+    volume = counts.check("refined/counts", "volume")
+    assert (volume.passed, volume.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert volume.description == "2025-01-01 to 2025-01-08: 8 of 16 rows are in quarantine"
+    assert "look at refined/counts: volume: 2025-01-01 to 2025-01-08: 8 of 16 rows are in quar" in counts.printed
+
+
+def test_days_that_all_grow_are_no_drift(counts: House, file: Path) -> None:
+    days = [f"2025-01-{n:02}" for n in range(1, 21)]
+    for n in (5, 100):
+        file.write_text(HEADER + "".join(lines(*range(n), day=day) for day in days))
+        assert counts.run(), counts.failures()
+    assert counts.check("refined/counts", "volume").passed
+
+
+def test_a_stage_that_cannot_know_its_partitions_is_refused_where_it_is_declared(counts: House) -> None:
+    dataset = SPECS[dg.AssetKey(["refined", "counts"])].dataset
+    with pytest.raises(TypeError, match=r"presentation\.sums is made partition by partition: say in its contract"):
+        refined(dataset, Sums)
+
+
 def test_a_day_with_far_more_rows_than_the_days_before(counts: House, file: Path) -> None:
     """It is published, with a warning."""
     usual = "".join(lines(*range(10 + n % 3), day=f"2025-01-{n:02}") for n in range(1, 21))

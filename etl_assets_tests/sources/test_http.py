@@ -228,7 +228,7 @@ def test_an_address_that_cannot_be_asked_is_refused_without_being_told_again(
 
 def test_what_is_no_address_at_all_is_refused(tmp_path: Path) -> None:
     for ask in (partial(probe, known=None), partial(download, to=tmp_path / "got")):
-        with pytest.raises(SourceRefusedError, match="Its address, as it is set, is none") as caught:
+        with pytest.raises(SourceRefusedError, match="The address that is set for it is none") as caught:
             ask("http://robot:hunter2@[bad/f")
         assert caught.value.__cause__ is None
 

@@ -7,6 +7,7 @@ none; what was landed stays until another file is named, or `none`.
 import datetime as dt
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import shapely
 
@@ -91,10 +92,12 @@ def refined_eventdata_baseline(raw: pl.DataFrame) -> Result:
 
 
 def points(texts: pl.Series) -> pl.Series:
-    """Points written as GeoJSON, WKT or hexadecimal WKB as WKB; null for what is none of them."""
-    values = texts.to_numpy()
+    """Points in degrees written as GeoJSON, (E)WKT or hexadecimal (E)WKB as WKB; null for what is none of them."""
+    values = texts.str.strip_prefix("SRID=4326;").to_numpy()
     shapes = shapely.from_geojson(values, on_invalid="ignore")
     for read in (shapely.from_wkt, shapely.from_wkb):
         rest = shapely.is_missing(shapes)
         shapes[rest] = read(values[rest], on_invalid="ignore")
+    is_elsewhere = ~np.isin(shapely.get_srid(shapes), (-1, 0, 4326))  # -1 is that of no shape
+    shapes[is_elsewhere | (abs(shapely.get_x(shapes)) > 180) | (abs(shapely.get_y(shapes)) > 90)] = None
     return wkb(shapes, texts.name)

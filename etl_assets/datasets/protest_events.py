@@ -47,11 +47,12 @@ NAMES = {
 SOURCES = [name for n in range(1, 31) for name in (f"source{n}", f"source_{n}")]
 REQUIRED = ["date", "locality", "state"]
 KEY = ["event_date", "locality", "state", "location", "title", "event_type", "organizations"]
-#: What else tells events of one natural key apart.
+#: What else tells events of one natural key apart; the sources alone, where other things have been corrected.
 TELLING = [
     *("participants", "claims", "valence", "online", "size_low", "size_mean", "size_high", "arrests", "sources"),
     *("participant_injuries", "police_injuries", "county_given", "fips_given", "lat", "lon"),
 ]
+STEADY = ["sources"]
 
 
 class ProtestEvents(
@@ -104,7 +105,7 @@ class ProtestEvents(
     def _sizes(cls, data: pa.PolarsData) -> pl.LazyFrame:
         return data.lazyframe.select((pl.col("size_low") <= pl.col("size_high")).fill_null(True))
 
-    @pa.dataframe_check(name="longitude_is_of_the_united_states")
+    @pa.dataframe_check(name="lon_is_of_the_united_states")
     def _longitude(cls, data: pa.PolarsData) -> pl.LazyFrame:
         # Guam and the Northern Marianas lie west of the date line.
         west, east = pl.col("lon").is_between(-180, -64), pl.col("lon").is_between(144, 180)
@@ -148,7 +149,7 @@ def refined_protest_events(raw: pl.DataFrame, counties: gpd.GeoDataFrame, before
     del records  # as large as the raw records
     days = raw["_partition"].unique().sort().to_list()
     published = lake().read(storage_table(ProtestEvents), days, [*KEY, *TELLING, "row_hash", "ordinal"])
-    events = with_ordinals(events, published.frame, KEY, TELLING).with_columns(
+    events = with_ordinals(events, published.frame, KEY, TELLING, STEADY).with_columns(
         geometry=_points(events["lat"], events["lon"])
     )
     names = pl.DataFrame({"fips_located": counties["fips"].to_list(), "county_located": counties["name"].to_list()})

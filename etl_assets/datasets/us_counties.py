@@ -41,7 +41,7 @@ class UsCounties(Contract, stage="refined", table="us_counties", key=["fips"]):
     vintage: pl.Int32 = column("Year whose county codes the file has", unit="year", ge=OLDEST_VINTAGE, le=2100)
     geometry: pl.Binary = geometry("MultiPolygon", 4326, "Boundary, valid")
 
-    @pa.dataframe_check(name="fips_is_in_its_state")
+    @pa.dataframe_check(name="fips_begins_with_state_fips")
     def _in_state(cls, data: pa.PolarsData) -> pl.LazyFrame:
         return data.lazyframe.select(pl.col("fips").str.slice(0, 2) == pl.col("state_fips"))
 

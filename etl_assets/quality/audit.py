@@ -109,14 +109,13 @@ def audit(frame: pl.DataFrame, contract: type[Contract]) -> Audit:
         cases = found.failure_cases
         whole = cases.filter(pl.col("index").is_null())
         errors.extend(f"{case['check']}: {case['failure_case']}" for case in whole.head(_EXAMPLES).to_dicts())
-        failures.append(
-            cases.filter(pl.col("index").is_not_null()).select(
-                row=pl.col("index").cast(pl.Int64),
-                check=pl.col("check").str.replace(rf"\(.{{{_LONG_ARGUMENTS},}}\)$", "(…)"),
-                column=pl.when(schema_context="Column").then("column").otherwise(pl.lit("")),
-                value=pl.col("failure_case").cast(pl.String).str.slice(0, _VALUE_LENGTH),
-            )
+        of_rows = cases.filter(pl.col("index").is_not_null()).select(
+            row=pl.col("index").cast(pl.Int64),
+            check=pl.col("check").str.replace(rf"\(.{{{_LONG_ARGUMENTS},}}\)$", "(…)"),
+            column=pl.when(schema_context="Column").then("column").otherwise(pl.lit("")),
+            value=pl.col("failure_case").cast(pl.String).str.slice(0, _VALUE_LENGTH),
         )
+        failures.append(_with_values(of_rows, body))
     except pandera.errors.SchemaError as found:
         errors.append(str(found)[:500])
     wrong = pl.concat(failures)
@@ -212,6 +211,18 @@ def _repeated(body: pl.DataFrame, key: Sequence[str], bad: pl.Series) -> pl.Data
     )
 
 
+def _with_values(failures: pl.DataFrame, body: pl.DataFrame) -> pl.DataFrame:
+    """Failures; of those of checks of whole rows, the values of the columns that a check's name names."""
+    told = [failures.filter(pl.col("column") != "")]
+    for (check,), own in failures.filter(column="").partition_by("check", as_dict=True).items():
+        names = [name for name in body.columns if f"_{name}_" in f"_{check}_"] or body.columns
+        said = pl.concat_str([pl.lit(f"{name}=") + pl.col(name).cast(pl.String).fill_null("") for name in names],
+                             separator=", ")  # fmt: skip
+        values = body.select(pl.col(names)).select(said.str.slice(0, _VALUE_LENGTH)).to_series()
+        told.append(own.with_columns(value=values.gather(own["row"])))
+    return pl.concat(told)
+
+
 def _missing(body: pl.DataFrame, declared: Mapping[str, Any]) -> pl.DataFrame:
     """Rows without a value where there has to be one."""
     names = [name for name, column in declared.items() if not column.nullable]
@@ -297,7 +308,7 @@ def _geometry_failures(body: pl.DataFrame, declared: Mapping[str, Any]) -> pl.Da
         values = body.select(name).drop_nulls().unique()
         shapes = shapely.from_wkb(values[name].to_numpy(), on_invalid="ignore")
         types = shapely.get_type_id(shapes)
-        # Points are made of columns, which have their own bounds.
+        # Points are made of columns, which have their own bounds, or are read as what is in degrees.
         is_judged = geometry.srid == 4326 and geometry.type != "Point"
         is_in_degrees = _in_degrees(shapes) if is_judged else np.full(len(shapes), fill_value=True)
         wanted = getattr(shapely.GeometryType, geometry.type.upper())

@@ -81,7 +81,9 @@ def landing(
                 landed = _landed(spec, store, known, fetched, context.run.run_id)
                 manifest = landed.manifest
                 refused = fetched.refused if isinstance(fetched, FetchedFolder) else {}
-                good = known and _last_read(context, spec, store, known)
+                # A source may go back to what it had before, which was no fragment then.
+                is_new = store.manifest(manifest.sha256) is None
+                good = known and is_new and _last_read(context, spec, store, known)
                 if good and fetched and manifest.size < good.size * (1 - dataset.max_shrink):
                     work.pages.clear()  # they are whole, and not to be taken: the next extract asks for all of them
                     raise SourceRefusedError(

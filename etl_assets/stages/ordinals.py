@@ -11,9 +11,11 @@ from etl_assets.storage.table import SOURCE_ROW
 
 
 def with_ordinals(
-    rows: pl.DataFrame, published: pl.DataFrame, key: Sequence[str], telling: Sequence[str]
+    rows: pl.DataFrame, published: pl.DataFrame, key: Sequence[str], *telling: Sequence[str]
 ) -> pl.DataFrame:
     """Rows with `ordinal`, their position among those of the same natural key; columns `telling` tell these apart.
+
+    Of several sets of these, each counts for the rows that the one before finds nothing for.
 
     A row that is `published` keeps its ordinal, and with it its id, when another of its key vanishes or arrives: the
     one of the same record (`row_hash`), else of the same values (a file may be written otherwise, or gain a column),
@@ -21,7 +23,7 @@ def with_ordinals(
     """
     record = ["_source_sha256", SOURCE_ROW]
     rows = rows.with_columns(ordinal=pl.lit(None, pl.Int32))
-    for same in (["row_hash"], [*key, *telling], key):
+    for same in (["row_hash"], *([*key, *columns] for columns in telling), key):
         lacking = rows.filter(pl.col("ordinal").is_null())
         left = published.join(rows.drop_nulls("ordinal"), on=[*key, "ordinal"], how="anti", nulls_equal=True)
         if lacking.is_empty() or left.is_empty():

@@ -13,7 +13,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from etl_assets.datasets.protest_events import DATASET, KEY, TELLING, typed
+from etl_assets.datasets.protest_events import DATASET, KEY, STEADY, TELLING, typed
 from etl_assets.local.sample import CHANGED_DAYS, COLUMNS
 from etl_assets.sources.files import read_csv
 from etl_assets.stages.ordinals import with_ordinals
@@ -133,21 +133,22 @@ def test_a_file_of_several_phases_has_a_value_under_one_of_its_names(tmp_path: P
 def ordinals(before: dict[str, int], *names: str) -> dict[str, int]:
     """The ordinals of events of one natural key; each is a letter, which stands for all that it says.
 
-    As a small letter, it says the same in another way.
+    As a small letter, it says the same in another way; as a number, something else with the same sources.
     """
     key = {"event_date": "2025-01-15", "state": "CA", "locality": None, "location": None, "title": "A",
            "event_type": "march", "organizations": None} | dict.fromkeys(TELLING)  # fmt: skip
     kinds = dict.fromkeys(key, pl.String) | {"sources": pl.List(pl.String), "row_hash": pl.Int64}
 
     def of(name: str) -> dict[str, object]:
-        return key | {"row_hash": ord(name), "claims": name.upper(), "sources": ["a"]}
+        source = chr(ord("A") + int(name) - 1) if name.isdigit() else name.upper()
+        return key | {"row_hash": ord(name), "claims": name.upper(), "sources": [source]}
 
     rows = [of(name) | {"_source_sha256": "a", "_source_row": n} for n, name in enumerate(names)]
     events = pl.DataFrame(rows, schema_overrides=kinds)
     published = pl.DataFrame(
         [of(name) | {"ordinal": ordinal} for name, ordinal in before.items()], schema={**kinds, "ordinal": pl.Int32}
     )
-    found = with_ordinals(events, published, KEY, TELLING)
+    found = with_ordinals(events, published, KEY, TELLING, STEADY)
     assert found.columns == [*events.columns, "ordinal"]
     assert found["row_hash"].to_list() == [ord(name) for name in names]
     return dict(zip(names, found["ordinal"].to_list(), strict=True))
@@ -165,6 +166,7 @@ def ordinals(before: dict[str, int], *names: str) -> dict[str, int]:
         pytest.param({"A": 1}, "BAC", {"B": 2, "A": 1, "C": 3}, id="one arrives before it"),
         pytest.param({"A": 1, "B": 2}, "XB", {"X": 1, "B": 2}, id="one is corrected"),
         pytest.param({"A": 1}, "X", {"X": 1}, id="the only one is corrected"),
+        pytest.param({"A": 1, "B": 2, "C": 3}, "3", {"3": 3}, id="the one left is corrected, but for its sources"),
         pytest.param({"B": 2}, "X", {"X": 2}, id="the only one there was is corrected"),
         pytest.param({"A": 1, "B": 2, "C": 3}, "cXb", {"c": 3, "X": 1, "b": 2}, id="said in another way"),
         pytest.param({"A": 1, "D": 4}, "DXYA", {"D": 4, "X": 2, "Y": 3, "A": 1}, id="gaps are filled"),
@@ -183,7 +185,7 @@ def test_ordinals_of_different_keys_do_not_meet() -> None:
         schema_overrides={"location": pl.String, "event_type": pl.String, "organizations": pl.String},
     )  # fmt: skip
     published = events.filter(row_hash=3).select(*KEY, "row_hash", ordinal=pl.lit(1, pl.Int32))
-    assert with_ordinals(events, published, KEY, [])["ordinal"].to_list() == [1, 2, 1, 2]
+    assert with_ordinals(events, published, KEY)["ordinal"].to_list() == [1, 2, 1, 2]
 
 
 # -- a file with everything that may be wrong ---------------------------------------------------------------------
@@ -208,10 +210,10 @@ BAD: list[tuple[Row, str, str, str]] = [
     (event(date="../../x"), "date", "../../x", "placeable"),
     (event(lat="140.0"), "lat", "140.0", "in_range"),
     (event(lat=INSIDE[1], lon=INSIDE[0]), "lat", "-118.5", "in_range"),
-    (event(lon="18.5"), "", "", "longitude_is_of_the_united_states"),
+    (event(lon="18.5"), "", "lon=18.5", "lon_is_of_the_united_states"),
     (event(state="ZZ"), "state", "ZZ", "isin"),
     (event(state=""), "state", "", "not_nullable"),
-    (event(size_low="300", size_high="200"), "", "", "size_low_is_not_above_size_high"),
+    (event(size_low="300", size_high="200"), "", "size_low=300.0, size_high=200.0", "size_low_is_not_above_size_high"),
     (event(size_mean="NaN"), "size_mean", "NaN", "readable"),
     (event(size_high="inf"), "size_high", "inf", "readable"),
     (event(size_low="-1"), "size_low", "-1.0", "greater_than_or_equal_to"),
@@ -254,7 +256,7 @@ def test_a_file_with_everything_that_may_be_wrong(house: House) -> None:
         kept, BAD, strict=False
     ):
         place = next(n for n, name in enumerate(checks) if name.startswith(check))
-        assert (columns[place], values[place] if column else "") == (column, value)
+        assert (columns[place], values[place] if value else "") == (column, value)
         assert check in reason
         assert date == (row["date"] or None)
         assert partition == ("unplaced" if check == "placeable" else "2025-01-15")

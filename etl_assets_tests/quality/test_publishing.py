@@ -414,6 +414,14 @@ def test_a_file_that_could_not_be_read_is_no_measure_for_the_next(counts: House,
     assert rows(counts) == {"2025-01-01": [2]}
 
 
+def test_a_source_may_go_back_to_a_file_that_was_there_before(counts: House, file: Path) -> None:
+    """However much smaller it is."""
+    for numbers in ([1], range(100), [1]):
+        file.write_text(HEADER + lines(*numbers, day="2025-01-01"))
+        assert counts.run(), counts.failures()
+        assert rows(counts) == {"2025-01-01": list(numbers)}
+
+
 def test_partitions_of_other_calendars_are_refused_where_they_are_declared(counts: House) -> None:
     """A month would be made of its first day, and the file's records would belong nowhere; no check would tell."""
     dataset = SPECS[dg.AssetKey(["refined", "counts"])].dataset

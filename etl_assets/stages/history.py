@@ -154,7 +154,15 @@ def _publish_versions(
     last = records.select(pl.col(key).cast(pl.Int64), BATCH).group_by(key).agg(pl.col(BATCH).max()).with_columns(block)
     rows_of = dict(last.group_by(PARTITION).len().iter_rows())
     bad = dict(rejected.join(last, on=[key, BATCH], how="semi").group_by(PARTITION).len().iter_rows())
+    made.rows_in += records.height
+    made.rows_out += versions.height
+    made.quarantined += rejected.height
+    made.merged += merged
     parts, others, was_refused = [], [], bool(made.refused)
+    if lost := records.height - versions.height - rejected.height - merged:
+        why = f"{lost} records are unaccounted for. Nothing was written, the last good state stays."
+        made.refused |= dict.fromkeys(digests, why)
+        return
     for name, (clean, stained) in digests.items():
         out = kept_out.filter(pl.col(PARTITION) == name)
         if bound.exceeded(bad.get(name, 0), rows_of.get(name, 0)):
@@ -167,10 +175,6 @@ def _publish_versions(
         own = versions.filter(pl.col(PARTITION) == name).sort(contract.place().key)
         parts.append(Part(name, own.select([c.name for c in work.table.columns]), digest))
         others.append(Part(name, out, digest))
-    made.rows_in += records.height
-    made.rows_out += versions.height
-    made.quarantined += rejected.height
-    made.merged += merged
     if found.failures.height and not was_refused:  # the cases that are shown are of the block that is named
         made.failures = found.examples()
     quarantine = quarantine_table(work.table.name.removesuffix("_history"))

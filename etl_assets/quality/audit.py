@@ -202,25 +202,33 @@ def _repeated(body: pl.DataFrame, key: Sequence[str], bad: pl.Series) -> pl.Data
         return _no_failures()
     rows = body.select(key).with_row_index("row").filter(~pl.col("row").is_in(bad.unique().implode()))
     repeated = rows.filter(pl.struct(key).is_duplicated())
-    said = pl.concat_str([pl.lit(f"{name}=") + pl.col(name).cast(pl.String) for name in key], separator=", ")
+    why = pl.concat_str(pl.lit("one of "), pl.len().over(key), pl.lit(" with "), _said(key))
     return repeated.select(
         row=pl.col("row").cast(pl.Int64),
         check=pl.lit("unique_key"),
         column=pl.lit(""),
-        value=pl.concat_str(pl.lit("one of "), pl.len().over(key), pl.lit(" with "), said).str.slice(0, _VALUE_LENGTH),
+        value=why.str.slice(0, _VALUE_LENGTH),
     )
 
 
 def _with_values(failures: pl.DataFrame, body: pl.DataFrame) -> pl.DataFrame:
-    """Failures; of those of checks of whole rows, the values of the columns that a check's name names."""
+    """Failures; of those of checks of whole rows, the values of the columns that the check's name names."""
     told = [failures.filter(pl.col("column") != "")]
+    plain = [name for name, kind in body.schema.items() if not kind.is_nested() and kind != pl.Binary]
     for (check,), own in failures.filter(column="").partition_by("check", as_dict=True).items():
-        names = [name for name in body.columns if f"_{name}_" in f"_{check}_"] or body.columns
-        said = pl.concat_str([pl.lit(f"{name}=") + pl.col(name).cast(pl.String).fill_null("") for name in names],
-                             separator=", ")  # fmt: skip
-        values = body.select(pl.col(names)).select(said.str.slice(0, _VALUE_LENGTH)).to_series()
+        named = [name for name in plain if f"_{name}_" in f"_{check}_"]
+        if not named:  # the beginning of the row, as pandera gives it
+            told.append(own)
+            continue
+        values = body.select(_said(named).str.slice(0, _VALUE_LENGTH)).to_series()
         told.append(own.with_columns(value=values.gather(own["row"])))
     return pl.concat(told)
+
+
+def _said(names: Sequence[str]) -> pl.Expr:
+    """The values of some columns with their names, as text."""
+    texts = [pl.lit(f"{name}=") + pl.col(name).cast(pl.String).fill_null("") for name in names]
+    return pl.concat_str(texts, separator=", ")
 
 
 def _missing(body: pl.DataFrame, declared: Mapping[str, Any]) -> pl.DataFrame:

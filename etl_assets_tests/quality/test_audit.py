@@ -34,6 +34,10 @@ class Places(Contract, stage="refined", table="places", key=["id"]):
     def _order(cls, data: pa.PolarsData) -> pl.LazyFrame:
         return data.lazyframe.select((pl.col("low") <= pl.col("high")).fill_null(True))
 
+    @pa.dataframe_check(name="is_lucky")
+    def _luck(cls, data: pa.PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select((pl.col("low") != 13).fill_null(True))
+
 
 GOOD: dict[str, object] = {"id": 1, "name": "A", "low": 1.0, "high": 2.0, "at": POINT}
 
@@ -60,7 +64,8 @@ def failures(found: Audit) -> set[tuple[int, str, str, str | None]]:
         pytest.param({"name": None}, "not_nullable", "name", None, id="null"),
         pytest.param({"name": "x" * 5000}, "str_length", "name", "x" * 200, id="long text, cut"),
         pytest.param({"low": -1.0}, "greater_than_or_equal_to", "low", "-1.0", id="too small"),
-        pytest.param({"low": 3.0}, "low_is_not_above_high", "", None, id="a check of the row"),
+        pytest.param({"low": 3.0}, "low_is_not_above_high", "", "low=3.0, high=2.0", id="a check of the row"),
+        pytest.param({"low": 13.0, "high": 20.0}, "is_lucky", "", None, id="one that names no column"),
         pytest.param({"at": b"no"}, "is_wkb", "at", "6e6f", id="no geometry"),
         pytest.param({"at": HOURGLASS}, "is_point", "at", HOURGLASS.hex()[:80], id="another geometry"),
         pytest.param(

@@ -405,7 +405,7 @@ class _Step:
             passed=not drifted,
             check_name="volume",
             severity=dg.AssetCheckSeverity.WARN,
-            description=f"{drifted[0]['partition']}: {drifted[0]['drift']}" if drifted else None,
+            description=f"{drifted[0]['partition'] or 'in all'}: {drifted[0]['drift']}" if drifted else None,
             metadata={"rows": total.rows, "drifted": ui_table(drifted[:_SHOWN])},
         )
         if is_dated(self.spec):

@@ -142,7 +142,7 @@ class Lake:
                 sink.write(chunk)
 
     def _chunks(self, path: str) -> Iterator[bytes]:
-        with self._explained("read", path, "It was recorded. Run the landing stage again."):
+        with self._explained("read", path, "It was recorded: put it back."):
             yield from obstore.get(self.store, path).stream(min_chunk_size=8 << 20)
 
     def size(self, path: str) -> int | None:

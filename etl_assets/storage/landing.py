@@ -205,7 +205,7 @@ class Landing:
             path = folder / f"{self.table}{manifest.suffix}"
             if self.lake.folder is not None:
                 path.symlink_to(self.lake.folder / self._object(manifest))
-            else:
+            elif self.lake.size(self._object(manifest)) is not None:
                 self.lake.download(self._object(manifest), path)
             if not path.exists() or sha256(path) != manifest.sha256:
                 raise LakeError(

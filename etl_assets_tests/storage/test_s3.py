@@ -21,6 +21,7 @@ from etl_assets.sources import Workspace
 from etl_assets.sources.folder import WatchedFolder
 from etl_assets.stages.dataset import SPECS
 from etl_assets.storage.lake import Lake, LakeError
+from etl_assets.storage.landing import Landing, Manifest, sha256
 from etl_assets.storage.roles import SCHEMAS
 from etl_assets_tests.contents import bookkeeping, differences, in_lake, lake_agrees_with_warehouse, rows
 from etl_assets_tests.house import House
@@ -86,6 +87,18 @@ def test_objects_are_put_listed_and_got(s3: str) -> None:
     assert lake.get("a/one.txt") == b"two!"
     assert lake.list("a") == {"a/one.txt": 4}
     assert (lake.size("a/one.txt"), lake.size("a/none"), lake.get("a/none")) == (4, None, None)
+
+
+def test_landed_bytes_that_are_gone_are_asked_for_as_in_a_folder(s3: str, tmp_path: Path) -> None:
+    store, file = Landing(Lake(f"{s3}/lost"), "events"), tmp_path / "events.csv"
+    file.write_text("a\n1\n")
+    manifest = Manifest(sha256(file), 4, ".csv", "http://a", "2025-01-01", "2025-01-01", None, None)
+    store.land(file, manifest)
+    with store.open(manifest) as path:
+        assert path.read_text() == "a\n1\n"
+    store.lake.delete(f"landing/events/{manifest.sha256}.csv")
+    with pytest.raises(LakeError, match=r"missing or .*Delete it.* and s3://.*current\.json, and land it again"):
+        store.open(manifest).__enter__()
 
 
 @pytest.mark.parametrize("size", [10, 12 << 20])  # the larger ones go in several parts

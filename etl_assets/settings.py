@@ -69,10 +69,10 @@ def database_parts(address: str) -> Mapping[str, Any] | None:
 
 def _passwords(address: str) -> set[str]:
     """The passwords in an address of any kind."""
-    found = {str((database_parts(address) or {}).get("password") or "")}
+    found = {(database_parts(address) or {}).get("password")}
     with suppress(ValueError):
-        found.add(urlsplit(address).password or "" if "://" in address else "")
-    return found
+        found.add(urlsplit(address).password)
+    return {str(password) for password in found if password}
 
 
 class NotConfiguredError(RuntimeError):

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import dagster as dg
 
+from etl_assets.storage.lake import Facts
 from etl_assets.storage.table import WHOLE
 
 #: Published partitions that a row count is compared with.
@@ -28,20 +29,19 @@ def column_drift(columns: Collection[str], last: dg.EventLogEntry | None) -> lis
     return drift
 
 
-def volume_drift(partition: str, rows: int, known: Mapping[str, int]) -> str | None:
+def volume_drift(partition: str, rows: int, known: Mapping[str, Facts]) -> str | None:
     """What is remarkable about a partition's row count beside the table's other partitions, or its own last count.
 
     A count is remarkable when it is more than six robust standard deviations (1.4826 x the median absolute deviation)
     and 50 rows from the median of the 60 partitions before it; without partitions, when it changed by more than half.
-    `known` are the rows of what was published before.
     """
     before = known.get(partition)
     if partition == WHOLE:
-        if before is not None and abs(rows - before) > max(_ROWS, before // 2):
-            return f"{rows} rows, {before} when last published"
+        if before and abs(rows - before.rows) > max(_ROWS, before.rows // 2):
+            return f"{rows} rows, {before.rows} when last published"
         return None
     earlier = sorted(key for key in known if key != WHOLE and key < partition)[-_HISTORY:]
-    counts = [known[key] for key in earlier]
+    counts = [known[key].rows for key in earlier]
     if len(counts) < _FEWEST:
         return None
     median = statistics.median(counts)

@@ -280,9 +280,6 @@ class _Step:
         merged = _counts(self.result.merged, PARTITION if cut else None)
         rows_in = None if self.raw is None else _counts(self.raw, PARTITION if cut else None)
         bound = self.spec.dataset.bound
-        # Beside what this run makes of the others, not what they were: all may have grown.
-        made = set(keys) if cut else set()
-        counts = {key: rows.get(key, 0) if key in made else facts.rows for key, facts in known.items()}
         verdicts = []
         for key in keys if cut else [WHOLE]:
             numbers = rows.get(key, 0), out.get(key, 0), merged.get(key, 0)
@@ -298,7 +295,7 @@ class _Step:
                     f"{into} rows came in, but {numbers[0]} are to be published, {numbers[1]} quarantined and "
                     f"{numbers[2]} merged: {into - sum(numbers)} are unaccounted for. Nothing was written."
                 )
-            verdicts.append(_Verdict(key, *numbers, into, refusal, volume_drift(key, numbers[0], counts)))
+            verdicts.append(_Verdict(key, *numbers, into, refusal, volume_drift(key, numbers[0], known)))
         return verdicts
 
     def _publications(

@@ -325,14 +325,6 @@ def test_many_bad_rows_of_small_days_are_told(counts: House, file: Path) -> None
     assert "look at refined/counts: volume: 2025-01-01 to 2025-01-08: 8 of 16 rows are in quar" in counts.printed
 
 
-def test_days_that_all_grow_are_no_drift(counts: House, file: Path) -> None:
-    days = [f"2025-01-{n:02}" for n in range(1, 21)]
-    for n in (5, 100):
-        file.write_text(HEADER + "".join(lines(*range(n), day=day) for day in days))
-        assert counts.run(), counts.failures()
-    assert counts.check("refined/counts", "volume").passed
-
-
 def test_a_stage_that_cannot_know_its_partitions_is_refused_where_it_is_declared(counts: House) -> None:
     dataset = SPECS[dg.AssetKey(["refined", "counts"])].dataset
     with pytest.raises(TypeError, match=r"presentation\.sums is made partition by partition: say in its contract"):

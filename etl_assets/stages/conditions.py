@@ -15,6 +15,8 @@ from etl_assets.storage.table import WHOLE
 
 #: How long a partition that could not be made waits to be asked for again; each time twice as long, up to a day.
 _FIRST_WAIT, _LONGEST_WAIT = timedelta(minutes=10), timedelta(days=1)
+#: How often it is looked for objects that are gone from the lake: S3 wants money for each listing, and ticks are many.
+_LISTED_EVERY = timedelta(hours=1)
 
 
 class OutOfDate(dg.AutomationCondition):
@@ -39,13 +41,15 @@ class OutOfDate(dg.AutomationCondition):
         # Only now is it known which of those found at the last tick passed the other conditions too.
         requested = _keys(spec, context.get_previous_requested_subset(context.key) or context.get_empty_subset())
         asked = cursor.asked | {key: cursor.found[key] for key in requested & cursor.found.keys()}
-        candidates, found = _keys(spec, context.candidate_subset), dict[str, _Asked]()
+        candidates, found, listed = _keys(spec, context.candidate_subset), dict[str, _Asked](), cursor.listed
         if candidates:
-            wanted = _wanted(spec, State(context.asset_graph_view.instance))
+            is_time = now - listed >= _LISTED_EVERY.total_seconds()
+            wanted = _wanted(spec, State(context.asset_graph_view.instance), with_lost=is_time)
+            listed = now if is_time else listed
             asked = {key: before for key, before in asked.items() if key in wanted}
             coming = {key: _Asked.after(asked.get(key), wanted[key], now) for key in candidates & wanted.keys()}
             found = {key: then for key, then in coming.items() if then}
-        return dg.AutomationResult(context, _subset(spec, context, set(found)), _Cursor(asked, found).text())
+        return dg.AutomationResult(context, _subset(spec, context, set(found)), _Cursor(asked, found, listed).text())
 
 
 class _Asked(NamedTuple):
@@ -67,23 +71,25 @@ class _Asked(NamedTuple):
 
 @dataclass(frozen=True)
 class _Cursor:
-    """What a tick leaves to the next: what was asked for before it, and what it found to be asked for."""
+    """What a tick leaves to the next: what was asked for before it, what it found to be asked for, the last listing."""
 
     asked: dict[str, _Asked] = field(default_factory=dict)
     found: dict[str, _Asked] = field(default_factory=dict)
+    listed: float = 0.0
 
     @classmethod
     def read(cls, text: str | None) -> _Cursor:
         """The cursor that a tick has left; an empty one where there is none, or one of another make."""
         kept: Any = json.loads(text or "null")
         try:
-            return cls(**{name: {key: _Asked(*of) for key, of in held.items()} for name, held in kept.items()})
-        except (AttributeError, TypeError):
+            asked, found = ({key: _Asked(*of) for key, of in kept[name].items()} for name in ("asked", "found"))
+            return cls(asked, found, float(kept["listed"]))
+        except (AttributeError, KeyError, TypeError, ValueError):
             return cls()
 
     def text(self) -> str:
         """The cursor as Dagster keeps it."""
-        return json.dumps({"asked": self.asked, "found": self.found})
+        return json.dumps({"asked": self.asked, "found": self.found, "listed": self.listed})
 
 
 class AskedForNow(dg.AutomationCondition):
@@ -113,9 +119,9 @@ def when_out_of_date() -> dg.AutomationCondition:
     return (~in_progress & ~coming & OutOfDate()).with_label("when_out_of_date")
 
 
-def _wanted(spec: Spec, state: State) -> dict[str, str]:
+def _wanted(spec: Spec, state: State, *, with_lost: bool) -> dict[str, str]:
     """The partitions that are out of date, each with the digest of the inputs that it would be made from."""
-    keys = state.out_of_date(spec)
+    keys = state.out_of_date(spec, with_lost=with_lost)
     versions = {name: state.versions(source) or {} for name, source in spec.inputs.items()} if keys else {}
     return {key: digest[:16] for key, digest in spec.made_from(keys, versions).items()}
 

@@ -72,10 +72,11 @@ class State:
         cut = source.table.partitioning is not None
         return {k: f.content_hash for k, f in known.items() if not (cut and k == WHOLE)} if known else None
 
-    def out_of_date(self, spec: Spec) -> set[str]:
+    def out_of_date(self, spec: Spec, *, with_lost: bool = True) -> set[str]:
         """The partitions of an asset that have to be made again; `WHOLE` for an asset without partitions.
 
-        Empty for a landing asset (its source decides), and for an asset one of whose inputs does not exist yet.
+        Empty for a landing asset (its source decides), and for an asset one of whose inputs does not exist yet. Those
+        that the lake has lost are found by listing it, and `with_lost` says whether to.
         """
         if spec.table is None:
             return set()
@@ -88,10 +89,9 @@ class State:
         known = self.facts(spec.table)
         keys = {WHOLE} if spec.whole else self._candidates(spec, versions, known)
         wanted = spec.made_from(keys, versions)
-        stored = self._lake.partitions(spec.table)
         made = {(spec.partition_of(k), facts.made_from) for k, facts in known.items()}
         stale = {k for k, digest in wanted.items() if (k, digest) not in made}
-        lost = {spec.partition_of(k) for k in known if k not in stored and not (spec.table.partitioning and k == WHOLE)}
+        lost = self._lost(spec, known) if with_lost else set()
         if spec.whole:
             if lost:
                 stale.add(WHOLE)
@@ -104,6 +104,12 @@ class State:
         unfinished = {key for key, (run, _) in attempts.items() if run in ended}
         recorded = self.instance.get_materialized_partitions(spec.key)
         return stale | {k for k in wanted if k in lost or k not in recorded or k in unfinished}
+
+    def _lost(self, spec: Spec, known: Collection[str]) -> set[str]:
+        """The partitions that were published, and are not in the lake."""
+        assert spec.table is not None
+        stored = self._lake.partitions(spec.table)
+        return {spec.partition_of(k) for k in known if k not in stored and not (spec.table.partitioning and k == WHOLE)}
 
     def is_finished(self, spec: Spec) -> bool:
         """Whether the last attempt to make an asset without partitions came to its end, or is still under way.

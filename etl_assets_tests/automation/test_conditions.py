@@ -20,6 +20,7 @@ from etl_assets.stages.conditions import OutOfDate, _Cursor
 from etl_assets.stages.dataset import numbered
 from etl_assets.stages.staleness import State, in_order
 from etl_assets.storage import connections
+from etl_assets.storage.lake import Lake
 from etl_assets_tests.house import House
 
 LANDINGS = ("landing/protest_events", "landing/us_counties", "landing/eventdata_baseline")
@@ -146,6 +147,29 @@ def test_a_tick_asks_the_warehouse_for_all_assets_with_one_connection(
     with dg.build_sensor_context(instance=house.instance, repository_def=repository) as context:
         assert repository.get_sensor_def("downstream").evaluate_tick(context).run_requests == []
     assert len(made) == 1
+
+
+def test_what_the_lake_has_lost_is_looked_for_once_an_hour(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listing costs money on S3; `./dev run` and `./dev doctor` look each time."""
+    house.has_run()
+    daemon, listed = Daemon(house), list[str]()
+    listing = Lake.list
+
+    def counted(self: Lake, prefix: str) -> dict[str, int]:
+        listed.append(prefix)
+        return listing(self, prefix)
+
+    monkeypatch.setattr(Lake, "list", counted)
+    assert daemon.tick() == {}
+    assert listed
+    listed.clear()
+    house.lake.delete("refined/protest_events/2025-02-12.parquet", "presentation/event_sources/all.parquet")
+    assert daemon.tick() == daemon.tick(timedelta(minutes=59)) == {}
+    assert not listed
+    requested = daemon.tick(timedelta(minutes=61))
+    assert requested == {EVENTS: {"2025-02-12"}}
+    daemon.make(requested)
+    assert daemon.tick(timedelta(minutes=62)) == {SOURCES: WHOLE}
 
 
 def test_the_same_file_again_asks_for_nothing(house: House) -> None:

@@ -13,7 +13,8 @@ from etl_assets.quality.audit import table as ui_table
 from etl_assets.quality.contract import Contract
 from etl_assets.quality.drift import column_drift
 from etl_assets.sources.database import DELETED
-from etl_assets.stages.blocks import BlockStep, block_asset, block_of, in_groups
+from etl_assets.stages.asset import table_asset
+from etl_assets.stages.blocks import BlockStep, block_of, in_groups
 from etl_assets.stages.dataset import Dataset, Input, Spec, code_version, remember
 from etl_assets.storage.configured import landing_store
 from etl_assets.storage.frames import empty
@@ -49,7 +50,7 @@ def raw_batches(dataset: Dataset, landed: dg.AssetsDefinition, contract: type[Co
     )  # fmt: skip
     drift_check = dg.AssetCheckSpec("columns", asset=spec.key, description="The columns are those of the last batch")
 
-    @block_asset(dataset, spec, [drift_check])
+    @table_asset(spec, [drift_check])
     def step(context: dg.AssetExecutionContext) -> Iterator[Any]:
         assert spec.table is not None
         store = landing_store(landed.key.path[-1])

@@ -4,15 +4,14 @@ Here: the step that all of them are made by. What a block holds, `batches` and `
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import dagster as dg
 
-from etl_assets.stages.conditions import when_out_of_date
-from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec
+from etl_assets.stages.dataset import SPECS, Input, Spec
 from etl_assets.stages.profile import preview
 from etl_assets.stages.staleness import State
 from etl_assets.storage.configured import publisher
@@ -124,27 +123,6 @@ class BlockStep:
                 **metadata,
             }
         )
-
-
-def block_asset(
-    dataset: Dataset, spec: Spec, checks: Sequence[dg.AssetCheckSpec], metadata: Mapping[str, Any] | None = None
-) -> Callable[[Callable[[dg.AssetExecutionContext], Iterator[Any]]], dg.AssetsDefinition]:
-    """Decorate a step that makes blocks, as an asset."""
-    assert spec.table is not None
-    return dg.asset(
-        key=spec.key,
-        deps=[source.key for source in spec.inputs.values()],
-        group_name=dataset.name,
-        description=spec.table.description,
-        metadata={**dataset.metadata(), "dagster/table_name": spec.table.full_name, **(metadata or {})},
-        owners=[dataset.owner],
-        kinds={"parquet", "postgres"},
-        check_specs=checks,
-        partitions_def=spec.partitions,
-        backfill_policy=dg.BackfillPolicy.multi_run(dataset.batch) if spec.partitions else None,
-        automation_condition=when_out_of_date(),
-        code_version=spec.code_version,
-    )
 
 
 def whole_input(asset: dg.AssetsDefinition) -> Input:

@@ -21,8 +21,9 @@ from etl_assets.quality.contract import Contract, column, storage_table, ui_sche
 from etl_assets.quality.quarantine import quarantine_table, quarantined
 from etl_assets.quality.readings import of_this_era
 from etl_assets.sources.database import DELETED
+from etl_assets.stages.asset import table_asset
 from etl_assets.stages.batches import BATCH, raw_batches
-from etl_assets.stages.blocks import BlockStep, Made, block_asset, block_of, in_groups, whole_input
+from etl_assets.stages.blocks import BlockStep, Made, block_of, in_groups, whole_input
 from etl_assets.stages.dataset import SPECS, Dataset, Spec, code_version, remember
 from etl_assets.storage.configured import publisher
 from etl_assets.storage.table import PARTITION, SOURCE_ROW, WHOLE, Part, Partitioning, Publication
@@ -106,7 +107,7 @@ def _history(
         dg.AssetCheckSpec("balance", asset=spec.key, description="Records = versions + quarantined + merged"),
     ]  # fmt: skip
 
-    @block_asset(dataset, spec, checks, metadata={"dagster/column_schema": ui_schema(versions)})
+    @table_asset(spec, checks, metadata={"dagster/column_schema": ui_schema(versions)})
     def step(context: dg.AssetExecutionContext) -> Iterator[Any]:
         work = BlockStep(context, spec, table)
         found, source = work.versions["raw"], SPECS[raw.key].table
@@ -267,7 +268,7 @@ def _current(dataset: Dataset, contract: type[Contract], history: dg.AssetsDefin
     key, version = dg.AssetKey([table.stage, table.name]), code_version(contract)
     spec = remember(Spec(key, dataset, table, inputs=inputs, code_version=version))
 
-    @block_asset(dataset, spec, [], metadata={"dagster/column_schema": ui_schema(contract)})
+    @table_asset(spec, [], metadata={"dagster/column_schema": ui_schema(contract)})
     def step(context: dg.AssetExecutionContext) -> Iterator[Any]:
         work, source = BlockStep(context, spec, table), SPECS[history.key].table
         assert source is not None

@@ -18,7 +18,7 @@ from etl_assets.quality.drift import column_drift
 from etl_assets.quality.quarantine import UNPLACED, quarantine_table, records
 from etl_assets.sources import SourceRefusedError
 from etl_assets.sources.files import UNPARSED, check_columns
-from etl_assets.stages.conditions import when_out_of_date
+from etl_assets.stages.asset import table_asset
 from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, code_version, numbered, remember
 from etl_assets.stages.profile import preview
 from etl_assets.storage.configured import publisher
@@ -80,23 +80,15 @@ def raw(
         key = dg.AssetKey(["raw", name])
         spec = remember(Spec(key, dataset, made, inputs=inputs, code_version=code_version(read)))
 
-        @dg.asset(
-            key=spec.key,
-            group_name=dataset.name,
-            description=f"{dataset.title}: every record of the landed file, as text. {read.__doc__ or ''}".strip(),
-            metadata=dataset.metadata() | {"dagster/table_name": f"raw.{name}"},
-            owners=[dataset.owner],
-            kinds={"parquet", "postgres"},
-            ins={"landed": dg.AssetIn(source.key, input_manager_key="landing_io")},
-            io_manager_key="table_io",
-            output_required=False,
-            automation_condition=when_out_of_date(),
-            code_version=spec.code_version,
-            check_specs=[
+        @table_asset(
+            spec,
+            [
                 dg.AssetCheckSpec("readable", asset=spec.key, blocking=True, description="The file holds records"),
                 dg.AssetCheckSpec("columns", asset=spec.key, description="The columns are those of the last file"),
             ],
-        )  # fmt: skip
+            description=f"{dataset.title}: every record of the landed file, as text. {read.__doc__ or ''}".strip(),
+            ins={"landed": dg.AssetIn(source.key, input_manager_key="landing_io")},
+        )
         def step(context: dg.AssetExecutionContext, landed: LandedFile) -> Iterator[Any]:
             yield from _read(context, spec, read, required, stays, partition, unstable, landed)
 

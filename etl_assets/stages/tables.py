@@ -25,7 +25,7 @@ from etl_assets.quality.audit import table as ui_table
 from etl_assets.quality.contract import Contract, storage_table, ui_schema
 from etl_assets.quality.drift import volume_drift
 from etl_assets.quality.quarantine import UNPLACED, quarantine_table, quarantined
-from etl_assets.stages.conditions import when_out_of_date
+from etl_assets.stages.asset import table_asset
 from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, code_version, remember
 from etl_assets.stages.newest import NEWEST, is_dated, judge_newest, newest_check
 from etl_assets.stages.profile import preview, profile
@@ -110,14 +110,10 @@ def _stage(
         kinds = typing.get_type_hints(function)
         wants_partitions = "partitions" in inspect.signature(function).parameters
 
-        @dg.asset(
-            key=key,
-            group_name=dataset.name,
-            description=table.description,
-            metadata=dataset.metadata()
-            | {"dagster/column_schema": ui_schema(contract), "dagster/table_name": table.full_name},
-            owners=[dataset.owner],
-            kinds={"parquet", "postgres"},
+        @table_asset(
+            spec,
+            list(_checks(spec, accounted)),
+            metadata={"dagster/column_schema": ui_schema(contract)},
             ins={
                 name: dg.AssetIn(
                     source.key,
@@ -126,15 +122,6 @@ def _stage(
                 )
                 for name, source in upstream.items()
             },
-            # What foreign keys are of is published before; it is not read.
-            deps=spec.waits_for - {source.key for source in upstream.values()},
-            partitions_def=partitions,
-            backfill_policy=dg.BackfillPolicy.multi_run(dataset.batch) if partitions else None,
-            io_manager_key="table_io",
-            output_required=False,
-            check_specs=list(_checks(spec, accounted)),
-            automation_condition=when_out_of_date(),
-            code_version=spec.code_version,
         )
         def step(context: dg.AssetExecutionContext, **loaded: Loaded) -> Iterator[Any]:
             frames: dict[str, Any] = {

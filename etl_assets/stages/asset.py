@@ -1,0 +1,44 @@
+"""A table's asset as Dagster and its UI see it: what is the same of every stage from raw to presentation."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from etl_assets.stages.conditions import when_out_of_date
+from etl_assets.stages.dataset import Spec
+
+
+def table_asset(
+    spec: Spec,
+    checks: Sequence[dg.AssetCheckSpec],
+    *,
+    description: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    ins: Mapping[str, dg.AssetIn] | None = None,
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """Decorate the step that makes a table as an asset, which is made when it is out of date.
+
+    With `ins`, which are loaded for it, the step gives its publications to the IO manager; it may give none, where
+    nothing of it was good. Without, it reads and publishes by itself. It is described as the table, unless otherwise.
+    """
+    assert spec.table is not None
+    loaded = {source.key for source in ins.values()} if ins else set()
+    return dg.asset(
+        key=spec.key,
+        group_name=spec.dataset.name,
+        description=description or spec.table.description,
+        metadata={**spec.dataset.metadata(), "dagster/table_name": spec.table.full_name, **(metadata or {})},
+        owners=[spec.dataset.owner],
+        kinds={"parquet", "postgres"},
+        ins=ins,
+        # What foreign keys are of is published before; it is not read.
+        deps=spec.waits_for - loaded,
+        io_manager_key="table_io" if ins else None,
+        output_required=not ins,
+        check_specs=checks,
+        partitions_def=spec.partitions,
+        backfill_policy=dg.BackfillPolicy.multi_run(spec.dataset.batch) if spec.partitions else None,
+        automation_condition=when_out_of_date(),
+        code_version=spec.code_version,
+    )

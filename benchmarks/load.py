@@ -106,7 +106,8 @@ class _Loads:
             self._copy(connection, "COPY {target} ({columns}) FROM {file} (FORMAT binary)")
 
     def warehouse(self) -> None:
-        self.store.replace({LOCATED: [self.replacement]})
+        with self.store.writing([LOCATED]) as transaction:
+            transaction.replace(LOCATED, [self.replacement])
 
     def copy_table(self) -> None:
         with psycopg.connect(self.url) as connection, connection.cursor() as cursor:

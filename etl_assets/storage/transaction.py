@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import LiteralString
@@ -57,7 +57,7 @@ class Transaction:
 
     def facts(self, table: Table, partitions: Sequence[str] | None = None) -> dict[str, Facts]:
         """The bookkeeping of a table's published partitions (default: all)."""
-        return published(self.connection, table.full_name, partitions)
+        return published(self.connection, [table.full_name], partitions).get(table.full_name, {})
 
     def record(self, table: Table, changes: Mapping[str, Changes], run_id: str, at: dt.datetime) -> None:
         """Write down what publishing partitions anew changed for readers."""
@@ -286,19 +286,23 @@ class Transaction:
             self.connection.execute(sql.SQL("; ").join(comments))  # a raw table has dozens
 
 
-def published(connection: psycopg.Connection, asset: str, partitions: Sequence[str] | None) -> dict[str, Facts]:
-    """The bookkeeping of an asset's published partitions (None: of all); none where its table is gone."""
+def published(
+    connection: psycopg.Connection, assets: Collection[str], partitions: Sequence[str] | None = None
+) -> dict[str, dict[str, Facts]]:
+    """The bookkeeping of assets' published partitions (None: of all), by asset; none where its table is gone."""
     keys = None if partitions is None else list(partitions)
+    quoted = [sql.Identifier(*asset.split(".", 1)).as_string(connection) for asset in assets]
     rows = connection.execute(
-        "SELECT partition, rows, content_hash, made_from, run_id, loaded_at FROM etl.publications"
-        " WHERE asset = %s AND (%s::text[] IS NULL OR partition = ANY(%s))"
-        " AND to_regclass(%s) IS NOT NULL",  # somebody may have dropped the table
-        (asset, keys, keys, sql.Identifier(*asset.split(".", 1)).as_string(connection)),
+        "SELECT asset, partition, rows, content_hash, made_from, run_id, loaded_at FROM etl.publications"
+        " JOIN unnest(%s::text[], %s::text[]) AS wanted (name, quoted) ON asset = name"
+        " WHERE to_regclass(quoted) IS NOT NULL"  # somebody may have dropped the table
+        " AND (%s::text[] IS NULL OR partition = ANY(%s))",
+        (list(assets), quoted, keys, keys),
     ).fetchall()
-    return {
-        key: Facts(key, count, digest, made_from, run_id, loaded_at.isoformat())
-        for key, count, digest, made_from, run_id, loaded_at in rows
-    }
+    found: dict[str, dict[str, Facts]] = {}
+    for asset, key, count, digest, made_from, run_id, loaded_at in rows:
+        found.setdefault(asset, {})[key] = Facts(key, count, digest, made_from, run_id, loaded_at.isoformat())
+    return found
 
 
 @contextmanager

@@ -6,7 +6,7 @@ Not here: what is done to tables within a transaction (transaction.py).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ from etl_assets.storage import connections, roles
 from etl_assets.storage.lake import Facts
 from etl_assets.storage.roles import SCHEMAS
 from etl_assets.storage.table import Table
-from etl_assets.storage.transaction import Replacement, Transaction, WarehouseError, published
+from etl_assets.storage.transaction import Transaction, WarehouseError, published
 
 
 class DatabaseMissingError(WarehouseError):
@@ -146,19 +146,15 @@ class Warehouse:
 
     # -- bookkeeping ---------------------------------------------------------------------------------------------
 
-    def facts(self, asset: str, partitions: Sequence[str] | None = None) -> dict[str, Facts]:
-        """The bookkeeping of an asset's published partitions (default: all); none where its table is gone."""
-        try:
-            with self.connect() as connection:
-                return published(connection, asset, partitions)
-        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName, DatabaseMissingError):
-            return {}
+    def facts(self, asset: str) -> dict[str, Facts]:
+        """The bookkeeping of an asset's published partitions; none where its table is gone."""
+        return self.facts_of([asset]).get(asset, {})
 
     def facts_of(self, assets: Collection[str]) -> dict[str, dict[str, Facts]]:
-        """The bookkeeping of those of some assets whose table is there, at once: a connection for each takes longer."""
+        """The same of some assets at once: a connection for each takes longer. Those without a table are left out."""
         try:
             with self.connect() as connection:
-                return _facts_of(connection, assets)
+                return published(connection, assets)
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName, DatabaseMissingError):
             return {}
 
@@ -181,12 +177,6 @@ class Warehouse:
         with self.connect() as connection:
             for table in tables:
                 Transaction(connection).refer(table)
-
-    def replace(self, replacements: Mapping[Table, Sequence[Replacement]]) -> None:
-        """Replace partitions of tables, and their bookkeeping, in one transaction."""
-        with self.writing(replacements) as transaction:
-            for table, items in replacements.items():
-                transaction.replace(table, items)
 
 
 def _is_prepared(connection: psycopg.Connection) -> bool:
@@ -242,16 +232,3 @@ def _prepare(connection: psycopg.Connection) -> None:
             f'the schemas {", ".join(SCHEMAS)} that is there already: ALTER SCHEMA … OWNER TO "{role}"; '
             f'or, where those belong to {roles.OWNER}: GRANT {roles.WRITER} TO "{role}";'
         ) from error
-
-
-def _facts_of(connection: psycopg.Connection, assets: Collection[str]) -> dict[str, dict[str, Facts]]:
-    rows = connection.execute(
-        "SELECT asset, partition, rows, content_hash, made_from, run_id, loaded_at FROM etl.publications"
-        " WHERE asset = ANY(%s)"
-        " AND asset IN (SELECT nspname || '.' || relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace)",
-        (list(assets),),
-    ).fetchall()
-    found: dict[str, dict[str, Facts]] = {}
-    for asset, key, count, digest, made_from, run_id, loaded_at in rows:
-        found.setdefault(asset, {})[key] = Facts(key, count, digest, made_from, run_id, loaded_at.isoformat())
-    return found

@@ -6,7 +6,7 @@ import datetime as dt
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -70,7 +70,13 @@ class Database:
 
     def replace(self, table: Table, **frames: pl.DataFrame) -> None:
         """Replace partitions, named by key, with frames."""
-        self.warehouse.replace({table: [item(table, key, frame) for key, frame in frames.items()]})
+        self.replace_all({table: [item(table, key, frame) for key, frame in frames.items()]})
+
+    def replace_all(self, replacements: Mapping[Table, Sequence[Replacement]]) -> None:
+        """Replace partitions of tables in one transaction."""
+        with self.warehouse.writing(replacements) as transaction:
+            for table, items in replacements.items():
+                transaction.replace(table, items)
 
 
 @pytest.fixture
@@ -131,7 +137,8 @@ def test_a_partition_is_replaced_and_the_others_stay(database: Database) -> None
     assert database.values("SELECT id FROM refined.events ORDER BY id") == [2, 3, 4]
     facts = database.warehouse.facts("refined.events")
     assert {key: f.rows for key, f in facts.items()} == {"2025-01-15": 2, "2025-01-16": 1}
-    assert database.warehouse.facts("refined.events", ["2025-01-16", "2025-01-17"]).keys() == {"2025-01-16"}
+    with database.warehouse.writing([EVENTS]) as transaction:
+        assert transaction.facts(EVENTS, ["2025-01-16", "2025-01-17"]).keys() == {"2025-01-16"}
 
 
 def test_an_empty_partition_takes_its_rows_away(database: Database) -> None:
@@ -181,10 +188,10 @@ def test_a_table_without_partitions_is_replaced_whole(database: Database) -> Non
 
 def test_rows_and_bookkeeping_of_all_tables_change_together_or_not_at_all(database: Database) -> None:
     good = events((1, "2025-01-15"))
-    database.warehouse.replace({EVENTS: [item(EVENTS, "2025-01-15", good, "before")]})
+    database.replace_all({EVENTS: [item(EVENTS, "2025-01-15", good, "before")]})
     totals = pl.DataFrame({"state": ["IL", "IL"], "events": [1, 2]})  # twice the same key
     with pytest.raises(psycopg.errors.UniqueViolation):
-        database.warehouse.replace(
+        database.replace_all(
             {
                 EVENTS: [item(EVENTS, "2025-01-15", events((2, "2025-01-15")), "after")],
                 TOTALS: [item(TOTALS, "", totals)],
@@ -198,7 +205,7 @@ def test_rows_and_bookkeeping_of_all_tables_change_together_or_not_at_all(databa
 def test_bookkeeping_alone_can_be_renewed(database: Database) -> None:
     database.replace(EVENTS, **{"2025-01-15": events((1, "2025-01-15"))})
     known = database.warehouse.facts("refined.events")["2025-01-15"]
-    database.warehouse.replace({EVENTS: [Replacement(replace(known, made_from="another"), None)]})
+    database.replace_all({EVENTS: [Replacement(replace(known, made_from="another"), None)]})
     assert database.values("SELECT id FROM refined.events") == [1]
     assert database.warehouse.facts("refined.events")["2025-01-15"] == replace(known, made_from="another")
 

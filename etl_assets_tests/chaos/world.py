@@ -98,6 +98,8 @@ class World:
     settings: Mapping[str, str]
     as_of: Path
     victim: subprocess.Popen[str]
+    #: What an object of the lake holds, by its bytes.
+    objects: dict[bytes, tuple[str, str]] = field(default_factory=dict)
 
     def publish(self, date: str) -> None:
         """Let the sources show their state of a date."""
@@ -171,14 +173,27 @@ class World:
         found = {}
         for table in tables().values():
             for key in self.lake.partitions(table):
-                loaded = self.lake.read(table, [key])
-                if key in loaded.versions:
-                    found[table.full_name, key] = (loaded.versions[key], content_hash(loaded.frame))
+                if (read := self._object(table, key)) is not None:
+                    found[table.full_name, key] = read
         for name in ("us_counties", "eventdata_baseline", "protest_events"):
             landed = Landing(self.lake, name)
             if (manifest := landed.current()) is not None:
                 with landed.open(manifest):  # which compares the bytes with what the manifest says of them
                     pass
+        return found
+
+    def _object(self, table: Table, key: str) -> tuple[str, str] | None:
+        """A partition's own hash and what it holds; the same bytes are read once, or looking would be most of a test."""
+        path = self.lake.path(table, key)
+        data = self.lake.get(path)
+        if data is not None and data in self.objects:
+            return self.objects[data]
+        loaded = self.lake.read(table, [key])
+        if key not in loaded.versions:
+            return None
+        found = loaded.versions[key], content_hash(loaded.frame)
+        if data is not None and self.lake.get(path) == data:  # not replaced while it was read
+            self.objects[data] = found
         return found
 
 

@@ -26,7 +26,8 @@ import requests
 from benchmarks.ground import Ground
 from benchmarks.measure import Case, Ratio, Report, Run, interleave, timed
 from etl_assets.local.apis import gho
-from etl_assets.local.sources import ROUTES, Request, Response, Route, serve
+from etl_assets.local.recordings import Request, Response, Route
+from etl_assets.local.sources import ROUTES, serve
 from etl_assets.sources import Workspace
 from etl_assets.sources.odata import ODataSource
 from etl_assets.storage.lake import Lake

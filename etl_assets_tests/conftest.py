@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from etl_assets.local.faults import Faults
 from etl_assets.local.postgres import Cluster
 from etl_assets.local.sample import write_sample
-from etl_assets.local.sources import Faults, serve
+from etl_assets.local.sources import serve
 from etl_assets_tests.house import House, ephemeral
 
 #: What the sources that want a token accept.

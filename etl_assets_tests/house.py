@@ -27,11 +27,11 @@ from sqlalchemy import QueuePool, create_engine
 
 from etl_assets.definitions import defs
 from etl_assets.local.databases import show
+from etl_assets.local.faults import Faults
 from etl_assets.local.in_process import execute
 from etl_assets.local.postgres import Cluster
 from etl_assets.local.recordings import Recordings
 from etl_assets.local.run import Driver, Outcome
-from etl_assets.local.sources import Faults
 from etl_assets.stages.run_tags import RunPartitions
 from etl_assets.storage.configured import lake
 from etl_assets.storage.dagster_storage import quicken

@@ -14,8 +14,8 @@ import yaml
 from dagster_shared.serdes import serialize_value
 from rich.console import Console
 
+from etl_assets.local.faults import Fault
 from etl_assets.local.run import Driver
-from etl_assets.local.sources import Fault
 from etl_assets.settings import PROJECT, settings
 from etl_assets_tests.automation.servers import webhook
 from etl_assets_tests.datasets.files import county, county_file, publish_counties

@@ -1,9 +1,8 @@
 """A server that replays recorded sources over real HTTP on 127.0.0.1.
 
-Here: how a recording is served (conditional requests, `.gz` unpacked), the detached process behind `./dev`,
-and the misbehaviour tests ask for.
-Not here: which publication is shown on which date (recordings.py), how the APIs answer (apis),
-fetching (etl_assets.sources), and the recordings themselves (sample, or a user's folder).
+Here: how a recording is served (conditional requests, `.gz` unpacked), and the detached process behind `./dev`.
+Not here: which publication is shown on which date (recordings.py), how the APIs answer (apis), the misbehaviour that
+tests ask for (faults.py), fetching (etl_assets.sources), and the recordings themselves (sample, or a user's folder).
 
 A folder of recordings is `<source>/<publication date>/<file>[.gz]`, the date being a day, a month or a
 year. `GET /<source>/<file>` answers with the newest publication not after the as-of date; a source that has
@@ -18,7 +17,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
-import hashlib
 import http.client
 import json
 import logging
@@ -33,8 +31,7 @@ import sys
 import threading
 import time
 import traceback
-from collections import deque
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from email.utils import format_datetime, parsedate_to_datetime
@@ -44,9 +41,8 @@ from typing import Any
 from urllib.parse import parse_qs, unquote
 
 from etl_assets.local.apis import census, gho, retail, treasury
+from etl_assets.local.faults import HTML, HTML_PATH, Fault, Faults, LoggedRequest
 from etl_assets.local.recordings import (
-    UNDATED,
-    Recording,
     Recordings,
     Request,
     Response,
@@ -54,22 +50,6 @@ from etl_assets.local.recordings import (
     last_day,
     publications,
 )
-
-__all__ = [
-    "ROUTES",
-    "UNDATED",
-    "Fault",
-    "Faults",
-    "LoggedRequest",
-    "Recording",
-    "Recordings",
-    "Request",
-    "Response",
-    "Route",
-    "SourceServer",
-    "publications",
-    "serve",
-]
 
 HOST = "127.0.0.1"
 _IDENTITY_PATH = "/_server"
@@ -109,157 +89,6 @@ def _is_unchanged(headers: Mapping[str, str], etag: str, published: datetime) ->
         return False
 
 
-# Misbehaviour, for tests ---------------------------------------------------------------------------------
-
-_HTML = b"<!DOCTYPE html>\n<html><head><title>Missing Key</title></head><body>Sorry.</body></html>\n"
-_HTML_PATH = "/_faults/page.html"
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One way to answer wrongly. Built by the class methods, queued with `Faults.add`."""
-
-    instead: Response | None = None
-    delay: float = 0.0
-    share_sent: float = 1.0
-    reset_connection: bool = False
-    change: Callable[[bytes], bytes] | None = None
-    is_announced: bool = True
-
-    @classmethod
-    def status(cls, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Fault:
-        """Another status, such as 404, 500, or 429 with `{"Retry-After": "1"}`."""
-        return cls(Response(status, body or f"status {status}\n".encode(), headers=headers or {}))
-
-    @classmethod
-    def body(cls, body: bytes, content_type: str = "text/csv") -> Fault:
-        """200 with these bytes and an ETag of their own, as if the source had published them."""
-        etag = f'"{hashlib.sha256(body).hexdigest()}"'
-        return cls(Response(200, body, content_type, {"ETag": etag}))
-
-    @classmethod
-    def empty(cls) -> Fault:
-        """200 with no body at all."""
-        return cls.body(b"")
-
-    @classmethod
-    def html(cls) -> Fault:
-        """200 with an error page in place of the data."""
-        return cls.body(_HTML, "text/html; charset=utf-8")
-
-    @classmethod
-    def redirect(cls) -> Fault:
-        """A redirect to an error page; who follows it sees 200 and HTML."""
-        return cls(Response(302, headers={"Location": _HTML_PATH}))
-
-    @classmethod
-    def changed(cls, change: Callable[[bytes], bytes]) -> Fault:
-        """The right answer with its body changed, such as a page that is a row short."""
-        return cls(change=change)
-
-    @classmethod
-    def truncated(cls, share_sent: float = 0.5, *, is_announced: bool = True) -> Fault:
-        """The right answer, but the connection ends before all of it was sent.
-
-        With `is_announced`, a Content-Length says how much that is; without one, nobody can tell.
-        """
-        return cls(share_sent=share_sent, is_announced=is_announced)
-
-    @classmethod
-    def reset(cls, share_sent: float = 0.5) -> Fault:
-        """The right answer, but the connection is reset (RST) part of the way."""
-        return cls(share_sent=share_sent, reset_connection=True)
-
-    @classmethod
-    def hang(cls, seconds: float = 3600.0) -> Fault:
-        """Silence, then the right answer. Ends early when the server is closed."""
-        return cls(delay=seconds)
-
-
-@dataclass(frozen=True)
-class LoggedRequest:
-    """One request as it was answered; header names in lower case, an API key and a token as `***`."""
-
-    method: str
-    path: str
-    query: str
-    status: int
-    headers: Mapping[str, str]
-
-
-Query = Mapping[str, str | None]
-"""What parameters must be in a request, whatever others there are: `{"page[number]": "3"}`; None: must not be."""
-
-
-class Faults:
-    """The misbehaviour queued for each path, or for some queries of a path, and the log of every request.
-
-    >>> faults = Faults()
-    >>> faults.add("/protest_events/ccc.csv", Fault.status(500), Fault.status(500))
-    >>> faults.add("/treasury/services/api/…/title_xii", Fault.html(), query={"page[number]": "3"})
-    >>> with serve(data, faults=faults) as url: ...   # the third request for ccc.csv is answered properly
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._queued: list[tuple[str, Query, deque[Fault]]] = []
-        self._standing: list[tuple[str, Query, Fault]] = []
-        self._log: list[LoggedRequest] = []
-
-    def add(self, path: str, *faults: Fault, query: Query | None = None) -> None:
-        """Answer the next requests for `path` (with this `query`) with these, one each, in this order."""
-        with self._lock:
-            self._queued.append((path, query or {}, deque(faults)))
-
-    def always(self, path: str, fault: Fault, query: Query | None = None) -> None:
-        """Answer every request for `path` (with this `query`) with this, once what was queued is used up."""
-        with self._lock:
-            self._standing.insert(0, (path, query or {}, fault))  # the last word counts
-
-    def clear(self) -> None:
-        """Behave again from now on. The log stays."""
-        with self._lock:
-            self._queued.clear()
-            self._standing.clear()
-
-    @property
-    def log(self) -> list[LoggedRequest]:
-        """Every request so far, oldest first."""
-        with self._lock:
-            return list(self._log)
-
-    def count(
-        self, path: str, *, method: str | None = None, status: int | None = None, query: Query | None = None
-    ) -> int:
-        """How many requests for `path` there were, of all or of one method, status or query."""
-        return sum(
-            entry.path == path
-            and method in (None, entry.method)
-            and status in (None, entry.status)
-            and _has(entry.query, query or {})
-            for entry in self.log
-        )
-
-    def _take(self, path: str, query: str) -> Fault:
-        with self._lock:
-            for at, wanted, faults in self._queued:
-                if faults and at == path and _has(query, wanted):
-                    return faults.popleft()
-            for at, wanted, fault in self._standing:
-                if at == path and _has(query, wanted):
-                    return fault
-        return Fault()
-
-    def _record(self, entry: LoggedRequest) -> None:
-        with self._lock:
-            self._log.append(entry)
-
-
-def _has(query: str, wanted: Query) -> bool:
-    fields = parse_qs(query, keep_blank_values=True) if wanted else {}
-    return all(fields.get(name, [None]) == [value] for name, value in wanted.items())
-
-
 # The server ----------------------------------------------------------------------------------------------
 
 
@@ -297,8 +126,8 @@ class _Server(ThreadingHTTPServer):
             return self._index(request.recordings)
         if request.path == _IDENTITY_PATH:
             return self._identity()
-        if self.faults and request.path == _HTML_PATH:
-            return Response(200, _HTML, "text/html; charset=utf-8")
+        if self.faults and request.path == HTML_PATH:
+            return Response(200, HTML, "text/html; charset=utf-8")
         route = self.routes.get(request.segments[0])
         return (route(request) if route else None) or replay_file(request)
 
@@ -352,7 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
         # A body left unread would be taken for the connection's next request.
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path, _, query = self.path.partition("?")
-        fault = self.server.faults._take(path, query) if self.server.faults else Fault()
+        fault = self.server.faults.take(path, query) if self.server.faults else Fault()
         if fault.delay and self.server.closing.wait(fault.delay):
             self.close_connection = True
             return
@@ -363,7 +192,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.faults:
             shown = headers | ({"authorization": "***"} if "authorization" in headers else {})
             entry = LoggedRequest(self.command, path, _without_key(query), response.status, shown)
-            self.server.faults._record(entry)
+            self.server.faults.record(entry)
         self._send(response, fault)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _handle  # noqa: N815 - http.server's names

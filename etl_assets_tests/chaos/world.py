@@ -183,7 +183,7 @@ class World:
         return found
 
     def _object(self, table: Table, key: str) -> tuple[str, str] | None:
-        """A partition's own hash and what it holds; the same bytes are read once, or looking would be most of a test."""
+        """A partition's own hash and what it holds; the same bytes are read once, since looking takes time."""
         path = self.lake.path(table, key)
         data = self.lake.get(path)
         if data is not None and data in self.objects:

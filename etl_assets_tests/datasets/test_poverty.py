@@ -12,7 +12,7 @@ import pytest
 
 from etl_assets.datasets.poverty_national import GROUPS
 from etl_assets.datasets.poverty_small_area import VARIABLES
-from etl_assets.local.sources import Fault
+from etl_assets.local.faults import Fault
 from etl_assets.settings import settings
 from etl_assets_tests.house import House
 

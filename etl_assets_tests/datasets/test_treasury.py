@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from etl_assets.local.sources import Fault
+from etl_assets.local.faults import Fault
 from etl_assets.quality.states import CODES
 from etl_assets_tests.house import House
 

@@ -17,7 +17,8 @@ import pytest
 import requests
 
 from etl_assets.local.apis import gho
-from etl_assets.local.sources import ROUTES, Fault, Faults, serve
+from etl_assets.local.faults import Fault, Faults
+from etl_assets.local.sources import ROUTES, serve
 
 GHO = "/who_gho/api"
 INDICATOR = f"{GHO}/WHOSIS_000001"

@@ -10,8 +10,8 @@ import pytest
 from etl_assets.local import doctor as module
 from etl_assets.local.databases import DATABASES
 from etl_assets.local.doctor import doctor
+from etl_assets.local.faults import Fault
 from etl_assets.local.postgres import Cluster
-from etl_assets.local.sources import Fault
 from etl_assets_tests.house import House
 
 

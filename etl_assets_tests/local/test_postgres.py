@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from etl_assets.local import postgres
+from etl_assets.local import postgres, postgres_programs
 from etl_assets.local.postgres import Cluster, PostgresError
 
 
@@ -222,27 +222,27 @@ def test_says_why_it_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_says_what_to_do_where_nothing_can_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres, "_installed", lambda root: [])
-    monkeypatch.setattr(postgres, "_cache", lambda home: tmp_path)
+    monkeypatch.setattr(postgres_programs, "_installed", lambda root: [])
+    monkeypatch.setattr(postgres_programs, "_cache", lambda home: tmp_path)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(PostgresError, match=r"no apt-get.*ETL_WAREHOUSE_URL"):
-        postgres.find_programs(None, tmp_path)
+        postgres_programs.find_programs(None, tmp_path)
 
 
 def test_says_that_the_package_sources_have_no_postgis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres.Apt, "_apt", lambda *_, **__: "postgresql-13-postgis-3 - too old\n")
+    monkeypatch.setattr(postgres_programs.Apt, "_apt", lambda *_, **__: "postgresql-13-postgis-3 - too old\n")
     with pytest.raises(PostgresError, match="no PostGIS for PostgreSQL 15 or newer"):
-        postgres.Apt(tmp_path, 0).needed_packages()
+        postgres_programs.Apt(tmp_path, 0).needed_packages()
 
 
 def test_says_that_another_version_made_the_cluster(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "cache").mkdir()
     (tmp_path / "data/PG_VERSION").write_text("9\n")
-    have = postgres.Programs(15, Path("bin"), {})
+    have = postgres_programs.Programs(15, Path("bin"), {})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(postgres, "_installed", lambda root: [have])
-        patch.setattr(postgres, "_cache", lambda home: tmp_path / "cache")
-        patch.setattr(postgres, "_fetch", lambda tree, lock: None)
+        patch.setattr(postgres_programs, "_installed", lambda root: [have])
+        patch.setattr(postgres_programs, "_cache", lambda home: tmp_path / "cache")
+        patch.setattr(postgres_programs, "_fetch", lambda tree, lock: None)
         with pytest.raises(PostgresError, match=r"created by PostgreSQL 9.*postgresql-9-postgis-3"):
             Cluster(tmp_path).start()

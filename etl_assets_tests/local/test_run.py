@@ -17,7 +17,8 @@ import pytest
 
 from etl_assets.local.databases import DATABASES
 from etl_assets.local.postgres import Cluster
-from etl_assets.local.sources import ROUTES, Request, serve
+from etl_assets.local.recordings import Request
+from etl_assets.local.sources import ROUTES, serve
 from etl_assets.storage.lake import Lake
 from etl_assets.storage.transaction import WarehouseError
 from etl_assets_tests.contents import bookkeeping, differences, in_lake, lake_agrees_with_warehouse, rows

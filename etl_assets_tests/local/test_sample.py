@@ -22,6 +22,7 @@ from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
 from benchmarks.synthetic import synthetic_counties, synthetic_events
+from etl_assets.local.recordings import publications
 from etl_assets.local.sample import (
     CHANGED_DAYS,
     COLUMNS,
@@ -30,7 +31,6 @@ from etl_assets.local.sample import (
     RESTATED_VALUES,
     write_sample,
 )
-from etl_assets.local.sources import publications
 
 FIRST, SECOND = "protest_events/2025-03-05/ccc.csv.gz", "protest_events/2025-04-04/ccc.csv.gz"
 COUNTIES = "us_counties/2010/counties.geojson.gz"

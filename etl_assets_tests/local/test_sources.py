@@ -19,15 +19,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from etl_assets.local.sources import (
-    Fault,
-    Faults,
-    Request,
-    Response,
-    SourceServer,
-    publications,
-    serve,
-)
+from etl_assets.local.faults import Fault, Faults
+from etl_assets.local.recordings import Request, Response, publications
+from etl_assets.local.sources import SourceServer, serve
 
 EVENTS = "/events/events.csv"
 OLD, NEW = b"id\n1\n", b"id\n1\n2\n"

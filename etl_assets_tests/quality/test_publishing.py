@@ -17,7 +17,7 @@ import pytest
 
 from etl_assets.automation.partitions import daily, monthly
 from etl_assets.definitions import definitions
-from etl_assets.local.sources import Faults
+from etl_assets.local.faults import Faults
 from etl_assets.quality.audit import Bound, unreadable
 from etl_assets.quality.contract import Contract, column
 from etl_assets.sources.files import OptionalFile, read_csv

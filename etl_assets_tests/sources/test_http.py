@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from etl_assets.local.sources import Fault, Faults, Request, Response, serve
+from etl_assets.local.faults import Fault, Faults
+from etl_assets.local.recordings import Request, Response
+from etl_assets.local.sources import serve
 from etl_assets.sources import SourceRefusedError, SourceUnavailableError, Validators
 from etl_assets.sources.http import download, probe, public
 

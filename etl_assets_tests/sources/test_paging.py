@@ -21,7 +21,8 @@ import pytest
 import requests
 
 from etl_assets.local.apis import gho
-from etl_assets.local.sources import ROUTES, Fault, Faults, serve
+from etl_assets.local.faults import Fault, Faults
+from etl_assets.local.sources import ROUTES, serve
 from etl_assets.settings import NotConfiguredError
 from etl_assets.sources import Fetched, SourceRefusedError, SourceUnavailableError, Validators, Workspace
 from etl_assets.sources.census import CensusSource, rows_by_header

@@ -2,6 +2,8 @@
 
 They are the system's where it has PostgreSQL 15 or newer with PostGIS. Elsewhere Debian's own packages are unpacked,
 without root and without installing anything, into a cache that all clones share.
+
+As a program it does that alone, with the standard library alone: `./dev` lets it run while packages are installed.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -84,7 +87,11 @@ def _unpacked(home: Path, *, fetch: bool) -> list[Programs]:
     tree = _cache(home) / f"postgis-{_release()}-{platform.machine()}"
     if fetch and not tree.exists():
         with (tree.parent / "lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.info("waiting for PostgreSQL with PostGIS, which is being fetched …")
+                fcntl.flock(lock, fcntl.LOCK_EX)
             if not tree.exists():
                 _fetch(tree, lock.fileno())
     return _installed(tree)
@@ -239,3 +246,7 @@ def run_program(
         reason = "the disk is full" if "No space left" in output else f"status {done.returncode} of"
         raise PostgresError(f"{failure}: {reason} {' '.join(command)[:300]}\n{output}")
     return done.stdout
+
+
+if __name__ == "__main__":
+    find_programs(None, Path(sys.argv[1]))

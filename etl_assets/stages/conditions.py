@@ -16,7 +16,7 @@ from etl_assets.storage.table import WHOLE
 #: How long a partition that could not be made waits to be asked for again; each time twice as long, up to a day.
 _FIRST_WAIT, _LONGEST_WAIT = timedelta(minutes=10), timedelta(days=1)
 #: How often it is looked for objects that are gone from the lake: S3 wants money for each listing, and ticks are many.
-_LISTED_EVERY = timedelta(hours=1)
+_LISTED_EVERY = timedelta(minutes=10)
 
 
 class OutOfDate(dg.AutomationCondition):

@@ -123,7 +123,7 @@ def _history(
         stale = [k for k in clean if work.made_from(k) not in (clean[k], stained[k])]
         stale += work.known.keys() - clean.keys() - {WHOLE}
         for group in in_groups(sorted(stale)):
-            records = work.publisher.lake.read(source, [p for key in group for p in partitions.get(key, [])]).frame
+            records = work.publisher.read(source, [p for key in group for p in partitions.get(key, [])]).frame
             digests = {key: (clean.get(key, ""), stained.get(key, "")) for key in group}
             _publish_versions(work, versions, records, keys, digests)
         made = work.made
@@ -276,7 +276,7 @@ def _current(dataset: Dataset, contract: type[Contract], history: dg.AssetsDefin
         stale = [key for key in {*wanted, *work.known} - {WHOLE} if work.made_from(key) != wanted.get(key)]
         columns = [c.name for c in table.columns]
         for group in in_groups(sorted(stale)):
-            frames = work.publisher.lake.partition_frames(source, group)
+            frames = work.publisher.partition_frames(source, group)
             parts = [
                 Part(key, frame.filter(pl.col("is_current")).select(columns), wanted.get(key, ""))
                 for key, frame in frames.items()
@@ -291,4 +291,4 @@ def _keys(contract: type[Contract], history: dg.AssetsDefinition) -> pl.Series:
     """Every key of a table that was ever seen."""
     table, key = SPECS[history.key].table, contract.place().key[0]
     assert table is not None
-    return publisher().lake.read(table, columns=[key]).frame[key].unique().sort()
+    return publisher().read(table, columns=[key]).frame[key].unique().sort()

@@ -76,7 +76,7 @@ class TableIOManager(dg.IOManager):
         """The input's partitions that belong to the run's partitions, or all of them."""
         wanted: dict[str, Any] = dict(context.definition_metadata)
         keys = _run_partitions(context) if wanted["by_partition"] else None
-        return lake().read(self._tables[context.asset_key], keys, wanted["columns"] or None)
+        return publisher().read(self._tables[context.asset_key], keys, wanted["columns"] or None)
 
 
 def table_io(tables: Mapping[dg.AssetKey, Table]) -> dg.IOManagerDefinition:

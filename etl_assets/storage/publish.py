@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate, groupby
@@ -20,7 +20,7 @@ import polars as pl
 
 from etl_assets.storage.changes import compare
 from etl_assets.storage.frames import content_hashes, stored
-from etl_assets.storage.lake import CONCURRENCY, Facts, Lake, encode
+from etl_assets.storage.lake import CONCURRENCY, Facts, Lake, LakeError, Loaded, encode
 from etl_assets.storage.table import WHOLE, Column, Part, Publication, Published, Table
 from etl_assets.storage.transaction import Replacement, Transaction
 from etl_assets.storage.warehouse import Warehouse
@@ -99,6 +99,33 @@ class Publisher:
 
     lake: Lake
     warehouse: Warehouse
+
+    def read(
+        self, table: Table, partitions: Sequence[str] | None = None, columns: Sequence[str] | None = None
+    ) -> Loaded:
+        """Partitions (default: all there are) as one frame, see `Lake.read`: what others are made from.
+
+        Raises LakeError if one of them was published and is not in the lake: what is made from the rest would be short.
+        """
+        found = self.lake.read(table, partitions, columns)
+        self._refuse_lost(table, partitions, found.versions)
+        return found
+
+    def partition_frames(self, table: Table, partitions: Sequence[str]) -> dict[str, pl.DataFrame]:
+        """The same, each partition as a frame of its own."""
+        found = self.lake.partition_frames(table, partitions)
+        self._refuse_lost(table, partitions, found)
+        return found
+
+    def _refuse_lost(self, table: Table, wanted: Sequence[str] | None, found: Collection[str]) -> None:
+        published = self.warehouse.facts(table.full_name).keys() - ({WHOLE} if table.partitioning else set())
+        if lost := sorted((published if wanted is None else published & set(wanted)) - set(found)):
+            raise LakeError(
+                f"{table.full_name}: {len(lost)} of its partitions were published and are gone from the lake, such as "
+                f"{self.lake.address(self.lake.path(table, lost[0]))}. `./dev run` makes them again, or materialize "
+                "them; nothing is made from the others alone, and what was there stays. If they are of a partitioning "
+                f"that the table had before, drop it: ./dev sql --write 'DROP TABLE {table.full_name}'."
+            )
 
     def publish(self, publications: Sequence[Publication], run_id: str) -> dict[str, list[Published]]:
         """Publish partitions of one or more tables together; gives, per table, what each partition came to.

@@ -149,7 +149,7 @@ def test_a_tick_asks_the_warehouse_for_all_assets_with_one_connection(
     assert len(made) == 1
 
 
-def test_what_the_lake_has_lost_is_looked_for_once_an_hour(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_lake_has_lost_is_looked_for_every_ten_minutes(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Listing costs money on S3; `./dev run` and `./dev doctor` look each time."""
     house.has_run()
     daemon, listed = Daemon(house), list[str]()
@@ -164,12 +164,12 @@ def test_what_the_lake_has_lost_is_looked_for_once_an_hour(house: House, monkeyp
     assert listed
     listed.clear()
     house.lake.delete("refined/protest_events/2025-02-12.parquet", "presentation/event_sources/all.parquet")
-    assert daemon.tick() == daemon.tick(timedelta(minutes=59)) == {}
+    assert daemon.tick() == daemon.tick(timedelta(minutes=9)) == {}
     assert not listed
-    requested = daemon.tick(timedelta(minutes=61))
+    requested = daemon.tick(timedelta(minutes=11))
     assert requested == {EVENTS: {"2025-02-12"}}
     daemon.make(requested)
-    assert daemon.tick(timedelta(minutes=62)) == {SOURCES: WHOLE}
+    assert daemon.tick(timedelta(minutes=12)) == {SOURCES: WHOLE}
 
 
 def test_the_same_file_again_asks_for_nothing(house: House) -> None:

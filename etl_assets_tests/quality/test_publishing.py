@@ -23,6 +23,7 @@ from etl_assets.quality.contract import Contract, column
 from etl_assets.sources.files import OptionalFile, read_csv
 from etl_assets.stages import Dataset, Result, landing, presentation, raw, refined
 from etl_assets.stages.dataset import SPECS
+from etl_assets.storage.lake import LakeError
 from etl_assets.storage.table import Partitioning
 from etl_assets_tests.house import House, ephemeral
 
@@ -422,3 +423,20 @@ def test_partitions_of_other_calendars_are_refused_where_they_are_declared(count
         presentation(dataset, Months, partitions=monthly("2025-01-01"), counts=refined_counts)
     with pytest.raises(TypeError, match="counts has partitions: say with `partition`"):
         raw(dataset, refined_counts, required=["day"], table="others")
+
+
+def test_nothing_is_made_from_what_the_lake_has_lost(house: House) -> None:
+    """It would be short, and published as a success."""
+    house.has_run()
+    tables = ("presentation.county_protests_monthly", "presentation.eventdata")
+    before = [house.frame(table) for table in tables]
+    house.lake.delete("refined/protest_events/2025-02-12.parquet")
+    for key, days in ((tables[0], ()), (tables[1], ("2025-02-12", "2025-02-12"))):
+        with pytest.raises(
+            LakeError, match=r"1 of its partitions .* gone from the lake.*2025-02-12\.parquet"
+        ):
+            house.materialize(key.replace(".", "/"), *days)
+    assert all(house.frame(table).equals(old) for table, old in zip(tables, before, strict=True))
+    assert house.run(), house.failures()
+    assert house.made()["refined/protest_events"] == 1
+    assert all(house.frame(table).equals(old) for table, old in zip(tables, before, strict=True))

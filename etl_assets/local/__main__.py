@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import json
 import logging
 import os
-import signal
-import socket
 import sys
 from collections.abc import Sequence
 from urllib.parse import urlsplit
@@ -17,8 +14,8 @@ from dotenv import load_dotenv
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Conninfo
 
-from etl_assets.local import embedded
-from etl_assets.settings import PROJECT, NotConfiguredError, explicit_settings, settings
+from etl_assets.local import embedded, ui
+from etl_assets.settings import NotConfiguredError, settings
 from etl_assets.storage import roles
 from etl_assets.storage.configured import warehouse
 
@@ -35,6 +32,8 @@ COMMANDS = {
     "up": "start the embedded default",
     "down": "stop everything that was started here",
 }
+#: Those that let the local sources show what the environment names; the others leave them as they are.
+SHOWING = ("up", "run", "ui", "publish")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -63,14 +62,14 @@ def main(arguments: Sequence[str]) -> int:
         logging.getLogger().handlers[0].setFormatter(JsonLines())
     logging.getLogger("alembic").setLevel(logging.WARNING)
     if given.command not in ("down", "dictionary", "doctor"):
-        embedded.up()
+        embedded.up(may_show=given.command in SHOWING)
     match given.command:
         case "run":
             from etl_assets.local.run import run
 
             return run(given.datasets, anew=given.anew)
         case "ui":
-            return _ui(given.port)
+            return ui.serve(given.port)
         case "sql":
             return _sql(others)
         case "publish":
@@ -95,48 +94,9 @@ def main(arguments: Sequence[str]) -> int:
 
             write_dictionary()
         case "down":
+            ui.end()
             embedded.down()
     return 0
-
-
-def _ui(port: int) -> int:
-    """Take this process over with `dagster dev`, which serves the UI and runs the daemon."""
-    if explicit_settings().dagster_storage_url is None:
-        _bury_the_dead()
-    print(f"UI: http://127.0.0.1:{port}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
-    # Somewhere else, people open it at an address that is configured.
-    os.environ.setdefault("ETL_DAGSTER_UI_URL", f"http://127.0.0.1:{port}")
-    # A sensor waits as long for its source as the settings say; Dagster alone would break it off after a minute.
-    os.environ.setdefault("DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS", "600")
-    # What a script starts in the background ignores SIGINT, and Dagster then ignores SIGTERM too.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # The workspace, so that wherever this is called from, sensors go on from what they know under the same name.
-    where = ["--log-format", "json"] if settings().log_format == "json" else []
-    where += ["--workspace", str(PROJECT / "workspace.yaml"), "--host", "127.0.0.1", "--port", str(port)]
-    # Dagster would rather be started by `dg dev`, which starts this same command beneath itself.
-    quiet = ["-W", "ignore:Function `dev_command` is superseded"]
-    os.execv(sys.executable, [sys.executable, *quiet, "-m", "dagster", "dev", *where])
-
-
-def _bury_the_dead() -> None:
-    """Runs of a UI that was killed do not stay "started" for hours, with all that waits for them: they start again.
-
-    Dagster itself has nobody left to tell how they ended: the server that started them went with the UI.
-    """
-    import dagster as dg
-
-    statuses = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
-    with dg.DagsterInstance.get() as instance:
-        for run in instance.get_runs(dg.RunsFilter(statuses=statuses)):
-            server = json.loads(run.tags.get(".dagster/grpc_info", "{}")).get("socket")
-            if server and not _is_served(server):
-                instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-                instance.report_run_failed(run, "The UI that started it was killed.")
-
-
-def _is_served(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX) as client:
-        return client.connect_ex(path) == 0
 
 
 def _clean(*, dry_run: bool) -> None:

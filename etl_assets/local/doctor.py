@@ -141,7 +141,7 @@ def _folders() -> Iterator[Finding]:
 
 def _embedded() -> Iterator[Finding]:
     """The embedded default."""
-    embedded.up()
+    embedded.up(may_show=False)
     yield Finding("embedded default", "runs what is not configured to be elsewhere")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from etl_assets.local.recordings import Recordings
 from etl_assets.local.sample import write_sample
 from etl_assets.local.sources import SourceServer
 from etl_assets.settings import PROJECT, Settings, explicit_settings, home
+
+log = logging.getLogger("etl_assets.local")
 
 
 def cluster() -> Cluster:
@@ -29,8 +32,11 @@ def source_server() -> SourceServer:
     return SourceServer(home() / "sources")
 
 
-def up() -> None:
-    """Start what is not configured to be elsewhere, and is not running yet."""
+def up(*, may_show: bool = True) -> None:
+    """Start what is not configured to be elsewhere, and is not running yet.
+
+    Unless it `may_show` something else, the local sources go on showing the folder and the date that they showed.
+    """
     configured = explicit_settings()
     home().mkdir(parents=True, exist_ok=True)
     given: dict[str, str] = {}
@@ -45,7 +51,7 @@ def up() -> None:
         if configured.dagster_storage_url is None:
             given["dagster_storage_url"] = cluster().create_database("dagster")
     if configured.sources == "local" and configured.local_sources_url is None:
-        given["local_sources_url"] = _start_sources(configured)
+        given["local_sources_url"] = _start_sources(configured, may_show=may_show)
         token = configured.retail_token
         given["retail_token"] = source_server().token(token.get_secret_value() if token else None)
     for source in databases:
@@ -127,12 +133,18 @@ def _drop_sales(recordings: Recordings) -> Path:
     return file.parent
 
 
-def _start_sources(configured: Settings) -> str:
+def _start_sources(configured: Settings, *, may_show: bool = True) -> str:
+    shown = _shown_before()
+    if shown is not None and not may_show:
+        return source_server().start(shown)
     data = _sample(configured)
     # A date in the environment counts when it is new: it does not undo a later `./dev publish`.
     wish = f"{configured.sample_as_of or ''} {data.resolve()}"
     is_new = not _told().exists() or _told().read_text() != wish
     url = source_server().start(data, configured.sample_as_of if is_new else None)
+    if shown is not None and is_new:
+        as_of = source_server().recordings().as_of
+        log.info("The local sources show %s%s from now on.", data.resolve(), f" as of {as_of}" if as_of else "")
     _write(_told(), wish)
     return url
 

@@ -28,6 +28,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 from sqlalchemy.exc import OperationalError
 
+from etl_assets.local import ui
 from etl_assets.local.in_process import execute
 from etl_assets.logs import plain
 from etl_assets.quality.quarantine import quarantine_table
@@ -319,10 +320,9 @@ def run(datasets: Collection[str] = (), *, anew: bool = False) -> int:
         console.print(f"Everything is up to date ({seconds:.1f} s).")
     else:
         console.print("[red]Not everything is up to date[/red]: see above; `./dev ui` shows the failed runs in full.")
-    console.print(
-        f"lake: {lake().url}\nwarehouse: ./dev sql\nUI: ./dev ui ({settings().dagster_ui_url})",
-        highlight=False,
-    )
+    found = ui.running()
+    where = f"{found.url} (it runs)" if found else f"./dev ui ({settings().dagster_ui_url})"
+    console.print(f"lake: {lake().url}\nwarehouse: ./dev sql\nUI: {where}", highlight=False)
     return 0 if done else 1
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from etl_assets.local import embedded
+from etl_assets.local import embedded, ui
 from etl_assets.settings import PROJECT, explicit_settings, home
 
 
@@ -20,8 +20,8 @@ def test_a_folder_of_recordings_is_shown_until_another_is_named(
 ) -> None:
     """A command without the variable does not take the sources back to the project's own sample."""
 
-    def shown() -> str:
-        url = embedded._start_sources(explicit_settings())
+    def shown(*, may_show: bool = True) -> str:
+        url = embedded._start_sources(explicit_settings(), may_show=may_show)
         answer = requests.get(f"{url}/libraries/libraries.csv", timeout=10)
         return answer.text if answer.ok else ""
 
@@ -39,6 +39,7 @@ def test_a_folder_of_recordings_is_shown_until_another_is_named(
         monkeypatch.delenv("ETL_SAMPLE_DATA")
         assert shown() == "one"
         name(tmp_path / "two")
+        assert shown(may_show=False) == "one", "to ask the warehouse takes nobody's sources to another state"
         assert shown() == "two"
         shutil.rmtree(home() / "sample")
         name(home() / "sample")
@@ -69,3 +70,22 @@ def test_what_stands_in_a_file_is_in_the_environment_of_a_command(tmp_path: Path
         [sys.executable, "-c", show], cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
     )
     assert done.stdout.splitlines()[-1].split() == [str(tmp_path / "own"), "http://127.0.0.1:9", "us-east-1"]
+
+
+def test_a_second_ui_is_refused_and_the_first_can_be_ended(tmp_path: Path) -> None:
+    """The lock outlives that another program takes the process over, and goes with it."""
+    hold = "import os, sys; from etl_assets.local import ui; ui._hold('http://127.0.0.1:1')"
+    hold += "; os.execv(sys.executable, [sys.executable, '-c', 'import time; print(1, flush=True); time.sleep(60)'])"
+    home().mkdir()
+    environment = os.environ | {"ETL_HOME": str(home()), "PYTHONPATH": str(PROJECT)}
+    assert ui.running() is None
+    with subprocess.Popen([sys.executable, "-c", hold], env=environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline()
+        assert ui.running() == (process.pid, "http://127.0.0.1:1")
+        with pytest.raises(RuntimeError, match=r"runs already, at http://127\.0\.0\.1:1; end it"):
+            ui.serve(2)
+        ui.end()
+        assert process.wait(10) != 0
+    assert ui.running() is None
+    ui.end()

@@ -432,9 +432,7 @@ def test_nothing_is_made_from_what_the_lake_has_lost(house: House) -> None:
     before = [house.frame(table) for table in tables]
     house.lake.delete("refined/protest_events/2025-02-12.parquet")
     for key, days in ((tables[0], ()), (tables[1], ("2025-02-12", "2025-02-12"))):
-        with pytest.raises(
-            LakeError, match=r"1 of its partitions .* gone from the lake.*2025-02-12\.parquet"
-        ):
+        with pytest.raises(LakeError, match=r"1 of its partitions .* gone from the lake.*2025-02-12\.parquet"):
             house.materialize(key.replace(".", "/"), *days)
     assert all(house.frame(table).equals(old) for table, old in zip(tables, before, strict=True))
     assert house.run(), house.failures()

@@ -19,7 +19,7 @@ import hashlib
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,8 @@ class _Extract:
     rows: int = 0
     deleted: int = 0
     compared: bool = False
+    #: Rows that were there before, where it was compared with them.
+    known: int = 0
     #: Of a table with a watermark: what the next extract has to know.
     state: dict[str, Any] = field(default_factory=dict)
 
@@ -164,7 +166,8 @@ class DatabaseSource:
             Validators(etag=version),
             batch=moment.strftime(BATCH_FORMAT),
             facts={
-                name: {"rows": e.rows, "deleted": e.deleted, "compared": e.compared} for name, e in found.items()
+                name: {"rows": e.rows, "deleted": e.deleted, "compared": e.compared, "known": e.known}
+                for name, e in found.items()
             },
             state={name: e.state for name, e in found.items() if e.state},
         )  # fmt: skip
@@ -271,7 +274,7 @@ class _Reading:
             there, known = there.with_columns(other), known.with_columns(other)
             changed = there.join(known, on=list(columns), how="anti", nulls_equal=True)
         gone = known.select(table.key).join(there, on=table.key, how="anti") if known.width else pl.DataFrame()
-        return self._write(table, path, changed, gone, compared=True)
+        return self._write(table, path, changed, gone, _Extract(compared=True, known=known.height))
 
     def _landed(self, table: SourceTable, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """The last landed state of a table (of some of its columns); a frame without columns if there is none."""
@@ -296,10 +299,10 @@ class _Reading:
             since = sql.SQL("WHERE {} >= {}").format(sql.Identifier(table.changed), sql.Literal(mark))
         # The rows at the watermark are read again: only what was not there is landed.
         rows = self._copy(table, self._select(table, columns, since), columns, path, without=known)
-        gone = pl.DataFrame()
+        gone, landed = pl.DataFrame(), 0
         compared = before == {} or self._has_to_compare(table, before, counters, rows)
         if compared and self.work.batches:
-            missed, gone = self._compare(table, columns, path)
+            missed, gone, landed = self._compare(table, columns, path)
             if missed.height:
                 pl.concat([pl.read_parquet(path), missed], how="diagonal_relaxed").write_parquet(path)
                 rows += missed.height
@@ -319,10 +322,10 @@ class _Reading:
             "compared_at": str(self.moment) if compared else before["compared_at"],
         }
         if gone.height:
-            return self._write(table, path, pl.read_parquet(path), gone, compared=compared, state=state)
+            return self._write(table, path, pl.read_parquet(path), gone, _Extract(0, 0, compared, landed, state))
         if not rows:
             path.unlink()
-        return _Extract(rows, 0, compared, state)
+        return _Extract(rows, 0, compared, landed, state)
 
     def _has_to_compare(self, table: SourceTable, before: Mapping[str, Any], counters: list[int], rows: int) -> bool:
         """Whether there may be more than a watermark sees: by time, or because more was written than was read."""
@@ -336,8 +339,11 @@ class _Reading:
         is_another_file = counters[3:] != before["counters"][3:]
         return is_another_file or min(written) < 0 or deleted > 0 or inserted + updated > rows
 
-    def _compare(self, table: SourceTable, columns: Mapping[str, str], path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Rows that are another in the source than what was landed or read just now, and keys that are gone from it."""
+    def _compare(
+        self, table: SourceTable, columns: Mapping[str, str], path: Path
+    ) -> tuple[pl.DataFrame, pl.DataFrame, int]:
+        """Rows that are another in the source than what was landed or read just now, keys that are gone from it, and
+        how many were landed."""
         assert table.changed is not None
         few = {name: columns[name] for name in (table.key, table.changed)}
         compared = self.work.folder / f".{table.name}.parquet"
@@ -355,7 +361,7 @@ class _Reading:
             self._copy(table, self._select(table, columns, where), columns, compared)
             missed.append(pl.read_parquet(compared))
         compared.unlink()
-        return pl.concat(missed, how="diagonal_relaxed"), gone
+        return pl.concat(missed, how="diagonal_relaxed"), gone, landed.height
 
     # -- files ---------------------------------------------------------------------------------------------------
 
@@ -419,20 +425,13 @@ class _Reading:
             return rows + written.result()
 
     def _write(
-        self,
-        table: SourceTable,
-        path: Path,
-        rows: pl.DataFrame,
-        gone: pl.DataFrame,
-        *,
-        compared: bool,
-        state: dict[str, Any] | None = None,
+        self, table: SourceTable, path: Path, rows: pl.DataFrame, gone: pl.DataFrame, found: _Extract
     ) -> _Extract:
         """Write changed rows and the keys of those that are gone, if there are any."""
         if rows.height or gone.height:
             gone = gone.with_columns(pl.lit(True).alias(DELETED))
             pl.concat([rows, gone], how="diagonal_relaxed").write_parquet(path, compression="zstd")
-        return _Extract(rows.height, gone.height, compared, state or {})
+        return replace(found, rows=rows.height, deleted=gone.height)
 
 
 def _hashed(table: pa.Table) -> pl.Series:

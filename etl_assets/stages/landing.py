@@ -24,7 +24,7 @@ from etl_assets.sources import (
     Workspace,
 )
 from etl_assets.sources.folder import WatchedFolder
-from etl_assets.stages.dataset import SPECS, Dataset, Spec, remember
+from etl_assets.stages.dataset import SPECS, Dataset, Spec, numbered, remember
 from etl_assets.storage.configured import landing_store
 from etl_assets.storage.landing import Landed, Landing, Manifest, sha256
 from etl_assets.storage.scratch import scratch_folder
@@ -76,7 +76,10 @@ def landing(
                 )
                 fetched = source.fetch(work, validators)
                 if isinstance(fetched, Fetched) and fetched.batch:
-                    yield _batch(store, files, _manifest(spec, fetched, context.run.run_id), fetched, known)
+                    landed_batch = _batch(store, files, _manifest(spec, fetched, context.run.run_id), fetched, known)
+                    _refuse_unplaced(spec, store, files)
+                    _refuse_shrunk(dataset, fetched)
+                    yield landed_batch
                     return
                 landed = _landed(spec, store, known, fetched, context.run.run_id)
                 manifest = landed.manifest
@@ -177,6 +180,32 @@ def _batch(
             **({"lake": dg.MetadataValue.path(store.address(manifest))} if own else {}),
         },
     )
+
+
+def _refuse_unplaced(spec: Spec, store: Landing, files: Mapping[str, Mapping[str, str]]) -> None:
+    """Of a batch whose day is in no partition, nothing would ever be read."""
+    calendar = numbered(spec.dataset.partitions) if spec.dataset.partitions else {}
+    days = {batch[:10]: batch for found in files.values() for batch in found}
+    if others := sorted(days.keys() - calendar.keys()):
+        where = store.lake.address(f"landing/{store.table}/{others[0]}/")
+        raise SourceRefusedError(
+            f"the batch {days[others[0]]} is of a day that is in none of the dataset's partitions ({min(calendar)} to "
+            f"{max(calendar)}). Nothing was landed. If the source's clock is wrong, put it right; if somebody has put "
+            f"the batch into {where}, take it away."
+        )
+
+
+def _refuse_shrunk(dataset: Dataset, fetched: Fetched) -> None:
+    """A table that has lost most of its rows: as often as not it is being filled anew, and will be there again."""
+    for name, facts in fetched.facts.items():
+        gone, known = facts["deleted"], facts["known"]
+        is_empty = gone == known and not facts["rows"]
+        if gone > dataset.max_shrink * known and (is_empty or gone > dataset.bound.count):
+            raise SourceRefusedError(
+                f"table {name}: {gone:,} of {known:,} rows are gone, it shrank by more than {dataset.max_shrink:.0%}. "
+                f"Nothing was landed. If that is right, raise max_shrink of the dataset {dataset.name} for one run; "
+                "the last good state stays."
+            )
 
 
 def _last_read(context: dg.AssetExecutionContext, spec: Spec, store: Landing, known: Manifest) -> Manifest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -220,6 +221,12 @@ def test_a_batch_is_a_partition_of_its_day(house: House) -> None:
     assert house.made() == {}, "a backfill over days of which nothing has changed"
     assert lake_agrees_with_warehouse(house, house.lake)
 
+    never = landing / "2021-06-01" / f"2021-06-01{batch.name[10:]}"
+    shutil.copytree(batch, never)
+    (never / "manifest.json").write_text((never / "manifest.json").read_text().replace(batch.name, never.name))
+    with pytest.raises(dg.Failure, match=f"the batch {never.name} is of a day that is in none of the dataset's partit"):
+        house.materialize("landing/totesys")
+
 
 @pytest.mark.long
 def test_rows_that_break_the_contract_wait_in_quarantine(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,6 +282,17 @@ def test_rows_that_break_the_contract_wait_in_quarantine(house: House, monkeypat
     assert house.sql(gone) == [(False, True)]
     assert house.value("SELECT count(*) FROM refined.totesys_payment WHERE payment_id = 1") == 0
     assert house.value("SELECT count(*) FROM presentation.fact_payment WHERE payment_id = 1") == 1
+
+    # A table that is filled anew is empty for a while.
+    source(url, "CREATE TABLE kept AS TABLE payment", "TRUNCATE payment")
+    assert not house.run()
+    assert re.search(r"table payment: (.*) of \1 rows are gone, it shrank by more than 50%", house.failures())
+    source(url, "INSERT INTO payment TABLE kept")
+    run(house)
+    twice = (
+        "SELECT count(*) FROM (SELECT FROM refined.totesys_payment_history GROUP BY payment_id HAVING count(*) > 1) t"
+    )
+    assert house.value(twice) == 0
 
     # Too many at once are no accident: the block keeps its last good state.
     source(url, "UPDATE sales_order SET unit_price = -1, last_updated = now()")

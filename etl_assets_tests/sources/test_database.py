@@ -105,7 +105,7 @@ def test_the_first_batch_has_everything_exactly_and_the_next_what_changed(shop: 
     assert shop.value(read) - before <= 6  # the changed ones, the one at the watermark, and the newest time
     assert landed(second, "kind").select("kind_id", "name", DELETED).rows() == [(1, "silent", False), (3, None, True)]
     assert landed(second, "item")["item_id"].to_list() == [5, 2001]
-    assert second.facts["item"] == {"rows": 2, "deleted": 0, "compared": False}
+    assert second.facts["item"] == {"rows": 2, "deleted": 0, "compared": False, "known": 0}
     assert SOURCE.probe(first.validators) == second.validators.etag
 
 
@@ -159,7 +159,7 @@ def test_what_a_watermark_cannot_see_is_found_by_comparison(shop: Shop) -> None:
     # What is known is lost: all is read again, and what is gone is found all the same.
     shop.state = {}
     shop.do("DELETE FROM item WHERE item_id = 11")
-    assert shop.extract().facts["item"] == {"rows": 1998, "deleted": 1, "compared": True}
+    assert shop.extract().facts["item"] == {"rows": 1998, "deleted": 1, "compared": True, "known": 1999}
 
 
 def test_a_table_that_was_emptied_is_compared_though_nothing_counted_that(shop: Shop) -> None:

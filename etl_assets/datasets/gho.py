@@ -1,9 +1,11 @@
 """Health indicators of the World Health Organization's Global Health Observatory (GHO)."""
 
+import math
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 
+import pandera.polars as pa
 import polars as pl
 
 from etl_assets.automation.partitions import yearly
@@ -11,7 +13,7 @@ from etl_assets.datasets.gho_countries import refined_gho_countries
 from etl_assets.quality.audit import table as ui_table
 from etl_assets.quality.audit import unreadable
 from etl_assets.quality.contract import Contract, column
-from etl_assets.quality.readings import distinct, moment, optional
+from etl_assets.quality.readings import distinct_as_read, moment, optional
 from etl_assets.sources.odata import ODataSource
 from etl_assets.sources.paging import read_pages
 from etl_assets.stages import Dataset, Result, landing, raw, refined
@@ -30,10 +32,13 @@ class Indicator:
     filter: str = ""
     enabled: bool = True
     freshness_days: int = 0
+    #: What its values can be at all: others are no values of it.
+    least: float = -math.inf
+    most: float = math.inf
 
 
 #: Add an indicator here; it needs no code.
-GHO_INDICATORS = [Indicator("WHOSIS_000001", "Life expectancy at birth", "SpatialDimType ne 'NONE'")]
+GHO_INDICATORS = [Indicator("WHOSIS_000001", "Life expectancy at birth", "SpatialDimType ne 'NONE'", least=0, most=130)]
 ENABLED = {indicator.code: indicator for indicator in GHO_INDICATORS if indicator.enabled}
 
 DATASET = Dataset(
@@ -63,7 +68,7 @@ class HealthIndicators(
     indicator: pl.String = column("Code of the indicator")
     title: pl.String = column("Title of the indicator")
     spatial_type: pl.String = column("COUNTRY, REGION, WORLDBANKINCOMEGROUP or GLOBAL")
-    spatial_code: pl.String = column("Code of the place: for a country, ISO 3166-1 alpha-3")
+    spatial_code: pl.String = column("Code of the place: for a country, ISO 3166-1 alpha-3", str_matches=r"\S")
     country: pl.String = column("Name of the country, where the place is one", nullable=True)
     year: pl.Int32 = column("Year of the value", unit="year", ge=1900, le=2100)
     dim1: pl.String = column("First dimension; empty where there is none")
@@ -78,6 +83,20 @@ class HealthIndicators(
     parent_code: pl.String = column("Code of the region that the place is in", nullable=True)
     parent_region: pl.String = column("Region that the place is in", nullable=True)
     published_at: pl.Datetime("us", "UTC") = column("When the source published the indicator", nullable=True)
+
+    @pa.dataframe_check(name="low_is_not_above_high")
+    def _interval(cls, data: pa.PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select((pl.col("low") <= pl.col("high")).fill_null(True))
+
+    @pa.dataframe_check(name="value_is_one_of_the_indicator")
+    def _value(cls, data: pa.PolarsData) -> pl.LazyFrame:
+        least, most = (
+            pl.col("indicator").replace_strict(
+                {code: getattr(indicator, end) for code, indicator in ENABLED.items()}, default=None
+            )
+            for end in ("least", "most")
+        )
+        return data.lazyframe.select(pl.col("value").is_between(least, most).fill_null(True))
 
 
 landing_gho = landing(
@@ -109,23 +128,22 @@ def raw_gho(path: Path) -> pl.DataFrame:
 
 @refined(DATASET, HealthIndicators, raw=raw_gho, countries=refined_gho_countries)
 def refined_health_indicators(raw: pl.DataFrame, countries: pl.DataFrame) -> Result:
-    """Typed; rows that are equal in all but the source's Id are merged."""
-    rows, merged = distinct(raw)
+    """Typed; rows that say the same are merged, however they are written."""
 
     def dimension(n: int) -> pl.Expr:
         """The value of a dimension; older answers leave out the type that newer ones put before it."""
-        value, prefix = optional(rows, f"Dim{n}"), optional(rows, f"Dim{n}Type") + "_"
+        value, prefix = optional(raw, f"Dim{n}"), optional(raw, f"Dim{n}Type") + "_"
         typed = pl.when(value.str.starts_with(prefix)).then(value).otherwise(prefix + value)
         return typed.fill_null(value).fill_null("")
 
     numbers = {"value": "NumericValue", "low": "Low", "high": "High"}
     readings = {
         "year": ("TimeDim", pl.col("TimeDim").cast(pl.Int32, strict=False)),
-        **{name: (given, optional(rows, given).cast(pl.Float64, strict=False)) for name, given in numbers.items()},
-        "published_at": ("Date", moment(optional(rows, "Date"))),
+        **{name: (given, optional(raw, given).cast(pl.Float64, strict=False)) for name, given in numbers.items()},
+        "published_at": ("Date", moment(optional(raw, "Date"))),
     }
     sexes = [dimension(n).replace_strict(SEXES, default=None, return_dtype=pl.String) for n in (1, 2, 3)]
-    table = rows.select(
+    table = raw.select(
         *(reading.alias(name) for name, (_, reading) in readings.items()),
         indicator="IndicatorCode",
         title=pl.col("IndicatorCode").replace({code: indicator.title for code, indicator in ENABLED.items()}),
@@ -135,13 +153,13 @@ def refined_health_indicators(raw: pl.DataFrame, countries: pl.DataFrame) -> Res
         dim2=dimension(2),
         dim3=dimension(3),
         sex=pl.coalesce(sexes),
-        value_given=optional(rows, "Value"),
-        numeric_given=optional(rows, "NumericValue"),
-        parent_code=optional(rows, "ParentLocationCode"),
-        parent_region=optional(rows, "ParentLocation"),
-        _problems=unreadable({name: pair for name, pair in readings.items() if pair[0] in rows.columns}),
-        **{c: pl.col(c) for c in rows.columns if c.startswith("_")},
+        value_given=optional(raw, "Value"),
+        numeric_given=optional(raw, "NumericValue"),
+        parent_code=optional(raw, "ParentLocationCode"),
+        parent_region=optional(raw, "ParentLocation"),
+        _problems=unreadable({name: pair for name, pair in readings.items() if pair[0] in raw.columns}),
+        **{c: pl.col(c) for c in raw.columns if c.startswith("_")},
     )
-    names = countries.select(spatial_code="country_code", country="country")
-    table = table.join(names, on="spatial_code", how="left", maintain_order="left")
-    return Result(table, merged)
+    names = countries.select(spatial_type=pl.lit("COUNTRY"), spatial_code="country_code", country="country")
+    table = table.join(names, on=["spatial_type", "spatial_code"], how="left", maintain_order="left")
+    return Result(*distinct_as_read(table, [c for c in HealthIndicators.columns() if not c.endswith("_given")]))

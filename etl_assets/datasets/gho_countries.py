@@ -4,8 +4,9 @@ from pathlib import Path
 
 import polars as pl
 
+from etl_assets.quality.audit import unreadable
 from etl_assets.quality.contract import Contract, column
-from etl_assets.quality.readings import distinct, optional
+from etl_assets.quality.readings import distinct_as_read, optional
 from etl_assets.sources.odata import ODataSource
 from etl_assets.sources.paging import read_pages
 from etl_assets.stages import Dataset, Result, landing, raw, refined
@@ -50,13 +51,13 @@ def raw_gho_countries(path: Path) -> pl.DataFrame:
 
 @refined(DATASET, GhoCountries, raw=raw_gho_countries)
 def refined_gho_countries(raw: pl.DataFrame) -> Result:
-    """Named; rows that are equal in all are merged."""
-    rows, merged = distinct(raw)
-    table = rows.select(
+    """Named; rows that say the same are merged."""
+    table = raw.select(
         country_code="Code",
         country="Title",
-        region_code=optional(rows, "ParentCode"),
-        region=optional(rows, "ParentTitle"),
-        **{c: pl.col(c) for c in rows.columns if c.startswith("_")},
+        region_code=optional(raw, "ParentCode"),
+        region=optional(raw, "ParentTitle"),
+        _problems=unreadable({}),
+        **{c: pl.col(c) for c in raw.columns if c.startswith("_")},
     )
-    return Result(table, merged)
+    return Result(*distinct_as_read(table, GhoCountries.columns()))

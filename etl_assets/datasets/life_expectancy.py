@@ -42,7 +42,7 @@ class LifeExpectancyByCountry(
 @presentation(DATASET, LifeExpectancyByCountry, indicators=refined_health_indicators)
 def presentation_life_expectancy_by_country(indicators: pl.DataFrame) -> Result:
     """Countries only; a change needs both years."""
-    values = _by_sex(indicators).filter(spatial_type="COUNTRY").drop_nulls(["value", "sex"]).select(
+    values = _by_sex(indicators).drop_nulls(["value", "sex"]).select(
         "country", "sex", "year", "value", "low", "high", country_code="spatial_code", region="parent_region"
     )  # fmt: skip
     rank = pl.col("value").rank("min", descending=True).over("region", "sex", "year")
@@ -57,8 +57,8 @@ def presentation_life_expectancy_by_country(indicators: pl.DataFrame) -> Result:
 
 
 def _by_sex(indicators: pl.DataFrame) -> pl.DataFrame:
-    """The indicator by sex alone: rows of further dimensions, such as of cities, are of some of the people."""
-    return indicators.filter(indicator=INDICATOR, dim2="", dim3="")
+    """The indicator of countries by sex alone: rows of further dimensions, as of cities, are of some of the people."""
+    return indicators.filter(indicator=INDICATOR, spatial_type="COUNTRY", dim2="", dim3="")
 
 
 #: The countries that the first pipeline had, with the names that it gave them.

@@ -8,6 +8,7 @@ import polars as pl
 from etl_assets.automation.partitions import yearly
 from etl_assets.quality.audit import unreadable
 from etl_assets.quality.contract import Contract, column
+from etl_assets.quality.readings import distinct_as_read
 from etl_assets.sources.census import CensusSource, rows_by_header
 from etl_assets.sources.paging import read_pages
 from etl_assets.stages import Dataset, Result, landing, presentation, raw, refined
@@ -77,28 +78,31 @@ def raw_poverty_national(path: Path) -> pl.DataFrame:
 
 @refined(DATASET, NationalPoverty, raw=raw_poverty_national)
 def refined_national_poverty(raw: pl.DataFrame) -> Result:
-    """Typed and labelled; rows that are equal in all are merged, but where two methods may give the same number."""
+    """Typed and labelled; rows that say the same are merged, but where two methods may give the same number."""
     year, rate = pl.col("time").cast(pl.Int32, strict=False), pl.col("PCTPOV").cast(pl.Float64, strict=False)
-    nth = pl.int_range(pl.len()).over("time", "RACE")
+    nth, values = (count.over("time", "RACE") for count in (pl.int_range(pl.len()), pl.len()))
     has_methods = year.is_in(list(METHODS)).fill_null(False)
-    ordered = raw.sort("_source_row")
-    is_kept = has_methods | pl.struct("_partition", "_row_hash").is_first_distinct()
-    rows = ordered.filter(is_kept)
-    method: pl.Expr = pl.when(~has_methods).then(pl.lit("published"))  # what is neither of the two methods has none
+    method: pl.Expr = pl.when(~has_methods).then(pl.lit("published"))
     for published, names in METHODS.items():
         for position, name in enumerate(names):
             method = pl.when((year == published) & (nth == position)).then(pl.lit(name)).otherwise(method)
-    table = rows.select(
+    found = values.cast(pl.String) + " values of the year, and nothing says which method each is of"
+    undecided = pl.struct(check=pl.lit("two_methods"), column=pl.lit("method"), value=found)
+    table = raw.sort("_source_row").select(
         year=year,
         group_code=pl.col("RACE").cast(pl.Int32, strict=False),
         group=pl.col("RACE").replace_strict(GROUPS, default=None, return_dtype=pl.String),
         is_overlapping=~pl.col("RACE").is_in(NOT_OVERLAPPING),
         method=method,
         poverty_rate=rate,
-        _problems=unreadable({"poverty_rate": ("PCTPOV", rate), "year": ("time", year)}),
+        _problems=unreadable({"poverty_rate": ("PCTPOV", rate), "year": ("time", year)}).list.concat(
+            pl.concat_list(pl.when(has_methods & (values != 2)).then(undecided)).list.drop_nulls()
+        ),
         **{c: pl.col(c) for c in raw.columns if c.startswith("_")},
     )
-    return Result(table, merged=ordered.filter(~is_kept))
+    is_single = pl.col("method").eq_missing("published")
+    rows, merged = distinct_as_read(table.filter(is_single), NationalPoverty.columns())
+    return Result(pl.concat([rows, table.filter(~is_single)]), merged)
 
 
 class PovertyTrends(Contract, stage="presentation", table="poverty_trends", key=["group_code", "method", "year"]):

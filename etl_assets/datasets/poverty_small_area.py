@@ -10,7 +10,7 @@ from etl_assets.automation.partitions import yearly
 from etl_assets.datasets.us_counties import refined_us_counties
 from etl_assets.quality.audit import unreadable
 from etl_assets.quality.contract import Contract, column, geometry
-from etl_assets.quality.readings import distinct, optional
+from etl_assets.quality.readings import distinct_as_read, optional
 from etl_assets.sources.census import CensusSource, rows_by_header
 from etl_assets.sources.paging import read_pages
 from etl_assets.stages import Dataset, Result, landing, presentation, raw, refined
@@ -85,23 +85,22 @@ def raw_poverty_small_area(path: Path) -> pl.DataFrame:
 
 @refined(DATASET, SmallAreaPoverty, raw=raw_poverty_small_area)
 def refined_small_area_poverty(raw: pl.DataFrame) -> Result:
-    """Typed; rows that are equal in all are merged."""
-    rows, merged = distinct(raw)
-    county = optional(rows, "county")
+    """Typed; rows that say the same are merged."""
+    county = optional(raw, "county")
     kinds = {name: SmallAreaPoverty.columns()[name].dtype.type for name in VARIABLES}
     readings = {
         "year": ("time", pl.col("time").cast(pl.Int32, strict=False)),
-        **{name: (given, optional(rows, given).cast(kinds[name], strict=False)) for name, given in VARIABLES.items()},
+        **{name: (given, optional(raw, given).cast(kinds[name], strict=False)) for name, given in VARIABLES.items()},
     }
-    table = rows.select(
+    table = raw.select(
         *(reading.alias(name) for name, (_, reading) in readings.items()),
         level=pl.when(county.is_null()).then(pl.lit("state")).otherwise(pl.lit("county")),
         fips=pl.concat_str("state", county.fill_null("")),
         name="NAME",
-        _problems=unreadable({name: pair for name, pair in readings.items() if pair[0] in rows.columns}),
-        **{c: pl.col(c) for c in rows.columns if c.startswith("_")},
+        _problems=unreadable({name: pair for name, pair in readings.items() if pair[0] in raw.columns}),
+        **{c: pl.col(c) for c in raw.columns if c.startswith("_")},
     )
-    return Result(table, merged)
+    return Result(*distinct_as_read(table, SmallAreaPoverty.columns()))
 
 
 class CountyPoverty(Contract, stage="presentation", table="county_poverty", key=["year", "fips"]):

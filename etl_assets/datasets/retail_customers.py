@@ -26,6 +26,8 @@ DATASET = Dataset(
 
 REQUIRED = ("Customer_ID", "Customer_Name", "Age", "Gender", "Location", "Date_Joined")
 OLDEST = 120
+#: How the API writes that there is nothing.
+NOTHING = ("",)
 READINGS = {
     "customer_id": ("Customer_ID", whole(pl.col("Customer_ID"))),
     "customer_name": ("Customer_Name", pl.col("Customer_Name")),
@@ -73,5 +75,5 @@ def raw_retail_customers(path: Path) -> pl.DataFrame:
 @refined(DATASET, RetailCustomers, raw=raw_retail_customers)
 def refined_retail_customers(raw: pl.DataFrame) -> Result:
     """Typed, by the rules; records that are equal in all are merged."""
-    table, merged = by_rules(raw, READINGS, RULES, nothing=[""])
+    table, merged = by_rules(raw, READINGS, RULES, NOTHING)
     return Result(table, merged, {"rules": told(table, RULES)})

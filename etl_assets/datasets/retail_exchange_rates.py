@@ -27,6 +27,8 @@ DATASET = Dataset(
 
 REQUIRED = ("Currency_Code", "Exchange_Rate", "Date")
 RATE = pl.Decimal(18, 8)
+#: How the API writes that there is nothing.
+NOTHING = ("",)
 READINGS = {
     "currency_code": ("Currency_Code", pl.col("Currency_Code")),
     "rate_date": ("Date", date_by_form(pl.col("Date"), DATES)),
@@ -78,6 +80,6 @@ def raw_retail_exchange_rates(path: Path) -> pl.DataFrame:
 @refined(DATASET, RetailExchangeRates, raw=raw_retail_exchange_rates)
 def refined_retail_exchange_rates(raw: pl.DataFrame) -> Result:
     """Typed, by the rules; records that are equal in all are merged."""
-    table, merged = by_rules(raw, READINGS, RULES, nothing=[""])
+    table, merged = by_rules(raw, READINGS, RULES, NOTHING)
     is_outlier = outlier(pl.when(IS_RATE).then("exchange_rate")).over("currency_code")
     return Result(table.with_columns(exchange_rate_is_outlier=is_outlier), merged, {"rules": told(table, RULES)})

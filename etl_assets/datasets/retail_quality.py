@@ -1,6 +1,6 @@
 """How good the retail company's five sources are: what is missing, wrong, double and kept out."""
 
-from collections.abc import Sequence
+from types import ModuleType
 
 import polars as pl
 
@@ -12,6 +12,7 @@ from etl_assets.datasets import (
     retail_transactions,
 )
 from etl_assets.quality.contract import Contract, column
+from etl_assets.quality.rules import by_rules
 from etl_assets.stages import Dataset, Of, Result, presentation
 from etl_assets.stages.pictures import bars
 
@@ -47,7 +48,7 @@ class RetailQuality(Contract, stage="presentation", table="retail_quality", key=
         "Values that are empty, blank or say so, of all in required columns", nullable=True, le=1
     )
     invalid_share: pl.Float64 = column("Records with a value that cannot be right, and is null", nullable=True, le=1)
-    duplicated_share: pl.Float64 = column("Records that are equal to another in all", nullable=True, le=1)
+    duplicated_share: pl.Float64 = column("Records that say the same as another", nullable=True, le=1)
     corrected_share: pl.Float64 = column("Records with a value that was mended", nullable=True, le=1)
     quarantined_share: pl.Float64 = column("Records that were kept out", nullable=True, le=1)
 
@@ -66,7 +67,7 @@ def presentation_retail_quality(**tables: pl.DataFrame) -> Result:
     """Counted from what the source has and what is published of it."""
     table = pl.DataFrame(
         [
-            {"source": name, **_measured(tables[f"raw_{name}"], tables[f"refined_{name}"], module.REQUIRED)}
+            {"source": name, **_measured(tables[f"raw_{name}"], tables[f"refined_{name}"], module)}
             for name, module in MODULES.items()
         ],
         schema={name: declared.dtype.type for name, declared in RetailQuality.columns().items()},
@@ -75,13 +76,13 @@ def presentation_retail_quality(**tables: pl.DataFrame) -> Result:
     return Result(table, metadata={"shares": bars(table, "source", shares, "Share of each source", shares=True)})
 
 
-def _measured(raw: pl.DataFrame, refined: pl.DataFrame, columns: Sequence[str]) -> dict[str, float | None]:
-    cells = raw.select(columns)  # others, some records may lack altogether
+def _measured(raw: pl.DataFrame, refined: pl.DataFrame, module: ModuleType) -> dict[str, float | None]:
+    cells = raw.select(module.REQUIRED)  # others, some records may lack altogether
     empty = cells.select((pl.all().is_null() | (pl.all().str.strip_chars() == "")).sum()).sum_horizontal()[0]
     changes = refined.with_row_index("row").explode("corrections", "values_before").drop_nulls("corrections")
     by = {action: changes.filter(pl.col("corrections").is_in(names)) for action, names in NAMES.items()}
     missing = empty + by["missing"].filter(pl.col("values_before").str.strip_chars() != "").height
-    duplicated = raw.height - raw["_row_hash"].n_unique()
+    duplicated = by_rules(raw, module.READINGS, (), getattr(module, "NOTHING", ()))[1].height
     counts = {
         "invalid": by["null"]["row"].n_unique(),
         "duplicated": duplicated,

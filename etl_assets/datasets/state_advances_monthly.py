@@ -3,7 +3,15 @@
 import geopandas as gpd
 import polars as pl
 
-from etl_assets.datasets.treasury_title_xii import AMOUNT, DATASET, refined_state_unemployment_advances
+from etl_assets.datasets.treasury_title_xii import (
+    AMOUNT,
+    DATASET,
+    StateUnemploymentAdvances,
+    code_of,
+    raw_treasury_title_xii,
+    refined_state_unemployment_advances,
+    state_of,
+)
 from etl_assets.datasets.us_counties import refined_us_counties
 from etl_assets.quality.contract import Contract, column
 from etl_assets.quality.states import FIPS
@@ -19,25 +27,44 @@ class StateAdvancesMonthly(Contract, stage="presentation", table="state_advances
     state: pl.String = column("Name of the state")
     last_record_date: pl.Date = column("The month's last day of record for the state")
     month_end_balance: AMOUNT = column(
-        "Advances outstanding on the month's last day of record; null for a state that is not on it any more",
+        "Advances outstanding on the month's last day of record; null for a state that is not on it any more, "
+        "or some of whose lines are in quarantine",
         unit="US dollars",
         nullable=True,
     )
     draws: AMOUNT = column("Drawn in the month, by the state's last day", unit="US dollars", nullable=True)
     interest_accrued_fiscal_year: AMOUNT = column("Interest accrued so far", unit="US dollars", nullable=True)
     interest_paid: AMOUNT = column("Interest paid, summed over the month", unit="US dollars", nullable=True)
+    is_complete: pl.Boolean = column("Whether nothing of the state's month is in quarantine; else, sums of it are null")
 
 
 @presentation(
     DATASET,
     StateAdvancesMonthly,
+    statements=Of(raw_treasury_title_xii, ["record_date", "state_nm", "src_line_nbr"]),
     advances=refined_state_unemployment_advances,
     counties=Of(refined_us_counties, ["state_fips", "geometry"]),
 )
-def presentation_state_advances_monthly(advances: pl.DataFrame, counties: gpd.GeoDataFrame) -> Result:
-    """The lines of a state on its last day of a month, summed: the source's draws are those of the month so far."""
+def presentation_state_advances_monthly(
+    statements: pl.DataFrame, advances: pl.DataFrame, counties: gpd.GeoDataFrame
+) -> Result:
+    """The lines of a state on its last day of a month, summed: the source's draws are those of the month so far.
+
+    What is in quarantine is not known, which is something else than not to be on the statement.
+    """
     by = ["month", "state_code"]
-    days = advances.with_columns(month=pl.col("record_date").dt.truncate("1mo"))
+    state = state_of(pl.col("state_nm"))
+    there = statements.select(
+        record_date=pl.col("record_date").str.to_date("%Y-%m-%d", strict=False),
+        state_code=code_of(state),
+        line=pl.col("src_line_nbr").cast(pl.Int32, strict=False),
+        state=state,
+    ).drop_nulls(["record_date", "state_code"])
+    unknown = there.unique().join(advances, on=StateUnemploymentAdvances.place().key, how="anti")
+    days = pl.concat(
+        [advances.with_columns(is_known=pl.lit(True)), unknown.with_columns(is_known=pl.lit(False))], how="diagonal"
+    )
+    days = days.with_columns(month=pl.col("record_date").dt.truncate("1mo"))
     days = days.with_columns(is_month_end=pl.col("record_date") == pl.col("record_date").max().over("month"))
     is_last = pl.col("record_date") == pl.col("record_date").max().over(by)
     table = (
@@ -50,7 +77,7 @@ def presentation_state_advances_monthly(advances: pl.DataFrame, counties: gpd.Ge
             draws=_sum("gross_advance_draws_month"),
             interest_accrued_fiscal_year=_sum("interest_accrued_fiscal_year"),
         )
-        .join(days.group_by(by).agg(interest_paid=_sum("interest_paid")), on=by)
+        .join(days.group_by(by).agg(interest_paid=_sum("interest_paid"), is_complete=pl.col("is_known").all()), on=by)
         .with_columns(pl.col(pl.Decimal).cast(AMOUNT))
     )
     total = table.group_by("month").agg(pl.col("month_end_balance").sum().cast(pl.Float64)).sort("month")
@@ -68,5 +95,5 @@ def presentation_state_advances_monthly(advances: pl.DataFrame, counties: gpd.Ge
 
 
 def _sum(name: str) -> pl.Expr:
-    """The sum of what is known; null where nothing is."""
-    return pl.when(pl.col(name).count() > 0).then(pl.col(name).sum())
+    """The sum of the lines; null where one of them is not known, or none has a value."""
+    return pl.when(pl.col("is_known").all() & (pl.col(name).count() > 0)).then(pl.col(name).sum())

@@ -8,7 +8,7 @@ import polars as pl
 from etl_assets.automation.partitions import monthly
 from etl_assets.quality.audit import unreadable
 from etl_assets.quality.contract import Contract, column
-from etl_assets.quality.readings import distinct, exact
+from etl_assets.quality.readings import distinct_as_read, exact
 from etl_assets.quality.states import CODES
 from etl_assets.sources.fiscal_data import FiscalDataSource
 from etl_assets.sources.paging import read_pages
@@ -87,6 +87,16 @@ landing_treasury_title_xii = landing(
 )
 
 
+def state_of(name: pl.Expr) -> pl.Expr:
+    """The name of a state: without footnote marks, and spelt right."""
+    return name.str.strip_chars(" *").replace(CORRECTIONS)
+
+
+def code_of(state: pl.Expr) -> pl.Expr:
+    """The postal code of a state; null for what is none."""
+    return state.replace_strict(CODES, default=None, return_dtype=pl.String)
+
+
 @raw(
     DATASET,
     landing_treasury_title_xii,
@@ -100,23 +110,22 @@ def raw_treasury_title_xii(path: Path) -> pl.DataFrame:
 
 @refined(DATASET, StateUnemploymentAdvances, raw=raw_treasury_title_xii)
 def refined_state_unemployment_advances(raw: pl.DataFrame) -> Result:
-    """Typed, amounts exact to the cent; the text "null" is null, and rows that are equal in all are merged."""
-    rows, merged = distinct(raw)
+    """Typed, amounts exact to the cent; the text "null" is null, and rows that say the same are merged."""
     given = {name: pl.when(pl.col(name) != "null").then(pl.col(name)) for name in FIELDS}
-    state = given["state_nm"].str.strip_chars(" *").replace(CORRECTIONS)
+    state = state_of(given["state_nm"])
     readings = {
         "record_date": ("record_date", given["record_date"].str.to_date("%Y-%m-%d", strict=False)),
         "interest_rate": ("interest_rate_pct", exact(given["interest_rate_pct"], RATE)),
         **{name: (source, exact(given[source], AMOUNT)) for name, source in AMOUNTS.items()},
         **{name: (source, given[source].cast(pl.Int32, strict=False)) for name, source in NUMBERS.items()},
     }
-    table = rows.select(
+    table = raw.select(
         *(reading.alias(target) for target, (_, reading) in readings.items()),
-        state_code=state.replace_strict(CODES, default=None, return_dtype=pl.String),
+        state_code=code_of(state),
         state=state,
         state_given="state_nm",
         footnote=given["state_nm"].str.strip_chars().str.extract(r"(\*+)$"),
         _problems=unreadable(readings, nothing=["null"]),
-        **{c: pl.col(c) for c in rows.columns if c.startswith("_")},
+        **{c: pl.col(c) for c in raw.columns if c.startswith("_")},
     )
-    return Result(table, merged)
+    return Result(*distinct_as_read(table, [c for c in StateUnemploymentAdvances.columns() if c != "state_given"]))

@@ -5,10 +5,12 @@ What could not be read though it is there, `audit.unreadable` puts into quaranti
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import polars as pl
 
+from etl_assets.quality.audit import PROBLEMS
+from etl_assets.sources.files import UNPARSED
 from etl_assets.storage.table import PARTITION, ROW_HASH
 
 #: How a date is written, by its form: a form means one thing in all rows.
@@ -59,6 +61,18 @@ def distinct(raw: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Raw records, of those that are equal in all the first; and the others, which are merged into these."""
     is_first = raw.select(pl.struct(PARTITION, ROW_HASH).is_first_distinct()).to_series()
     return raw.filter(is_first), raw.filter(~is_first)
+
+
+def distinct_as_read(rows: pl.DataFrame, by: Iterable[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows that have been read, of those that are equal in the columns `by` the first; and the others, merged.
+
+    Equal is what is read as the same, 1 and 1.0; what could not be read (see `audit.unreadable`), if it is written the
+    same.
+    """
+    is_unread = pl.col(UNPARSED).is_not_null() | (pl.col(PROBLEMS).list.len() > 0)
+    written = pl.when(is_unread).then(ROW_HASH).alias(ROW_HASH)
+    is_first = rows.select(pl.struct(PARTITION, *by, written).is_first_distinct()).to_series()
+    return rows.filter(is_first), rows.filter(~is_first)
 
 
 def optional(rows: pl.DataFrame, name: str) -> pl.Expr:

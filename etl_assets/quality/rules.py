@@ -19,8 +19,7 @@ import polars as pl
 
 from etl_assets.quality.audit import PROBLEMS, table, unreadable
 from etl_assets.quality.contract import column
-from etl_assets.sources.files import UNPARSED
-from etl_assets.storage.table import PARTITION, ROW_HASH
+from etl_assets.quality.readings import distinct_as_read
 
 CORRECTIONS, BEFORE = "corrections", "values_before"
 #: Modified z-score from which on a value is an outlier, and what makes the MAD of normal data its standard deviation.
@@ -101,19 +100,14 @@ def by_rules(
     rules: Sequence[Rule],
     nothing: Sequence[str] = (),
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Raw records, read (see `audit.unreadable`), by the rules; and those that are merged, equal to others in all.
-
-    Equal is what is read as the same, 1 and 1.0; what cannot be read, if it is written the same.
-    """
+    """Raw records, read (see `audit.unreadable`), by the rules; and those that are merged, see `distinct_as_read`."""
     typed = raw.select(
         *(reading.alias(name) for name, (_, reading) in readings.items()),
         unreadable(readings, nothing),
         *(c for c in raw.columns if c.startswith("_")),
     )
-    is_unread = pl.col(UNPARSED).is_not_null() | (pl.col(PROBLEMS).list.len() > 0)
-    written = pl.when(is_unread).then(ROW_HASH).alias(ROW_HASH)
-    is_first = typed.select(pl.struct(PARTITION, *readings, written).is_first_distinct()).to_series()
-    return obey(typed.filter(is_first), rules), raw.filter(~is_first)
+    rows, merged = distinct_as_read(typed, readings)
+    return obey(rows, rules), merged
 
 
 def told(frame: pl.DataFrame, rules: Sequence[Rule]) -> dg.TableMetadataValue:

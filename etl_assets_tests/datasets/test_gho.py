@@ -201,13 +201,17 @@ def test_rows_that_are_not_right(who: House) -> None:
         9: ({"TimeDim": None}, "placeable: TimeDim is missing, which is in no partition"),
         10: ({"TimeDim": 1066}, "placeable: TimeDim is 1066, which is in no partition"),
         11: ({"IndicatorCode": None}, "not_nullable: indicator is missing"),
+        12: ({"SpatialDim": ""}, "str_matches('\\S'): spatial_code is"),
+        13: ({"Low": 80.5, "High": 70.5}, "low_is_not_above_high"),
+        14: ({"NumericValue": -5}, "value_is_one_of_the_indicator"),
     }
     rows.sort(key=lambda row: row["SpatialDimType"] == "COUNTRY")  # the server lists countries by their codes
     for n, (change, _) in bad.items():
         rows[n] |= change
     rows[20] |= {"NumericValue": None, "Low": None, "High": None, "Value": "Data not available"}
     twice = rows[30] | {"Id": 123456789}
-    publish(who, "2025-03-06", [*rows, twice])
+    in_another_way = rows[31] | {"Dim1": rows[31]["Dim1"].removeprefix("SEX_"), "Comments": "once more"}
+    publish(who, "2025-03-06", [*rows, twice, in_another_way])
     assert who.run(), who.failures()
     reasons = who.sql("SELECT reason FROM quarantine.health_indicators UNION ALL SELECT reason FROM quarantine.gho")
     for _, why in bad.values():

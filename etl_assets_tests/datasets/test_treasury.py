@@ -211,6 +211,36 @@ def test_rows_that_are_not_right(treasury: House) -> None:
     assert treasury.value("SELECT count(*) FROM quarantine.state_unemployment_advances") == 0
 
 
+def test_what_is_in_quarantine_is_not_taken_for_repaid_nor_a_part_for_the_whole(treasury: House) -> None:
+    rows = [dict(row) for row in recording(treasury.data, "2021-08-31")["data"]]
+    last = max(row["record_date"] for row in rows)
+    end = [row for row in rows if row["record_date"] == last]
+    end[0]["outstanding_advance_bal"] = "9,380.00"
+    state, month = state_of(end[0]), f"{last[:7]}-01"
+    publish(treasury, "2021-09-01", [*rows, rows[400]])  # another number of rows tells that there is something new
+    assert treasury.run(), treasury.failures()
+    query = (
+        "SELECT state, last_record_date, month_end_balance, draws, interest_paid, is_complete"
+        " FROM presentation.state_advances_monthly WHERE month = %s"
+    )
+    found = {row[0]: row[1:] for row in treasury.sql(query, month)}
+    assert found.pop(state) == (date.fromisoformat(last), None, None, None, False)
+    assert {row[-1] for row in found.values()} == {True}
+    assert treasury.value(
+        "SELECT bool_and(is_complete) FROM presentation.state_advances_monthly WHERE month < %s", month
+    )
+
+
+def test_a_number_that_is_written_twice_in_two_ways_is_one(treasury: House) -> None:
+    rows = recording(treasury.data, "2021-08-31")["data"]
+    amount = rows[400]["outstanding_advance_bal"]
+    assert "." in amount
+    publish(treasury, "2021-09-01", [*rows, rows[400] | {"outstanding_advance_bal": amount.rstrip("0").rstrip(".")}])
+    assert treasury.run(), treasury.failures()
+    assert treasury.value("SELECT count(*) FROM quarantine.state_unemployment_advances") == 0
+    check_rows(treasury, rows)
+
+
 def test_a_key_with_two_balances(treasury: House) -> None:
     """Which is right cannot be told: both are kept out, and no other row."""
     rows = recording(treasury.data, "2021-08-31")["data"]

@@ -83,7 +83,7 @@ def alerts_sensor() -> dg.SensorDefinition:
         found = problems(context.instance)
         if not told_to:
             nobody = "Nobody is told: set ETL_ALERT_WEBHOOK_URL, ETL_ALERT_SMTP_URL or ETL_ALERT_SNS_TOPIC"
-            return dg.SkipReason(f"Problems: {len(found)}. {' '.join(misconfigured) or nobody}")
+            return dg.SkipReason(f"{_told(found)}. {' '.join(misconfigured) or nobody}")
         told, failures = deliver(found, told_to, json.loads(context.cursor or "{}"))
         context.update_cursor(json.dumps(told))
         for failure in failures:
@@ -91,7 +91,7 @@ def alerts_sensor() -> dg.SensorDefinition:
         return dg.SkipReason(
             "; ".join(
                 [
-                    f"Problems: {len(found)}",
+                    _told(found),
                     *(f"{f}: it is tried again at the next tick" for f in failures),
                     *misconfigured,
                 ]
@@ -135,6 +135,12 @@ def deliver(
                 break
             now[problem.cause].append(receiver.name)
     return now, failures
+
+
+def _told(found: Sequence[Problem]) -> str:
+    """How many problems there are, and which."""
+    titles = _some([problem.message().title for problem in found])
+    return f"Problems: {len(found)}" + (f" ({titles})" if found else "")
 
 
 # -- what may be wrong -----------------------------------------------------------------------------------------------
@@ -321,6 +327,8 @@ _CHECK_ADVICE = {
     "volume": "The data is published. See whether the source has really so many rows; `etl.changes` has what changed.",
     "columns": "The file is published. Take a new column up in the dataset's contract, or ask why one is gone.",
     "files": "The other files were taken. Mend the file under its name, or take it away; the check names it.",
+    "quarantine": "What was before is shown. See in quarantine what is wrong with so many rows at once: teach the "
+    "dataset the source's new shape, or have the source mended.",
     NEWEST: "The runs may be well while the source stands still: ask its publisher, or see whether its sensor runs.",
 }
 

@@ -50,6 +50,7 @@ def housekeeping() -> tuple[dg.JobDefinition, dg.ScheduleDefinition]:
 
     schedule = dg.ScheduleDefinition(
         job=job,
+        description="Deletes, every night, what is older than it is kept.",
         cron_schedule="0 3 * * *",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,

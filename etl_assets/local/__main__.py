@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import errno
 import logging
 import os
 import sys
@@ -15,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Conninfo
 
 from etl_assets.local import embedded, ui
-from etl_assets.settings import NotConfiguredError, settings
+from etl_assets.settings import NotConfiguredError, home, settings
 from etl_assets.storage import roles
 from etl_assets.storage.configured import warehouse
 
@@ -140,4 +141,8 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except (NotConfiguredError, RuntimeError, OSError, ValueError) as error:
-        sys.exit(f"./dev: {error}")
+        is_full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        advice = (
+            f". Make room for {home()}, or set ETL_HOME to where there is; `./dev doctor` says more." if is_full else ""
+        )
+        sys.exit(f"./dev: {error}{advice}")

@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from etl_assets.automation.alerts import problems
 from etl_assets.automation.receivers import receivers
 from etl_assets.local import embedded
 from etl_assets.logs import plain
@@ -80,7 +81,7 @@ def doctor() -> int:
             words = " ".join(f"{item.state:5} {item.about}: {item.said} {item.mend}".split("\n")).rstrip()
             console.print(Text(plain(words)))
     wrong = sum(item.is_wrong for item in found)
-    console.print(f"{wrong} things are wrong." if wrong else "Nothing is wrong.")
+    console.print(f"Wrong: {wrong} of {len(found)} that were looked at." if wrong else "Nothing is wrong.")
     return 1 if wrong else 0
 
 
@@ -187,6 +188,8 @@ def _warehouse() -> Iterator[Finding]:
 
 def _dagster() -> Iterator[Finding]:
     """Dagster's own storage."""
+    if "DAGSTER_HOME" not in os.environ:  # the embedded default, which names it, could not be started: that is told
+        return
     with dg.DagsterInstance.get() as instance:
         where = "PostgreSQL" if settings().dagster_storage_url else "SQLite"
         yield Finding("Dagster's storage", f"{where}, {instance.get_runs_count()} runs")
@@ -252,4 +255,16 @@ def _clock(whose: str, clock: datetime) -> Finding:
     return Finding("clock", said)
 
 
-EXAMINATIONS = (_python, _folders, _embedded, _warehouse, _dagster, _lake, _sources, _alerts)
+def _pipeline() -> Iterator[Finding]:
+    """What runs, checks, sensors and schedules have found."""
+    if "DAGSTER_HOME" not in os.environ:
+        return
+    with dg.DagsterInstance.get() as instance:
+        found = problems(instance)
+    for problem in found:
+        yield Finding(problem.about, f"{problem.kind}: {problem.what}", problem.advice, is_wrong=True)
+    if not found:
+        yield Finding("pipeline", "no run, check, sensor or schedule has failed that was not made good")
+
+
+EXAMINATIONS = (_python, _folders, _embedded, _warehouse, _dagster, _lake, _sources, _pipeline, _alerts)

@@ -46,7 +46,7 @@ from etl_assets.storage.table import WHOLE
 _OWNER = "etl/process"
 _SOURCES_AT_ONCE = 8
 #: Checks that fail no run, and say something of what has just been made.
-_TOLD = ("volume", "columns")
+_TOLD = ("volume", "columns", "quarantine")
 _LONGEST_WARNING = 300
 
 

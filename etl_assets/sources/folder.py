@@ -1,8 +1,9 @@
 """A folder or prefix that somebody drops files into: every new file is taken once, whatever it is called.
 
 A file is told by its name, and its version by the store's own stamp of it. A file that is replaced under its name is a
-new version of it; one that is moved away stays as it was landed. Names that begin with a dot or end as those of
-unfinished downloads do are left alone, and so is a local file that is still being written: it is taken the next time.
+new version of it; one that is moved away stays as it was landed, until the folder is landed anew. Names that begin with
+a dot or end as those of unfinished downloads do are left alone, and so is a local file that is still being written: it
+is taken the next time.
 """
 
 from __future__ import annotations

@@ -270,7 +270,7 @@ def _with_retries(
                 log.warning("%s: %s; asking again in %.1f s", public(url), failure, wait)
                 time.sleep(wait)
     raise SourceUnavailableError(
-        f"{public(url)} could not be reached in {configured.http_attempts} attempts ({failure}). "
+        f"{public(url)} could not be fetched in {configured.http_attempts} attempts ({failure}). "
         "The last good file stays; run again later."
     )
 

@@ -15,8 +15,8 @@ from etl_assets.sources.database import connected
 class WholeTable:
     """A table of the database that ETL_<DATABASE>_URL names, as CSV in the order of its `key`.
 
-    Its version is a digest of all of its rows, which the database makes: no change goes unseen, and nothing is
-    transferred to see that there was none. That reads the table, so it is for small ones.
+    Its version is a digest of its columns and all of its rows, which the database makes: no change goes unseen, and
+    nothing is transferred to see that there was none. That reads the table, so it is for small ones.
     """
 
     database: str
@@ -48,7 +48,12 @@ class WholeTable:
         return Fetched(path, f"postgresql://{where}/{self.table}", Validators(etag=version))
 
     def _version(self, connection: psycopg.Connection) -> str:
-        digest = "SELECT count(*) || ' ' || coalesce(sum(hashtextextended(t::text, 0)), 0) FROM {} t"
-        found = connection.execute(sql.SQL(digest).format(sql.Identifier(self.table))).fetchone()
+        digest = (
+            "SELECT count(*) || ' ' || coalesce(sum(hashtextextended(t::text, 0)), 0) || ' ' ||"
+            " (SELECT hashtextextended(string_agg(attname, ' ' ORDER BY attnum), 0) FROM pg_attribute"
+            " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped) FROM {} t"
+        )
+        name = sql.Identifier(self.table)
+        found = connection.execute(sql.SQL(digest).format(name), (name.as_string(connection),)).fetchone()
         assert found is not None
         return str(found[0])

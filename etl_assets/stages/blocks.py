@@ -33,6 +33,9 @@ class Made:
     quarantined: int = 0
     merged: int = 0
     rows_out: int = 0
+    #: Of the keys that were looked at, those whose newest record is in quarantine.
+    keys: int = 0
+    bad_keys: int = 0
     refused: dict[str, str] = field(default_factory=dict)
     failures: Any = None
 

@@ -16,7 +16,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from etl_assets.quality.audit import PROBLEMS, Audit, audit, unreadable
+from etl_assets.quality.audit import PROBLEMS, Audit, Bound, audit, unreadable
 from etl_assets.quality.contract import Contract, column, storage_table, ui_schema
 from etl_assets.quality.quarantine import quarantine_table, quarantined
 from etl_assets.quality.readings import of_this_era
@@ -105,6 +105,7 @@ def _history(
             description="Versions keep the contract and refer to what there is, or few enough do not",
         ),
         dg.AssetCheckSpec("balance", asset=spec.key, description="Records = versions + quarantined + merged"),
+        dg.AssetCheckSpec("quarantine", asset=spec.key, description="The newest record of nearly every key is good"),
     ]  # fmt: skip
 
     @table_asset(spec, checks, metadata={"dagster/column_schema": ui_schema(versions)})
@@ -128,7 +129,7 @@ def _history(
             _publish_versions(work, versions, records, keys, digests)
         made = work.made
         facts = {"quarantined": made.quarantined, "merged": made.merged}
-        yield from work.finish(*_judged(made), **facts)
+        yield from work.finish(*_judged(made, dataset.bound), **facts)
 
     return step
 
@@ -159,6 +160,8 @@ def _publish_versions(
     made.rows_out += versions.height
     made.quarantined += rejected.height
     made.merged += merged
+    made.keys += last.height
+    made.bad_keys += sum(bad.values())
     parts, others, was_refused = [], [], bool(made.refused)
     if lost := records.height - versions.height - rejected.height - merged:
         why = f"{lost} records are unaccounted for. Nothing was written, the last good state stays."
@@ -246,12 +249,20 @@ def _chained(good: pl.DataFrame, gone: pl.DataFrame, key: str) -> tuple[pl.DataF
     return versions.filter(~pl.col(DELETED)).drop(DELETED), merged
 
 
-def _judged(made: Made) -> Iterator[dg.AssetCheckResult]:
+def _judged(made: Made, bound: Bound) -> Iterator[dg.AssetCheckResult]:
     why = next(iter(made.refused.values()), None)
     facts: dict[str, Any] = {"versions": made.rows_out, "quarantined": made.quarantined}
     if made.failures is not None:
         facts["failure_cases"] = made.failures
     yield dg.AssetCheckResult(passed=why is None, check_name="contract", description=why, metadata=facts)
+    are_many = made.bad_keys > bound.share * made.keys  # of a small table, all may be: 20 rows are too many of none
+    yield dg.AssetCheckResult(
+        passed=not are_many,
+        check_name="quarantine",
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"of {made.bad_keys} of {made.keys} keys, the newest record is in quarantine" if are_many else None,
+        metadata={"keys": made.keys, "in_quarantine": made.bad_keys},
+    )
     lost = made.rows_in - made.rows_out - made.quarantined - made.merged
     yield dg.AssetCheckResult(
         passed=lost == 0,

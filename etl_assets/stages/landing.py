@@ -49,7 +49,7 @@ def landing(
     @dg.asset(
         key=spec.key,
         group_name=dataset.name,
-        description=f"{dataset.title}: the source's file exactly as received.",
+        description=f"{dataset.title}: what the source gave, exactly as received.",
         metadata={**dataset.metadata(), **(metadata or {})},
         owners=[dataset.owner],
         kinds={"file"},
@@ -81,12 +81,14 @@ def landing(
                     _refuse_shrunk(dataset, fetched)
                     yield landed_batch
                     return
-                landed = _landed(spec, store, known, fetched, context.run.run_id)
+                if isinstance(fetched, FetchedFolder):
+                    fetched = _without_shrunk(dataset, store, known, fetched)
+                landed = _landed(spec, store, known, fetched, context.run.run_id, anew=not asks)
                 manifest = landed.manifest
                 refused = fetched.refused if isinstance(fetched, FetchedFolder) else {}
                 # A source may go back to what it had before, which was no fragment then.
                 is_new = store.manifest(manifest.sha256) is None
-                good = known and is_new and _last_read(context, spec, store, known)
+                good = known and is_new and not manifest.members and _last_read(context, spec, store, known)
                 if good and fetched and manifest.size < good.size * (1 - dataset.max_shrink):
                     work.pages.clear()  # they are whole, and not to be taken: the next extract asks for all of them
                     raise SourceRefusedError(
@@ -220,16 +222,43 @@ def _last_read(context: dg.AssetExecutionContext, spec: Spec, store: Landing, kn
 
 
 def _landed(
-    spec: Spec, store: Landing, known: Manifest | None, fetched: Fetched | FetchedFolder | None, run_id: str
+    spec: Spec,
+    store: Landing,
+    known: Manifest | None,
+    fetched: Fetched | FetchedFolder | None,
+    run_id: str,
+    *,
+    anew: bool,
 ) -> Landed:
     """What was fetched with its manifest; where that is nothing new, the known one."""
     if isinstance(fetched, FetchedFolder):
+        if known is not None and anew:  # what is not in the folder any more is taken back; not what cannot be read now
+            kept = {name: digest for name, digest in known.members.items() if name in fetched.refused}
+            known = replace(known, members=kept, state={name: known.state.get(name) for name in kept})
         return _landed_set(spec, store, known, fetched, run_id)
     if fetched is not None:
         manifest = _manifest(spec, fetched, run_id)
         return Landed(manifest, [(fetched.path, manifest)])
     assert known is not None
     return Landed(known, ())
+
+
+def _without_shrunk(dataset: Dataset, store: Landing, known: Manifest | None, fetched: FetchedFolder) -> FetchedFolder:
+    """What was fetched of a folder, but for files that are much smaller than what was landed under their name.
+
+    A file may go back to what it was before; that was no fragment then.
+    """
+    members, shrunk = known.members if known else {}, dict[str, str]()
+    for name, file in fetched.files.items():
+        size, old = file.path.stat().st_size, store.manifest(members[name]) if name in members else None
+        if old and size < old.size * (1 - dataset.max_shrink) and store.manifest(sha256(file.path)) is None:
+            shrunk[name] = (
+                f"It has {size:,} bytes, the last good one {old.size:,}: it shrank by more than "
+                f"{dataset.max_shrink:.0%}. If that is right, raise max_shrink of the dataset {dataset.name} for one "
+                "run with --anew."
+            )
+    files = {name: file for name, file in fetched.files.items() if name not in shrunk}
+    return replace(fetched, files=files, refused={**fetched.refused, **shrunk})
 
 
 def _landed_set(spec: Spec, store: Landing, known: Manifest | None, fetched: FetchedFolder, run_id: str) -> Landed:

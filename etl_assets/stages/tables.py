@@ -171,7 +171,8 @@ def _checks(spec: Spec, accounted: str | None) -> Iterator[dg.AssetCheckSpec]:
     )
     if accounted:
         yield dg.AssetCheckSpec("balance", asset=spec.key, description="Rows in = rows out + quarantined + merged")
-    yield dg.AssetCheckSpec("volume", asset=spec.key, description="As many rows as in the partitions before")
+    before = "in the partitions around it, or when it was last published" if spec.partitions else "last time"
+    yield dg.AssetCheckSpec("volume", asset=spec.key, description=f"About as many rows as {before}")
     if is_dated(spec):
         yield newest_check(spec)
 
@@ -367,7 +368,9 @@ class _Step:
     def _check_events(self, verdicts: Sequence[_Verdict], found: Audit, rejected: pl.DataFrame) -> Iterator[Any]:
         """The contract's evaluation of every partition, and one of each other check for the run."""
         total = self._total(verdicts)
-        for verdict in verdicts if self.spec.partitions is not None else [total]:
+        # Refused ones last: it is the last that the UI shows of a check.
+        by_partition = sorted(verdicts, key=lambda verdict: verdict.refusal is not None)
+        for verdict in by_partition if self.spec.partitions is not None else [total]:
             contract: dict[str, Any] = {"rows": verdict.rows, "quarantined": verdict.quarantined}
             if verdict.quarantined and (verdict.refusal or len(verdicts) == 1 or verdict is total):
                 own = found if verdict is total else found.part(rejected["_key"] == verdict.key)

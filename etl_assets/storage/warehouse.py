@@ -64,7 +64,8 @@ class Warehouse:
         except psycopg.errors.ForeignKeyViolation as error:
             said = f"{error.diag.message_primary}. {error.diag.message_detail}"
             raise WarehouseError(
-                f"A foreign key does not hold: {said} Nothing was written. Make the table that is referred to again."
+                f"A foreign key does not hold: {said} Nothing was written. Run again: the table "
+                "that refers has mostly let go by then; if it has not, make the table that is referred to again."
             ) from error
         except psycopg.OperationalError as error:
             raise WarehouseError(

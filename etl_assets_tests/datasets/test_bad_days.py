@@ -55,11 +55,11 @@ def check_stays(house: House, before: tuple[dict[str, pl.DataFrame], dict[str, b
 #: What the source does, and what the run says of it.
 ANSWERS: dict[str, tuple[Fault, str]] = {
     "404": (Fault.status(404), "answered HTTP 404 Not Found"),
-    "500": (Fault.status(500), "could not be reached in 2 attempts .HTTP 500"),
-    "429": (Fault.status(429, headers={"Retry-After": "0"}), "could not be reached in 2 attempts .HTTP 429"),
-    "hangs": (Fault.hang(), "could not be reached in 2 attempts .*timed out"),
-    "reset": (Fault.reset(), "could not be reached in 2 attempts"),
-    "truncated": (Fault.truncated(), "could not be reached in 2 attempts .*IncompleteRead"),
+    "500": (Fault.status(500), "could not be fetched in 2 attempts .HTTP 500"),
+    "429": (Fault.status(429, headers={"Retry-After": "0"}), "could not be fetched in 2 attempts .HTTP 429"),
+    "hangs": (Fault.hang(), "could not be fetched in 2 attempts .*timed out"),
+    "reset": (Fault.reset(), "could not be fetched in 2 attempts"),
+    "truncated": (Fault.truncated(), "could not be fetched in 2 attempts .*IncompleteRead"),
     "html": (Fault.html(), "answered with an HTML page instead of data"),
     "redirect to html": (Fault.redirect(), "answered with an HTML page instead of data"),
     "empty": (Fault.empty(), "answered with nothing"),

@@ -286,6 +286,11 @@ def test_every_row_and_cell_is_accounted_for(retail: Retail) -> None:
     retail.owner("UPDATE products SET price = price + 1 WHERE product_id = 1")
     assert {name for name in SOURCES if asked(house, name) == "a run"} == {"sales", "customers", "products"}
     (retail.folder / "more.csv").unlink()
+    retail.owner("UPDATE products SET price = price - 1 WHERE product_id = 1")
+    assert "Nothing new" in asked(house, "products")
+    retail.owner("ALTER TABLE products RENAME price TO unit_price")
+    assert asked(house, "products") == "a run"
+    retail.owner("ALTER TABLE products RENAME unit_price TO price")
 
     features = house.frame("presentation.customers_ml")
     assert set(features["buys"]) == {True, False}
@@ -404,6 +409,20 @@ def test_files_that_are_dropped(retail: Retail) -> None:
     assert len(landed.members(manifest)) == 3  # what is in the set is needed, however old it is
     assert len(list(landed.manifests())) == 4
 
+    # Anew, what is in the folder is what there is; a fragment keeps no other back.
+    retail.drop("later/unfinished.csv", HEADER + lines(1101, 1103))
+    retail.drop("one more.csv", HEADER + lines(1201, 1204))
+    assert house.run(), house.failures()
+    assert "later/unfinished.csv was not taken. It has" in house.printed
+    assert house.value(count) == first + 22
+    assert house.run(anew=True), house.failures()
+    assert house.value(count) == 8 + 10 + 4
+    retail.drop("later/unfinished.csv", HEADER + lines(1101, 1110))
+    retail.drop("sales_data.csv", (house.data / "retail" / "sales_data.csv").read_bytes())
+    (retail.folder / "one more.csv").unlink()
+    assert house.run(anew=True), house.failures()
+    assert house.value(count) == first + 18
+
     # Records that are wrong are kept out with the reason.
     retail.drop("wrong.csv", HEADER + lines(4001, 4060) + "\r\n".join([*WRONG, ""]).encode())
     assert house.run(), house.failures()
@@ -442,6 +461,20 @@ def test_the_token_and_answers_that_are_wrong(retail: Retail, monkeypatch: pytes
     assert "it shrank by more than 50%" in house.failures()
     assert house.run(anew=True), house.failures()  # which does not go on with the page that was refused
     check_source(house, "exchange_rates", SOURCES["exchange_rates"])
+
+
+def test_what_is_merged_is_double_and_not_kept_out(retail: Retail) -> None:
+    """It is written in another way, so the records are not equal to the letter."""
+    house = retail.house
+    retail.drop("more.csv", HEADER + lines(9001, 9010) + lines(9001, 9005, "{n},1001,2.0,9.5,2022-05-05"))
+    assert retail.run("retail_quality"), house.failures()
+    kept_out = house.value(f"SELECT count(*) FROM quarantine.{SALES}")
+    merged = house.check(f"refined/{SALES}", "balance").metadata["merged"].value
+    assert merged >= 5
+    shares = (
+        "SELECT round(records * duplicated_share), round(records * quarantined_share) FROM presentation.retail_quality"
+    )
+    assert house.sql(f"{shares} WHERE source = 'sales'") == [(merged, kept_out)]
 
 
 def test_a_number_of_something_else_costs_its_row_and_no_table(retail: Retail) -> None:

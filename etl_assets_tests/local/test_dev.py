@@ -107,7 +107,7 @@ def a_source_that_fails_is_named_and_nothing_is_lost(dev: Dev) -> None:
     broken = replace(dev, settings={**dev.settings, "ETL_PROTEST_EVENTS_URL": "http://127.0.0.1:9/ccc.csv?key=s3cret"})
     code, printed = broken.do("run", "protest_events")
     assert code == 1
-    assert "failed landing/protest_events: http://127.0.0.1:9/ccc.csv could not be reached" in printed
+    assert "failed landing/protest_events: http://127.0.0.1:9/ccc.csv could not be fetched" in printed
     assert "Not everything is up to date" in printed
     assert "s3cret" not in printed
     assert count(dev, "SELECT count(*) FROM refined.protest_events") == 431

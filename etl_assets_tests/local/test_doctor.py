@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from etl_assets.automation.alerts import Problem
 from etl_assets.local import doctor as module
 from etl_assets.local.databases import DATABASES
 from etl_assets.local.doctor import doctor
@@ -35,6 +36,14 @@ def test_what_is_wrong_is_said_with_what_to_do(
     assert "ok    schemas: the first run makes them" in said
     assert "note  alerts: go to nobody" in said
     assert house.objects() == {}, "what it wrote is gone"
+
+    monkeypatch.setattr(
+        module, "problems", lambda _: [Problem("the tick fails", "sensor x", "It broke", "Mend it", "/")]
+    )
+    assert doctor() == 1
+    said = capsys.readouterr().out
+    assert "wrong sensor x: the tick fails: It broke Mend it" in said
+    assert "Wrong: 1 of " in said
 
     folder = tmp_path / "no-folder"
     folder.write_text("a file where the lake should be")

@@ -204,6 +204,7 @@ def test_a_day_beyond_the_bound_keeps_its_last_state(counts: House, file: Path) 
     cases = [record.data for record in refused.metadata["failure_cases"].records]
     assert [(case["value"], case["record"]) for case in cases] == [("-1", 5), ("-2", 6), ("-3", 7)]
     assert counts.check("refined/counts", "contract", partition="2025-01-01").passed
+    assert counts.check("refined/counts", "contract").partition == "2025-01-02", "what the UI shows of all of them"
     refined = dg.AssetKey(["refined", "counts"])
     status = counts.instance.get_status_by_partition(
         refined, ["2025-01-01", "2025-01-02", "2025-01-03"], daily("2025-01-01")

@@ -142,7 +142,7 @@ def test_a_lasting_failure_ends_within_the_limit(
     if kind == "hangs":
         monkeypatch.setenv("ETL_HTTP_TIMEOUT", "0.3")
     faults.always(FILE, PASSING[kind]())
-    with pytest.raises(SourceUnavailableError, match=f"{url} could not be reached in 2 attempts .*({why}).*run again"):
+    with pytest.raises(SourceUnavailableError, match=f"{url} could not be fetched in 2 attempts .*({why}).*run again"):
         download(url, tmp_path / "got")
     assert len(faults.log) == (0 if kind == "hangs" else 2)
 
@@ -205,9 +205,9 @@ def test_what_asking_again_does_not_mend_is_refused_at_once(
 def test_a_server_that_is_not_there(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ETL_HTTP_ATTEMPTS", "2")
     gone = url.replace("127.0.0.1", "127.0.0.2")
-    with pytest.raises(SourceUnavailableError, match=r"could not be reached in 2 attempts .*refused"):
+    with pytest.raises(SourceUnavailableError, match=r"could not be fetched in 2 attempts .*refused"):
         probe(gone, None)
-    with pytest.raises(SourceUnavailableError, match="could not be reached in 2 attempts"):
+    with pytest.raises(SourceUnavailableError, match="could not be fetched in 2 attempts"):
         download(gone, tmp_path / "got")
 
 

@@ -123,12 +123,12 @@ TREASURY_PAGES: dict[str, tuple[Fault, str]] = {
         changed(lambda page: page["links"].update(next=None)),
         "2020-04, page 3: the envelope says 5 pages, and page 3 has no link to a next one",
     ),
-    "500": (Fault.status(500), "2020-04, page 3: .*could not be reached in 2 attempts .HTTP 500"),
+    "500": (Fault.status(500), "2020-04, page 3: .*could not be fetched in 2 attempts .HTTP 500"),
     "429 for ever": (
         Fault.status(429, headers={"Retry-After": "0"}),
-        "2020-04, page 3: .*could not be reached in 2 attempts .HTTP 429",
+        "2020-04, page 3: .*could not be fetched in 2 attempts .HTTP 429",
     ),
-    "cut short": (Fault.truncated(), "2020-04, page 3: .*could not be reached in 2 attempts .*IncompleteRead"),
+    "cut short": (Fault.truncated(), "2020-04, page 3: .*could not be fetched in 2 attempts .*IncompleteRead"),
     "404": (Fault.status(404), "2020-04, page 3: .*answered HTTP 404"),
 }
 

@@ -255,7 +255,7 @@ def _judged(made: Made, bound: Bound) -> Iterator[dg.AssetCheckResult]:
     if made.failures is not None:
         facts["failure_cases"] = made.failures
     yield dg.AssetCheckResult(passed=why is None, check_name="contract", description=why, metadata=facts)
-    are_many = made.bad_keys > bound.share * made.keys  # of a small table, all may be: 20 rows are too many of none
+    are_many = made.bad_keys > bound.share * made.keys  # of a small table, all may be: it has no `bound.count` of rows
     yield dg.AssetCheckResult(
         passed=not are_many,
         check_name="quarantine",

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import polars as pl
 
-from etl_assets.quality.audit import unreadable
 from etl_assets.quality.contract import Contract, column
 from etl_assets.quality.readings import distinct_as_read, optional
 from etl_assets.sources.odata import ODataSource
@@ -57,7 +56,6 @@ def refined_gho_countries(raw: pl.DataFrame) -> Result:
         country="Title",
         region_code=optional(raw, "ParentCode"),
         region=optional(raw, "ParentTitle"),
-        _problems=unreadable({}),
         **{c: pl.col(c) for c in raw.columns if c.startswith("_")},
     )
     return Result(*distinct_as_read(table, GhoCountries.columns()))

@@ -69,7 +69,9 @@ def distinct_as_read(rows: pl.DataFrame, by: Iterable[str]) -> tuple[pl.DataFram
     Equal is what is read as the same, 1 and 1.0; what could not be read (see `audit.unreadable`), if it is written the
     same.
     """
-    is_unread = pl.col(UNPARSED).is_not_null() | (pl.col(PROBLEMS).list.len() > 0)
+    is_unread = pl.col(UNPARSED).is_not_null()
+    if PROBLEMS in rows.columns:
+        is_unread |= pl.col(PROBLEMS).list.len() > 0
     written = pl.when(is_unread).then(ROW_HASH).alias(ROW_HASH)
     is_first = rows.select(pl.struct(PARTITION, *by, written).is_first_distinct()).to_series()
     return rows.filter(is_first), rows.filter(~is_first)

@@ -109,7 +109,7 @@ def test_a_source_that_is_down_is_named(house: House) -> None:
     house.faults.always(FILE, Fault.status(503))
     reason = str(look(house))
     assert "Protest events" in reason
-    assert f"{FILE} could not be reached" in reason
+    assert f"{FILE} could not be fetched" in reason
     assert "503" in reason
     assert isinstance(look(house, "us_counties_source"), dg.RunRequest)
     house.faults.clear()
@@ -126,7 +126,7 @@ def test_a_source_that_cannot_be_asked_for_long_fails_the_tick(house: House, mon
     assert isinstance(sensor(context), dg.SkipReason)
     assert context.cursor == since
     monkeypatch.setattr(sensors, "PATIENCE", 0.0)
-    with pytest.raises(SourceUnavailableError, match="could not be reached"):
+    with pytest.raises(SourceUnavailableError, match="could not be fetched"):
         sensor(context)
     house.faults.clear()
     assert isinstance(sensor(context), dg.RunRequest)

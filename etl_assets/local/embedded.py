@@ -137,14 +137,14 @@ def _start_sources(configured: Settings, *, may_show: bool = True) -> str:
     shown = _shown_before()
     if shown is not None and not may_show:
         return source_server().start(shown)
-    data = _sample(configured)
+    data, before = _sample(configured), source_server().recordings() if shown is not None else None
     # A date in the environment counts when it is new: it does not undo a later `./dev publish`.
     wish = f"{configured.sample_as_of or ''} {data.resolve()}"
     is_new = not _told().exists() or _told().read_text() != wish
     url = source_server().start(data, configured.sample_as_of if is_new else None)
-    if shown is not None and is_new:
-        as_of = source_server().recordings().as_of
-        log.info("The local sources show %s%s from now on.", data.resolve(), f" as of {as_of}" if as_of else "")
+    now = source_server().recordings()
+    if before is not None and now != before:
+        log.info("The local sources show %s%s from now on.", now.data, f" as of {now.as_of}" if now.as_of else "")
     _write(_told(), wish)
     return url
 

@@ -37,12 +37,14 @@ def test_what_is_wrong_is_said_with_what_to_do(
     assert "note  alerts: go to nobody" in said
     assert house.objects() == {}, "what it wrote is gone"
 
-    monkeypatch.setattr(
-        module, "problems", lambda _: [Problem("the tick fails", "sensor x", "It broke", "Mend it", "/")]
-    )
+    kinds = ("the tick fails", "a check fails")
+    broken, warning = (Problem(kind, "sensor x", "It broke", "Mend it", "/") for kind in kinds)
+    monkeypatch.setattr(module, "problems", lambda _: [broken, warning])
+    monkeypatch.setattr(module, "failed_checks", lambda _: [warning])
     assert doctor() == 1
     said = capsys.readouterr().out
     assert "wrong sensor x: the tick fails: It broke Mend it" in said
+    assert "note  sensor x: a check fails: It broke Mend it" in said
     assert "Wrong: 1 of " in said
 
     folder = tmp_path / "no-folder"

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from etl_assets.logs import plain
 from etl_assets.settings import NotConfiguredError, settings
 from etl_assets.sources import SourceRefusedError, http
 from etl_assets.sources.paging import Call, Page, PagedSource, Slice, parse_json
@@ -87,11 +88,14 @@ class CensusSource(PagedSource):
         places = [part.partition(":")[0] for name in ("in", "for") for part in call.parameters.get(name, "").split()]
         asked = [name for name in call.parameters.get("get", "").split(",") if name]
         if missing := [name for name in (*asked, *places) if name not in header]:
-            raise SourceRefusedError(f"the answer has no {missing}, but {header}. The last good extract stays.")
+            raise SourceRefusedError(
+                f"the answer has no {missing}, but {plain(str(header), 300)}. The last good extract stays."
+            )
         for number, row in enumerate(document[1:], 1):
             for name in places:  # a county without its code would be taken for its state
                 if not row[header.index(name)]:
-                    raise SourceRefusedError(f"row {number} ({row[0]}) has no {name}. The last good extract stays.")
+                    whose = plain(str(row[0]), 100)
+                    raise SourceRefusedError(f"row {number} ({whose}) has no {name}. The last good extract stays.")
         return Page(document[1:])
 
     def _key(self) -> dict[str, str]:

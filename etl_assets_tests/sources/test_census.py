@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -62,6 +63,7 @@ CENSUS_ANSWERS: dict[str, tuple[bytes, str]] = {
         b'[["NAME","SAEPOVALL_PT","time","state","county"],["Kings","5","2018",null,"031"]]',
         r"row 1 \(Kings\) has no state",
     ),
+    "a header without end": (json.dumps([["NAME", "X" * 100_000], ["a", "b"]]).encode(), "the answer has no"),
 }
 
 
@@ -70,8 +72,9 @@ def test_an_answer_of_census_that_is_not_what_was_asked_for(api: Api, kind: str)
     body, why = CENSUS_ANSWERS[kind]
     query = {"time": "2018", "for": "county:*"}
     api.faults.add(SAIPE_PATH, Fault.body(body, "application/json"), query=query)
-    with pytest.raises(SourceRefusedError, match=f"county_2018, page 1: {why}.*last good extract stays"):
+    with pytest.raises(SourceRefusedError, match=f"county_2018, page 1: {why}.*last good extract stays") as error:
         api.fetch(SAIPE)
+    assert len(str(error.value)) < 1000, "what the source sends is not repeated at any length"
     assert api.extract(SAIPE)
     assert api.faults.count(SAIPE_PATH, query=query) == 2
     assert api.faults.count(SAIPE_PATH, query={"time": "2017", "for": "state:*"}) == 1

@@ -193,7 +193,7 @@ def _refuse_unplaced(spec: Spec, store: Landing, files: Mapping[str, Mapping[str
         raise SourceRefusedError(
             f"the batch {days[others[0]]} is of a day that is in none of the dataset's partitions ({min(calendar)} to "
             f"{max(calendar)}). Nothing was landed. If the source's clock is wrong, put it right; if somebody has put "
-            f"the batch into {where}, take it away."
+            f"the batch into {where}, take it away, with what current.json has of it."
         )
 
 

@@ -24,7 +24,8 @@ from etl_assets.sources import (
     Workspace,
 )
 from etl_assets.sources.folder import WatchedFolder
-from etl_assets.stages.dataset import SPECS, Dataset, Spec, numbered, remember
+from etl_assets.stages.dataset import Dataset, Spec, remember
+from etl_assets.stages.refusals import refuse_shrunk_tables, refuse_unplaced, why_shrunk, without_shrunk_files
 from etl_assets.storage.configured import landing_store
 from etl_assets.storage.landing import Landed, Landing, Manifest, sha256
 from etl_assets.storage.scratch import scratch_folder
@@ -77,25 +78,18 @@ def landing(
                 fetched = source.fetch(work, validators)
                 if isinstance(fetched, Fetched) and fetched.batch:
                     landed_batch = _batch(store, files, _manifest(spec, fetched, context.run.run_id), fetched, known)
-                    _refuse_unplaced(spec, store, files)
-                    _refuse_shrunk(dataset, fetched)
+                    refuse_unplaced(spec, store, files)
+                    refuse_shrunk_tables(dataset, fetched)
                     yield landed_batch
                     return
                 if isinstance(fetched, FetchedFolder):
-                    fetched = _without_shrunk(dataset, store, known, fetched)
+                    fetched = without_shrunk_files(dataset, store, known, fetched)
                 landed = _landed(spec, store, known, fetched, context.run.run_id, anew=not asks)
                 manifest = landed.manifest
                 refused = fetched.refused if isinstance(fetched, FetchedFolder) else {}
-                # A source may go back to what it had before, which was no fragment then.
-                is_new = store.manifest(manifest.sha256) is None
-                good = known and is_new and not manifest.members and _last_read(context, spec, store, known)
-                if good and fetched and manifest.size < good.size * (1 - dataset.max_shrink):
+                if fetched and known and (why := why_shrunk(context, spec, store, manifest, known)):
                     work.pages.clear()  # they are whole, and not to be taken: the next extract asks for all of them
-                    raise SourceRefusedError(
-                        f"{manifest.url} gave {manifest.size:,} bytes, the last good one has {good.size:,}: it shrank "
-                        f"by more than {dataset.max_shrink:.0%}. If that is right, raise max_shrink of the dataset "
-                        f"{dataset.name} for one run; the last good file stays."
-                    )
+                    raise SourceRefusedError(why)
                 same = known is not None and manifest.sha256 == known.sha256
                 yield dg.Output(
                     landed,
@@ -184,43 +178,6 @@ def _batch(
     )
 
 
-def _refuse_unplaced(spec: Spec, store: Landing, files: Mapping[str, Mapping[str, str]]) -> None:
-    """Of a batch whose day is in no partition, nothing would ever be read."""
-    calendar = numbered(spec.dataset.partitions) if spec.dataset.partitions else {}
-    days = {batch[:10]: batch for found in files.values() for batch in found}
-    if others := sorted(days.keys() - calendar.keys()):
-        where = store.lake.address(f"landing/{store.table}/{others[0]}/")
-        raise SourceRefusedError(
-            f"the batch {days[others[0]]} is of a day that is in none of the dataset's partitions ({min(calendar)} to "
-            f"{max(calendar)}). Nothing was landed. If the source's clock is wrong, put it right; if somebody has put "
-            f"the batch into {where}, take it away, with what current.json has of it."
-        )
-
-
-def _refuse_shrunk(dataset: Dataset, fetched: Fetched) -> None:
-    """A table that has lost most of its rows: as often as not it is being filled anew, and will be there again."""
-    for name, facts in fetched.facts.items():
-        gone, known = facts["deleted"], facts["known"]
-        is_empty = gone == known and not facts["rows"]
-        if gone > dataset.max_shrink * known and (is_empty or gone > dataset.bound.count):
-            raise SourceRefusedError(
-                f"table {name}: {gone:,} of {known:,} rows are gone, it shrank by more than {dataset.max_shrink:.0%}. "
-                f"Nothing was landed. If that is right, raise max_shrink of the dataset {dataset.name} for one run; "
-                "the last good state stays."
-            )
-
-
-def _last_read(context: dg.AssetExecutionContext, spec: Spec, store: Landing, known: Manifest) -> Manifest:
-    """The newest file that its reader could read: one that it could not is no measure for the next."""
-    for reader in SPECS.values():
-        if any(source.key == spec.key for source in reader.inputs.values()):
-            event = context.instance.get_latest_materialization_event(reader.key)
-            metadata = event.asset_materialization.metadata if event and event.asset_materialization else {}
-            if "landed_file" in metadata:
-                return store.manifest(str(metadata["landed_file"].value)) or known
-    return known
-
-
 def _landed(
     spec: Spec,
     store: Landing,
@@ -241,24 +198,6 @@ def _landed(
         return Landed(manifest, [(fetched.path, manifest)])
     assert known is not None
     return Landed(known, ())
-
-
-def _without_shrunk(dataset: Dataset, store: Landing, known: Manifest | None, fetched: FetchedFolder) -> FetchedFolder:
-    """What was fetched of a folder, but for files that are much smaller than what was landed under their name.
-
-    A file may go back to what it was before; that was no fragment then.
-    """
-    members, shrunk = known.members if known else {}, dict[str, str]()
-    for name, file in fetched.files.items():
-        size, old = file.path.stat().st_size, store.manifest(members[name]) if name in members else None
-        if old and size < old.size * (1 - dataset.max_shrink) and store.manifest(sha256(file.path)) is None:
-            shrunk[name] = (
-                f"It has {size:,} bytes, the last good one {old.size:,}: it shrank by more than "
-                f"{dataset.max_shrink:.0%}. If that is right, raise max_shrink of the dataset {dataset.name} for one "
-                "run with --anew."
-            )
-    files = {name: file for name, file in fetched.files.items() if name not in shrunk}
-    return replace(fetched, files=files, refused={**fetched.refused, **shrunk})
 
 
 def _landed_set(spec: Spec, store: Landing, known: Manifest | None, fetched: FetchedFolder, run_id: str) -> Landed:

@@ -1,0 +1,89 @@
+"""What was fetched and is not landed: what is much less than before, and what nothing would ever be read of.
+
+The last good state stays. Not here: what a source itself refuses, since it is no data at all (etl_assets.sources).
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import dagster as dg
+
+from etl_assets.sources import Fetched, FetchedFolder, SourceRefusedError
+from etl_assets.stages.dataset import SPECS, Dataset, Spec, numbered
+from etl_assets.storage.landing import Landing, Manifest, sha256
+
+
+def why_shrunk(
+    context: dg.AssetExecutionContext, spec: Spec, store: Landing, manifest: Manifest, known: Manifest
+) -> str | None:
+    """Why a file is not to be landed in the place of the known one: it is much smaller than the last good one.
+
+    A source may go back to what it had before; that was no fragment then. Of a folder, each file is judged by itself.
+    """
+    if manifest.members or store.manifest(manifest.sha256) is not None:
+        return None
+    good, dataset = _last_read(context, spec, store, known), spec.dataset
+    if manifest.size >= good.size * (1 - dataset.max_shrink):
+        return None
+    return (
+        f"{manifest.url} gave {manifest.size:,} bytes, the last good one has {good.size:,}: it shrank by more than "
+        f"{dataset.max_shrink:.0%}. If that is right, raise max_shrink of the dataset {dataset.name} for one run; the "
+        "last good file stays."
+    )
+
+
+def _last_read(context: dg.AssetExecutionContext, spec: Spec, store: Landing, known: Manifest) -> Manifest:
+    """The newest file that its reader could read: one that it could not is no measure for the next."""
+    for reader in SPECS.values():
+        if any(source.key == spec.key for source in reader.inputs.values()):
+            event = context.instance.get_latest_materialization_event(reader.key)
+            metadata = event.asset_materialization.metadata if event and event.asset_materialization else {}
+            if "landed_file" in metadata:
+                return store.manifest(str(metadata["landed_file"].value)) or known
+    return known
+
+
+def without_shrunk_files(
+    dataset: Dataset, store: Landing, known: Manifest | None, fetched: FetchedFolder
+) -> FetchedFolder:
+    """What was fetched of a folder, but for files that are much smaller than what was landed under their name.
+
+    A file may go back to what it was before; that was no fragment then.
+    """
+    members, shrunk = known.members if known else {}, dict[str, str]()
+    for name, file in fetched.files.items():
+        size, old = file.path.stat().st_size, store.manifest(members[name]) if name in members else None
+        if old and size < old.size * (1 - dataset.max_shrink) and store.manifest(sha256(file.path)) is None:
+            shrunk[name] = (
+                f"It has {size:,} bytes, the last good one {old.size:,}: it shrank by more than "
+                f"{dataset.max_shrink:.0%}. If that is right, raise max_shrink of the dataset {dataset.name} for one "
+                "run with --anew."
+            )
+    files = {name: file for name, file in fetched.files.items() if name not in shrunk}
+    return replace(fetched, files=files, refused={**fetched.refused, **shrunk})
+
+
+def refuse_shrunk_tables(dataset: Dataset, fetched: Fetched) -> None:
+    """A table that has lost most of its rows: as often as not it is being filled anew, and will be there again."""
+    for name, facts in fetched.facts.items():
+        gone, known = facts["deleted"], facts["known"]
+        is_empty = gone == known and not facts["rows"]
+        if gone > dataset.max_shrink * known and (is_empty or gone > dataset.bound.count):
+            raise SourceRefusedError(
+                f"table {name}: {gone:,} of {known:,} rows are gone, it shrank by more than {dataset.max_shrink:.0%}. "
+                f"Nothing was landed. If that is right, raise max_shrink of the dataset {dataset.name} for one run; "
+                "the last good state stays."
+            )
+
+
+def refuse_unplaced(spec: Spec, store: Landing, files: Mapping[str, Mapping[str, str]]) -> None:
+    """Of a batch whose day is in no partition, nothing would ever be read."""
+    calendar = numbered(spec.dataset.partitions) if spec.dataset.partitions else {}
+    days = {batch[:10]: batch for found in files.values() for batch in found}
+    if others := sorted(days.keys() - calendar.keys()):
+        where = store.lake.address(f"landing/{store.table}/{others[0]}/")
+        raise SourceRefusedError(
+            f"the batch {days[others[0]]} is of a day that is in none of the dataset's partitions ({min(calendar)} to "
+            f"{max(calendar)}). Nothing was landed. If the source's clock is wrong, put it right; if somebody has put "
+            f"the batch into {where}, take it away, with what current.json has of it."
+        )

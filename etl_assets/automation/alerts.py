@@ -48,6 +48,8 @@ class Problem:
     scope: str = ""
     assets: Sequence[str] = ()
     partitions: Sequence[str] = ()
+    #: Whether what it is about has been published all the same.
+    is_warning: bool = False
 
     @property
     def cause(self) -> str:
@@ -186,6 +188,7 @@ def failed_checks(instance: dg.DagsterInstance) -> Iterator[Problem]:
             f"{_page(spec)}?view=checks",
             key.to_user_string(),
             [key.asset_key.to_user_string()],
+            is_warning=True,
         )
 
 

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from etl_assets.automation.alerts import failed_checks, problems
+from etl_assets.automation.alerts import problems
 from etl_assets.automation.receivers import receivers
 from etl_assets.local import embedded
 from etl_assets.logs import plain
@@ -260,10 +260,10 @@ def _pipeline() -> Iterator[Finding]:
     if "DAGSTER_HOME" not in os.environ:
         return
     with dg.DagsterInstance.get() as instance:
-        found, warnings = problems(instance), {problem.cause for problem in failed_checks(instance)}
-    for problem in found:  # what such a check is of has been published
-        where, is_wrong = ", ".join(problem.assets[:3]) or problem.about, problem.cause not in warnings
-        yield Finding(where, f"{problem.kind}: {problem.what}", problem.advice, is_wrong=is_wrong)
+        found = problems(instance)
+    for problem in found:
+        where, said = ", ".join(problem.assets[:3]) or problem.about, f"{problem.kind}: {problem.what}"
+        yield Finding(where, said, problem.advice, is_wrong=not problem.is_warning)
     if not found:
         yield Finding("pipeline", "no run, check, sensor or schedule has failed that was not made good")
 

@@ -137,7 +137,9 @@ def _start_sources(configured: Settings, *, may_show: bool = True) -> str:
     shown = _shown_before()
     if shown is not None and not may_show:
         return source_server().start(shown)
-    data, before = _sample(configured), source_server().recordings() if shown is not None else None
+    data, before = _sample(configured), None
+    with contextlib.suppress(RuntimeError):  # it was never started
+        before = source_server().recordings()
     # A date in the environment counts when it is new: it does not undo a later `./dev publish`.
     wish = f"{configured.sample_as_of or ''} {data.resolve()}"
     is_new = not _told().exists() or _told().read_text() != wish

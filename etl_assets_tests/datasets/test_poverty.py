@@ -15,6 +15,7 @@ from etl_assets.datasets.poverty_small_area import VARIABLES
 from etl_assets.local.faults import Fault
 from etl_assets.settings import settings
 from etl_assets_tests.house import House
+from etl_assets_tests.sources.api import changed
 
 SAIPE_PATH = "/census/data/timeseries/poverty/saipe"
 HISTPOV_PATH = "/census/data/timeseries/poverty/histpov2"
@@ -33,17 +34,6 @@ def cells(data: Path, name: str) -> Cells:
 def rows_of(answer: Cells) -> list[Row]:
     header = ["time" if name == "YEAR" and "time" not in answer[0] else name for name in answer[0]]
     return [dict(zip(header, row, strict=True)) for row in answer[1:]]
-
-
-def answer(change: Any) -> Fault:
-    """An answer with its rows changed."""
-
-    def rewritten(body: bytes) -> bytes:
-        document = json.loads(body)
-        change(document)
-        return json.dumps(document).encode()
-
-    return Fault.changed(rewritten)
 
 
 @pytest.fixture
@@ -175,7 +165,7 @@ def test_rows_of_small_areas_that_are_not_right(house: House) -> None:
         document.append(list(rows[6]))
 
     house.datasets = ("poverty_small_area",)
-    house.faults.add(SAIPE_PATH, answer(spoil), query={"for": "county:*", "time": "2019"})
+    house.faults.add(SAIPE_PATH, changed(spoil), query={"for": "county:*", "time": "2019"})
     assert house.run(), house.failures()
     reasons = house.sql(
         "SELECT reason FROM quarantine.small_area_poverty UNION ALL SELECT reason FROM quarantine.poverty_small_area"
@@ -196,7 +186,7 @@ def test_rows_of_small_areas_that_are_not_right(house: House) -> None:
 def test_two_values_for_a_county_and_year(small: House) -> None:
     """Which is right cannot be told: both are kept out. The year is settled, so it is asked for on demand only."""
     before = small.frame(SMALL)
-    twice = answer(lambda document: document.append([document[1][0], "7", *document[1][2:]]))
+    twice = changed(lambda document: document.append([document[1][0], "7", *document[1][2:]]))
     small.faults.add(SAIPE_PATH, twice, query={"for": "county:*", "time": "2019"})
     assert small.run()
     assert small.run(anew=True), small.failures()
@@ -290,9 +280,9 @@ def test_rows_of_national_poverty_that_are_not_right(house: House) -> None:
         document.append(list(document[1]))
 
     house.datasets = ("poverty_national",)
-    house.faults.add(HISTPOV_PATH, answer(spoil), query={"time": "2020"})
-    house.faults.add(HISTPOV_PATH, answer(third), query={"time": "2013"})
-    house.faults.add(HISTPOV_PATH, answer(lambda document: document.pop(1)), query={"time": "2017"})
+    house.faults.add(HISTPOV_PATH, changed(spoil), query={"time": "2020"})
+    house.faults.add(HISTPOV_PATH, changed(third), query={"time": "2013"})
+    house.faults.add(HISTPOV_PATH, changed(lambda document: document.pop(1)), query={"time": "2017"})
     assert house.run(), house.failures()
     reasons = sorted(reason for (reason,) in house.sql("SELECT reason FROM quarantine.national_poverty"))
     assert [why for why in reasons if why.startswith("readable")] == [
@@ -314,7 +304,7 @@ def test_rows_of_national_poverty_that_are_not_right(house: House) -> None:
 
 def test_two_rates_for_a_group_and_year(house: House) -> None:
     house.datasets = ("poverty_national",)
-    twice = answer(lambda document: document.append([document[1][0], "99.9", *document[1][2:]]))
+    twice = changed(lambda document: document.append([document[1][0], "99.9", *document[1][2:]]))
     house.faults.add(HISTPOV_PATH, twice, query={"time": "2020"})
     assert house.run(), house.failures()
     reasons = [reason for (reason,) in house.sql("SELECT reason FROM quarantine.national_poverty")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,10 +38,9 @@ def test_what_is_wrong_is_said_with_what_to_do(
     assert "note  alerts: go to nobody" in said
     assert house.objects() == {}, "what it wrote is gone"
 
-    kinds = ("the tick fails", "a check fails")
-    broken, warning = (Problem(kind, "sensor x", "It broke", "Mend it", "/") for kind in kinds)
+    broken = Problem("the tick fails", "sensor x", "It broke", "Mend it", "/")
+    warning = replace(broken, kind="a check fails", is_warning=True)
     monkeypatch.setattr(module, "problems", lambda _: [broken, warning])
-    monkeypatch.setattr(module, "failed_checks", lambda _: [warning])
     assert doctor() == 1
     said = capsys.readouterr().out
     assert "wrong sensor x: the tick fails: It broke Mend it" in said

@@ -116,7 +116,7 @@ def content(fetched: Fetched) -> bytes:
     return fetched.path.read_bytes()
 
 
-Change = Callable[[dict[str, Any]], object]
+Change = Callable[[Any], object]
 
 
 def changed(change: Change) -> Fault:

@@ -42,11 +42,6 @@ class CensusSource(PagedSource):
         """The series is one part."""
         return {self.path: self.freshness_days}
 
-    def url(self) -> str:
-        """The series' address."""
-        base = settings().source_url(self.source, local=self.source, live=self.live)
-        return f"{base.rstrip('/')}/{self.path}"
-
     def request(self, part: str) -> str:
         """A digest of what is asked for: years that are settled are those of the same variables and places."""
         asked = json.dumps([list(self.variables), {name: dict(place) for name, place in self.geographies.items()}])

@@ -8,7 +8,6 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from etl_assets.logs import plain
-from etl_assets.settings import settings
 from etl_assets.sources import Fetched, SourceError, SourceRefusedError, Validators, Workspace, http
 from etl_assets.sources.paging import Call, Page, PagedSource, Slice, pages, parse_json, versions
 
@@ -50,11 +49,6 @@ class FiscalDataSource(PagedSource):
     def parts(self) -> Mapping[str, int]:
         """The table is one part."""
         return {self.path: 0}
-
-    def url(self) -> str:
-        """The table's address."""
-        base = settings().source_url(self.source, local=self.source, live=self.live)
-        return f"{base.rstrip('/')}/{self.path}"
 
     def request(self, part: str) -> str:
         """Always the whole table."""

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlsplit
 
-from etl_assets.settings import settings
 from etl_assets.sources import SourceError, SourceRefusedError
 from etl_assets.sources.paging import Call, Page, PagedSource, Slice, parse_json
 
@@ -38,10 +37,6 @@ class ODataSource(PagedSource):
                 "last good extract stays."
             )
         return {name: self.freshness_days.get(name, 0) for name in self.sets}
-
-    def url(self) -> str:
-        """The service's address."""
-        return settings().source_url(self.source, local=f"{self.source}/{self.path}", live=self.live).rstrip("/")
 
     def request(self, part: str) -> str:
         """The filter."""

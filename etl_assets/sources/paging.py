@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import polars as pl
 from pydantic_core import from_json
 
+from etl_assets.settings import settings
 from etl_assets.sources import Fetched, SourceError, SourceRefusedError, Validators, Workspace, http
 from etl_assets.sources.files import check_columns, column_name, value_text
 
@@ -130,6 +131,10 @@ class PagedSource(ABC):
     """A source that is extracted page by page; a subclass says what the slices are and how a page is read."""
 
     suffix = ".zip"
+    #: Its name (its address is `ETL_<SOURCE>_URL`), its public address, and what follows either of them.
+    source: str
+    live: str | None
+    path: str
     #: Whether a correction may show in no state: what can have changed is then extracted anew each day.
     is_silent = False
 
@@ -137,9 +142,10 @@ class PagedSource(ABC):
     def parts(self) -> Mapping[str, int]:
         """The parts that are published on their own, with the days for which each is not asked for again (0: none)."""
 
-    @abstractmethod
     def url(self) -> str:
         """The address as it is configured now: what was extracted from another one is of another source."""
+        base = settings().source_url(self.source, local=self.source, live=self.live)
+        return f"{base.rstrip('/')}/{self.path}"
 
     @abstractmethod
     def request(self, part: str) -> str:

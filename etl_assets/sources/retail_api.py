@@ -21,13 +21,16 @@ class RetailApi(PagedSource):
     path: str
     page_size: int = 200
 
+    source = "retail_api"
+    live = None
+
     def parts(self) -> Mapping[str, int]:
         """The table is one part."""
         return {self.path: 0}
 
     def url(self) -> str:
-        """The table's address."""
-        return f"{settings().source_url('retail_api', local='retail', live=None).rstrip('/')}/{self.path}"
+        """The table's address; the local server has it among the other recordings of the company."""
+        return f"{settings().source_url(self.source, local='retail', live=self.live).rstrip('/')}/{self.path}"
 
     def request(self, part: str) -> str:
         """All of it, whatever the size of the pages."""

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from pathlib import Path
 
+import pandera.polars as pa
 import polars as pl
 
 from etl_assets.automation.partitions import monthly
@@ -60,8 +61,8 @@ class StateUnemploymentAdvances(
     state_given: pl.String = column("Name as the source has it")
     footnote: pl.String = column("Footnote marks behind the name", nullable=True)
     line: pl.Int32 = column("Position of the row in the day's statement; not a state's id", ge=1)
-    interest_rate: RATE = column("Interest rate", unit="% a year", nullable=True)
-    outstanding_advance_balance: AMOUNT = column("Advances outstanding", unit="US dollars", nullable=True)
+    interest_rate: RATE = column("Interest rate", unit="% a year", nullable=True, ge=0)
+    outstanding_advance_balance: AMOUNT = column("Advances outstanding", unit="US dollars", nullable=True, ge=0)
     advance_authorized_month: AMOUNT = column("Authorized for the month", unit="US dollars", nullable=True)
     gross_advance_draws_month: AMOUNT = column("Drawn in the month so far", unit="US dollars", nullable=True)
     interest_accrued_fiscal_year: AMOUNT = column(
@@ -69,11 +70,25 @@ class StateUnemploymentAdvances(
     )
     interest_paid: AMOUNT = column("Interest paid", unit="US dollars", nullable=True)
     fiscal_year: pl.Int32 = column("Fiscal year, October to September", unit="year")
-    fiscal_quarter: pl.Int32 = column("Quarter of the fiscal year", in_range={"min_value": 1, "max_value": 4})
+    fiscal_quarter: pl.Int32 = column("Quarter of the fiscal year")
     calendar_year: pl.Int32 = column("Calendar year", unit="year")
-    calendar_quarter: pl.Int32 = column("Quarter of the calendar year", in_range={"min_value": 1, "max_value": 4})
-    calendar_month: pl.Int32 = column("Month", in_range={"min_value": 1, "max_value": 12})
-    calendar_day: pl.Int32 = column("Day of the month", in_range={"min_value": 1, "max_value": 31})
+    calendar_quarter: pl.Int32 = column("Quarter of the calendar year")
+    calendar_month: pl.Int32 = column("Month")
+    calendar_day: pl.Int32 = column("Day of the month")
+
+    @pa.dataframe_check(name="date_parts_are_those_of_record_date")
+    def _date_parts(cls, data: pa.PolarsData) -> pl.LazyFrame:
+        day = pl.col("record_date").dt
+        parts = {
+            "fiscal_year": day.year() + (day.month() >= 10).cast(pl.Int32),
+            "fiscal_quarter": day.quarter() % 4 + 1,
+            "calendar_year": day.year(),
+            "calendar_quarter": day.quarter(),
+            "calendar_month": day.month(),
+            "calendar_day": day.day(),
+        }
+        same = pl.all_horizontal(pl.col(name) == part for name, part in parts.items())
+        return data.lazyframe.select(same.fill_null(True))
 
 
 landing_treasury_title_xii = landing(

@@ -37,11 +37,16 @@ def of_this_era(time: pl.Expr) -> pl.Expr:
 
 
 def exact(text: pl.Expr, kind: pl.Decimal) -> pl.Expr:
-    """A decimal that loses nothing: null for more digits than the type has, and for what is no plain number."""
+    """A decimal that loses nothing: null for more digits than the type has, and for what is no number.
+
+    A small one may have an exponent, as programs write 6.1e-05; of 1E+05, a spreadsheet may have left digits out.
+    """
     text = text.str.strip_chars()
     fraction = rf"(\.\d{{1,{kind.scale}}})?" if kind.scale else ""
-    plain = rf"^-?\d{{1,{kind.precision - kind.scale}}}{fraction}$"
-    return pl.when(text.str.contains(plain)).then(text).cast(kind, strict=False)
+    is_plain = text.str.contains(rf"^-?\d{{1,{kind.precision - kind.scale}}}{fraction}$")
+    small = text.str.extract_groups(r"^-?\d(?:\.(?<digits>\d+))?[eE]-(?<exponent>\d{1,3})$").struct
+    places = small.field("digits").str.len_chars().fill_null(0) + small.field("exponent").cast(pl.UInt32)
+    return pl.when(is_plain | (places <= kind.scale)).then(text).cast(kind, strict=False)
 
 
 def whole(text: pl.Expr) -> pl.Expr:

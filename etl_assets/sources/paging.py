@@ -354,6 +354,14 @@ def versions(known: Validators | None) -> dict[str, Version]:
         return {}
 
 
+def asks_otherwise(now: Validators, before: Validators) -> bool:
+    """Whether the same service was asked for other parts than before, or for something else of them."""
+    new, old = versions(now), versions(before)
+    places = {version.request.partition(" ")[0] for version in (*new.values(), *old.values())}
+    asked, was_asked = ({part: version.request for part, version in found.items()} for found in (new, old))
+    return len(places) == 1 and asked != was_asked
+
+
 def _states(of: Versions) -> str:
     return ", ".join(version.state for version in of.values())
 

@@ -143,6 +143,7 @@ def _publish_versions(
 ) -> None:
     """Publish the history of some blocks, and what was kept out of it; blocks with too much of that are refused."""
     key, made, bound = contract.place().key[0], work.made, work.spec.dataset.bound
+    rows_in, (records, repeats) = records.height, _without_repeats(records, key)
     found, gone = _observed(records, contract, keys)
     if found.errors:
         message = f"{work.table.full_name}: {'; '.join(found.errors)}. Nothing was written."
@@ -156,14 +157,14 @@ def _publish_versions(
     last = records.select(pl.col(key).cast(pl.Int64), BATCH).group_by(key).agg(pl.col(BATCH).max()).with_columns(block)
     rows_of = dict(last.group_by(PARTITION).len().iter_rows())
     bad = dict(rejected.join(last, on=[key, BATCH], how="semi").group_by(PARTITION).len().iter_rows())
-    made.rows_in += records.height
+    made.rows_in += rows_in
     made.rows_out += versions.height
     made.quarantined += rejected.height
-    made.merged += merged
+    made.merged += repeats + merged
     made.keys += last.height
     made.bad_keys += sum(bad.values())
     parts, others, was_refused = [], [], bool(made.refused)
-    if lost := records.height - versions.height - rejected.height - merged:
+    if lost := rows_in - versions.height - rejected.height - repeats - merged:
         why = f"{lost} records are unaccounted for. Nothing was written, the last good state stays."
         made.refused |= dict.fromkeys(digests, why)
         return
@@ -183,6 +184,17 @@ def _publish_versions(
         made.failures = found.examples()
     quarantine = quarantine_table(work.table.name.removesuffix("_history"))
     work.publish([Publication(work.table, parts), Publication(quarantine, others)])
+
+
+def _without_repeats(records: pl.DataFrame, key: str) -> tuple[pl.DataFrame, int]:
+    """Records, but for those that say the same as the one before of their key; and how many do.
+
+    A bad one that is landed again and again is in quarantine once.
+    """
+    ordered = records.sort(key, BATCH, SOURCE_ROW)
+    told = [c for c in records.columns if not c.startswith("_") or c == DELETED]
+    is_repeat = ordered.select(pl.all_horizontal(pl.col(c).eq_missing(pl.col(c).shift()) for c in told)).to_series()
+    return ordered.filter(~is_repeat), is_repeat.sum()
 
 
 def _observed(

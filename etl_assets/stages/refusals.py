@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import dagster as dg
 
-from etl_assets.sources import Fetched, FetchedFolder, SourceRefusedError
+from etl_assets.sources import Fetched, FetchedFolder, SourceRefusedError, Validators
+from etl_assets.sources.paging import asks_otherwise
 from etl_assets.stages.dataset import SPECS, Dataset, Spec, numbered
 from etl_assets.storage.landing import Landing, Manifest, sha256
 
@@ -19,8 +20,10 @@ def why_shrunk(
     """Why a file is not to be landed in the place of the known one: it is much smaller than the last good one.
 
     A source may go back to what it had before; that was no fragment then. Of a folder, each file is judged by itself.
+    Nothing is known of how large the answer to another request is.
     """
-    if manifest.members or store.manifest(manifest.sha256) is not None:
+    is_other = asks_otherwise(Validators(manifest.etag), Validators(known.etag))
+    if is_other or manifest.members or store.manifest(manifest.sha256) is not None:
         return None
     good, dataset = _last_read(context, spec, store, known), spec.dataset
     if manifest.size >= good.size * (1 - dataset.max_shrink):

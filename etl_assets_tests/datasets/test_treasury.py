@@ -252,6 +252,19 @@ def test_a_key_with_two_balances(treasury: House) -> None:
     assert [reason.startswith(why) for reason in reasons] == [True, True]
 
 
+def test_a_balance_below_nothing_and_a_day_of_another_year(treasury: House) -> None:
+    rows = recording(treasury.data, "2021-08-31")["data"]
+    wrong = {400: {"outstanding_advance_bal": "-0.01"}, 900: {"record_fiscal_year": "1999"}}
+    publish(treasury, "2021-09-01", [row | wrong.get(n, {}) for n, row in enumerate(rows)])
+    assert treasury.run(anew=True), treasury.failures()
+    check_rows(treasury, [row for n, row in enumerate(rows) if n not in wrong])
+    reasons = [reason for (reason,) in treasury.sql("SELECT reason FROM quarantine.state_unemployment_advances")]
+    assert sorted(reasons) == [
+        f"date_parts_are_those_of_record_date: the row is record_date={rows[900]['record_date']}",
+        "greater_than_or_equal_to(0): outstanding_advance_balance is -0.01",
+    ]
+
+
 def test_an_extract_that_is_refused_leaves_what_is_there(house: House) -> None:
     house.datasets = ("treasury_title_xii",)
     house.publish("2021-08-31")

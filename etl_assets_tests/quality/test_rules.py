@@ -142,6 +142,12 @@ def test_numbers_are_read_exactly_or_not_at_all() -> None:
     ]
 
 
+def test_a_small_number_may_have_an_exponent() -> None:
+    texts = pl.DataFrame({"text": ["6.1e-05", "-1E-7", "1.25e-6", "1.2e-8", "1.e-5", "12e-5", "1E+05", "1e-999"]})
+    rates = texts.select(exact(pl.col("text"), pl.Decimal(18, 8)))["text"].to_list()
+    assert rates == [Decimal("0.000061"), Decimal("-0.0000001"), Decimal("0.00000125"), *[None] * 5]
+
+
 def test_outliers_are_far_from_the_median() -> None:
     values = pl.DataFrame({"v": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 1000, None]})
     assert values.select(outlier(pl.col("v"))).to_series().to_list() == [*[False] * 10, True, None]

@@ -7,7 +7,9 @@ import datetime as dt
 import polars as pl
 
 from etl_assets.sources.database import DELETED
-from etl_assets.stages.history import _chained
+from etl_assets.stages.batches import BATCH
+from etl_assets.stages.history import _chained, _without_repeats
+from etl_assets.storage.table import SOURCE_ROW
 
 FIRST, SECOND = dt.date(2024, 1, 1), dt.date(2024, 1, 2)
 
@@ -24,3 +26,14 @@ def test_records_are_versions_or_counted_as_merged() -> None:
     ]
     assert merged == 3
     assert good.height + gone.height == versions.height + merged
+
+
+def test_what_is_landed_once_more_is_seen_again() -> None:
+    """However bad it is; what comes back after something else is a version, and gone is no repeat of there."""
+    told = [("1", "a"), ("1", "a"), ("1", "b"), ("1", "a"), ("2", "a"), ("2", None), ("2", None), ("2", None)]
+    records = pl.DataFrame(told, ["id", "name"], orient="row").with_columns(
+        pl.Series(DELETED, [False] * 7 + [True]), pl.Series(BATCH, list("abcdabcd")), pl.lit(1).alias(SOURCE_ROW)
+    )
+    kept, repeats = _without_repeats(records.reverse(), "id")
+    assert kept.select("id", BATCH).rows() == [("1", "a"), ("1", "c"), ("1", "d"), ("2", "a"), ("2", "b"), ("2", "d")]
+    assert repeats == 2

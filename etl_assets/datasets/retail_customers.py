@@ -63,7 +63,7 @@ class RetailCustomers(Contract, stage="refined", table="retail_customers", key=[
     values_before: pl.List(pl.String) = values_before()
 
 
-landing_retail_customers = landing(DATASET, RetailApi("customers"))
+landing_retail_customers = landing(DATASET, RetailApi(path="customers"))
 
 
 @raw(DATASET, landing_retail_customers, required=REQUIRED)

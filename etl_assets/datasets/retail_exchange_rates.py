@@ -68,7 +68,7 @@ class RetailExchangeRates(Contract, stage="refined", table="retail_exchange_rate
     values_before: pl.List(pl.String) = values_before()
 
 
-landing_retail_exchange_rates = landing(DATASET, RetailApi("exchange_rates"))
+landing_retail_exchange_rates = landing(DATASET, RetailApi(path="exchange_rates"))
 
 
 @raw(DATASET, landing_retail_exchange_rates, required=REQUIRED)

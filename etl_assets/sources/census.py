@@ -20,7 +20,7 @@ _WRONG_KEY = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CensusSource(PagedSource):
     """A time series of the API: one request per geography and year.
 
@@ -29,9 +29,6 @@ class CensusSource(PagedSource):
     `freshness_days`, and at once when something else is asked for than the last time.
     """
 
-    source: str
-    live: str
-    path: str
     variables: Sequence[str]
     geographies: Mapping[str, Mapping[str, str]]
     first_year: int

@@ -15,7 +15,7 @@ from etl_assets.sources.paging import Call, Page, PagedSource, Slice, pages, par
 _EARLIEST, _LATEST = date(1900, 1, 1), timedelta(days=366)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FiscalDataSource(PagedSource):
     """A table of the API, extracted month by month of its `record_date`, sorted by `sort`.
 
@@ -23,9 +23,6 @@ class FiscalDataSource(PagedSource):
     seldom reach them, and they are taken from the last landed file, unless the number of all rows says otherwise.
     """
 
-    source: str
-    live: str
-    path: str
     sort: str
     look_back_days: int = 400
     page_size: int = 1000

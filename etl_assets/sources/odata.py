@@ -12,7 +12,7 @@ from etl_assets.sources import SourceError, SourceRefusedError
 from etl_assets.sources.paging import Call, Page, PagedSource, Slice, parse_json
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ODataSource(PagedSource):
     """Entity sets of an OData service, each with an optional `$filter`.
 
@@ -21,9 +21,6 @@ class ODataSource(PagedSource):
     `freshness_days` are the days for which a set that was asked for is not asked for again.
     """
 
-    source: str
-    live: str
-    path: str
     sets: Mapping[str, str]
     order: str
     stamp: str | None = None

@@ -127,14 +127,18 @@ class _Got:
     ahead: Sequence[Call]
 
 
+@dataclass(frozen=True, kw_only=True)
 class PagedSource(ABC):
-    """A source that is extracted page by page; a subclass says what the slices are and how a page is read."""
+    """A source that is extracted page by page; a subclass says what the slices are and how a page is read.
 
-    suffix = ".zip"
-    #: Its name (its address is `ETL_<SOURCE>_URL`), its public address, and what follows either of them.
+    It has a name (`ETL_<SOURCE>_URL` is its address), a public address if there is one, and what follows either.
+    """
+
     source: str
     live: str | None
     path: str
+
+    suffix = ".zip"
     #: Whether a correction may show in no state: what can have changed is then extracted anew each day.
     is_silent = False
 

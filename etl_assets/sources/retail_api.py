@@ -10,7 +10,7 @@ from etl_assets.sources import SourceRefusedError, http
 from etl_assets.sources.paging import Call, Page, PagedSource, Slice, parse_json
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RetailApi(PagedSource):
     """A table of the API, such as `customers`: `GET <path>?page=1&page_size=200`, `Authorization: Bearer <token>`.
 
@@ -18,11 +18,9 @@ class RetailApi(PagedSource):
     they are recorded. The ETag of every answer is the whole table's.
     """
 
-    path: str
+    source: str = "retail_api"
+    live: str | None = None
     page_size: int = 200
-
-    source = "retail_api"
-    live = None
 
     def parts(self) -> Mapping[str, int]:
         """The table is one part."""

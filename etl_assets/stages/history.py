@@ -194,7 +194,7 @@ def _without_repeats(records: pl.DataFrame, key: str) -> tuple[pl.DataFrame, int
     ordered = records.sort(key, BATCH, SOURCE_ROW)
     told = [c for c in records.columns if not c.startswith("_") or c == DELETED]
     is_repeat = ordered.select(pl.all_horizontal(pl.col(c).eq_missing(pl.col(c).shift()) for c in told)).to_series()
-    return ordered.filter(~is_repeat), is_repeat.sum()
+    return ordered.filter(~is_repeat), int(is_repeat.sum())
 
 
 def _observed(

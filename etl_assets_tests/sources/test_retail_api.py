@@ -9,7 +9,7 @@ from etl_assets.sources import SourceRefusedError
 from etl_assets.sources.paging import Call
 from etl_assets.sources.retail_api import RetailApi
 
-SOURCE, SECOND = RetailApi("customers"), Call("http://retail.example/customers", {"page": "2", "page_size": "1"})
+SOURCE, SECOND = RetailApi(path="customers"), Call("http://retail.example/customers", {"page": "2", "page_size": "1"})
 
 
 def test_pages_and_plain_arrays() -> None:

@@ -40,6 +40,7 @@ def rebuild_warehouse() -> int:
             failed.append(name)
             console.print(Text.assemble(("failed", "red"), f" {name}: {plain(str(error))}"))
         else:
-            console.print(f"{name}: {rows:,} rows in {partitions:,} partitions")
+            if partitions:
+                console.print(f"{name}: {rows:,} rows in {partitions:,} partitions")
     publisher().warehouse.refer(tables.values())
     return 1 if failed else 0

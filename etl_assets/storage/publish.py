@@ -226,6 +226,7 @@ class Publisher:
     def restore(self, table: Table) -> tuple[int, int]:
         """Drop a table of the warehouse and load it from the lake, as it is there; gives partitions and rows.
 
+        One that was never published is not made.
         Raises LakeError, and leaves the table, if one of its objects is damaged. Of a table some of whose objects are
         gone, that it is whole is not put on record: the next run makes it whole.
         """
@@ -244,8 +245,8 @@ class Publisher:
                 transaction.replace(_as_stored(table, items), items)
                 rows += sum(frame.height for frame in frames.values())
             digest = _together({key: facts.content_hash for key, facts in known.items()})
-            is_whole = book.whole is not None and book.whole.content_hash == digest
-            transaction.replace(table, [Replacement(book.whole, None)] if book.whole and is_whole else [])
+            if book.whole and book.whole.content_hash == digest:
+                transaction.replace(table, [Replacement(book.whole, None)])
         return len(keys), rows
 
 

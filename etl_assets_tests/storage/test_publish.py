@@ -301,6 +301,10 @@ def test_a_table_is_restored_from_the_lake_row_for_row(publisher: Publisher) -> 
     objects = publisher.lake.list("")
     assert not any(done.changed for done in publish(publisher, *again))
     assert publisher.lake.list("") == objects
+    assert publisher.restore(KEPT_OUT) == (0, 0)  # it was never published
+    with publisher.warehouse.connect() as connection:
+        gone = connection.execute("SELECT to_regclass('quarantine.events')").fetchone()
+    assert gone == (None,)
 
 
 # -- surrogate ids -------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -20,7 +21,7 @@ def local_folder(url: str) -> Path | None:
 def object_store(url: str) -> ObjectStore:
     """The store at a URL; a folder is made where there is none.
 
-    Endpoint, region and credentials of S3 come from the environment, as AWS tools take them.
+    Endpoint, region and credentials of S3 come from the environment or a profile, as AWS tools take them.
     """
     folder = local_folder(url)
     if folder is not None:
@@ -30,4 +31,25 @@ def object_store(url: str) -> ObjectStore:
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         if endpoint:
             options |= {"endpoint": endpoint, "client_options": {"allow_http": endpoint.startswith("http://")}}
+        if "AWS_ACCESS_KEY_ID" not in os.environ and (profile := _profile_name()):
+            options |= _of_profile(profile)
     return from_url(url, **options)
+
+
+def _profile_name() -> str | None:
+    """The profile of the AWS tools that is to be used, if there is one: obstore itself knows none."""
+    files = {"AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials", "AWS_CONFIG_FILE": "~/.aws/config"}
+    is_there = any(Path(os.environ.get(name, usual)).expanduser().exists() for name, usual in files.items())
+    return os.environ.get("AWS_PROFILE", "default") if is_there else None
+
+
+@lru_cache(maxsize=2)
+def _of_profile(name: str) -> dict[str, Any]:
+    """Region and credentials of a profile, which may be those of a login or of a role and are renewed in time."""
+    import boto3  # here, for it takes a fifth of a second that most installations need not spend
+    from obstore.auth.boto3 import Boto3CredentialProvider
+
+    session = boto3.Session(profile_name=None if name == "default" else name)
+    known = {"AWS_REGION", "AWS_DEFAULT_REGION"} & os.environ.keys()
+    region = {} if known or session.region_name is None else {"region": session.region_name}
+    return region | ({"credential_provider": Boto3CredentialProvider(session)} if session.get_credentials() else {})

@@ -67,6 +67,11 @@ def database_parts(address: str) -> Mapping[str, Any] | None:
     return parts if parts and is_port and "@" not in str(parts.get("host")) else None
 
 
+def connect_timeout(address: str) -> Any:
+    """For how many seconds a database is tried to be reached: as its address says, or ten."""
+    return (database_parts(address) or {}).get("connect_timeout", 10)
+
+
 def _passwords(address: str) -> set[str]:
     """The passwords in an address of any kind."""
     found = {(database_parts(address) or {}).get("password")}

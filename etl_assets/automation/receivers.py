@@ -90,7 +90,8 @@ class Mail:
                 self._introduce(server)
                 server.send_message(mail)
         except (smtplib.SMTPException, OSError) as error:
-            raise DeliveryError(f"the mail server did not take the message ({type(error).__name__})") from None
+            code = f" {error.smtp_code}" if isinstance(error, smtplib.SMTPResponseException) else ""
+            raise DeliveryError(f"the mail server did not take the message ({type(error).__name__}{code})") from None
 
     def _server(self) -> smtplib.SMTP:
         parts, tls = urlsplit(self.url), ssl.create_default_context()
@@ -148,10 +149,12 @@ def receivers() -> Iterator[Receiver]:
                 "ETL_ALERT_EMAIL_TO=somebody@example.org,somebody-else@example.org."
             )
     if configured.alert_sns_topic:
-        if configured.alert_sns_topic.count(":") == 5:
-            yield Topic(configured.alert_sns_topic)
-        else:
+        if configured.alert_sns_topic.count(":") != 5:
             wrong.append("ETL_ALERT_SNS_TOPIC is not an ARN: arn:aws:sns:<region>:<account>:<topic>.")
+        elif configured.alert_sns_topic.endswith(".fifo"):
+            wrong.append("ETL_ALERT_SNS_TOPIC is a FIFO topic, which tells no people: name a standard one.")
+        else:
+            yield Topic(configured.alert_sns_topic)
     if wrong:
         raise NotConfiguredError(" ".join(wrong))
 

@@ -107,7 +107,7 @@ landing_gho = landing(
         path="api",
         sets={code: indicator.filter for code, indicator in ENABLED.items()},
         freshness_days={code: indicator.freshness_days for code, indicator in ENABLED.items()},
-        order="SpatialDimType,SpatialDim,TimeDim,Dim1,Dim2,Dim3",
+        order="SpatialDim,TimeDim,Dim1,Dim2,Dim3",
         stamp="Date",
     ),
     metadata={"indicators": ui_table([asdict(indicator) for indicator in GHO_INDICATORS])},

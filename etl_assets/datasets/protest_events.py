@@ -16,7 +16,8 @@ from etl_assets.quality.audit import unreadable
 from etl_assets.quality.contract import Contract, column, geometry, storage_table
 from etl_assets.quality.readings import distinct
 from etl_assets.quality.states import CODES
-from etl_assets.sources.files import WebFile, read_csv
+from etl_assets.sources.dataverse import DataverseTable
+from etl_assets.sources.files import read_csv
 from etl_assets.stages import Dataset, Of, Result, landing, presentation, raw, refined
 from etl_assets.stages.ordinals import with_ordinals
 from etl_assets.stages.pictures import choropleth, lines
@@ -114,10 +115,12 @@ class ProtestEvents(
 
 landing_protest_events = landing(
     DATASET,
-    WebFile(
+    DataverseTable(
         source="protest_events",
         file="ccc.csv",
-        live="https://dataverse.harvard.edu/api/access/datafile/14226873",
+        # Of phase 3, since 2025; the phases before are datasets of their own: doi:10.7910/DVN/6OPP7H and …/9MMYDI.
+        live="https://dataverse.harvard.edu/api/datasets/:persistentId/versions/:latest-published/files"
+        "?persistentId=doi:10.7910/DVN/RI9JFU",
     ),
 )
 

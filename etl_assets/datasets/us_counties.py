@@ -56,7 +56,7 @@ landing_us_counties = landing(
 )
 
 
-@raw(DATASET, landing_us_counties, required=["id", "STATE", "NAME", "geometry"])
+@raw(DATASET, landing_us_counties, required=["STATE", "NAME", "geometry"])
 def raw_us_counties(path: Path) -> pl.DataFrame:
     """One record per feature; the geometry is GeoJSON text."""
     return read_geojson(path)
@@ -66,7 +66,9 @@ def raw_us_counties(path: Path) -> pl.DataFrame:
 def refined_us_counties(raw: pl.DataFrame) -> Result:
     """Typed, with valid boundaries; features that are equal are merged."""
     records, merged = distinct(raw)
-    fips = records["id"].str.zfill(5)
+    # The Census Bureau's own features have no id; others have made them one of these two codes.
+    made = pl.col("STATE").str.zfill(2) + optional(records, "COUNTY").str.zfill(3)
+    fips = records.select(fips=pl.coalesce(pl.col("id").str.zfill(5), made))["fips"]
     vintage = max([OLDEST_VINTAGE, *(year for code, year in CODES_SINCE.items() if code in fips)])
     counties = records.select(
         fips=fips,

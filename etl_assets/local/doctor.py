@@ -225,7 +225,8 @@ def _sources() -> Iterator[Finding]:
     with ThreadPoolExecutor(8, thread_name_prefix="doctor") as pool:
         yield from pool.map(ask, asked)
     manifests = (landing_store(spec.key.path[-1]).current() for spec in asked)
-    known = [settings().local_sources_url, os.environ.get("AWS_ENDPOINT_URL"), *(m.url for m in manifests if m)]
+    lake = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    known = [settings().local_sources_url, lake, *(m.url for m in manifests if m)]
     for host in sorted(
         {f"{p.scheme}://{p.netloc}" for url in known if url and (p := urlsplit(url)).scheme[:4] == "http"}
     ):

@@ -15,8 +15,8 @@ from etl_assets.sources.paging import Call, Page, PagedSource, Slice, parse_json
 
 _GET_KEY = "It is free: https://api.census.gov/data/key_signup.html"
 _WRONG_KEY = (
-    "that is how the API answers to a key that it does not take. See that ETL_CENSUS_KEY is right and has been "
-    f"activated, or get another one. {_GET_KEY}"
+    "that is how the API answers to a key that it does not take, if it is not under maintenance. See that "
+    f"ETL_CENSUS_KEY is right and has been activated, or get another one. {_GET_KEY}"
 )
 
 

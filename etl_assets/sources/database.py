@@ -32,7 +32,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from psycopg import sql
 
-from etl_assets.settings import database_parts, settings
+from etl_assets.settings import connect_timeout, database_parts, settings
 from etl_assets.sources import Fetched, SourceRefusedError, SourceUnavailableError, Validators, Workspace
 from etl_assets.sources.files import check_columns, column_name
 
@@ -96,10 +96,12 @@ def connected(source: str, schema: str = "public") -> Generator[psycopg.Connecti
         with psycopg.connect(
             url,
             application_name="etl_assets",
-            connect_timeout=10,
+            connect_timeout=connect_timeout(url),
             client_encoding="utf8",  # whatever the database itself has
-            options=f"{parts.get('options', '')} -c timezone=UTC -c datestyle=ISO".lstrip(),
+            prepare_threshold=None,  # a pooler may give the next statement to another connection
         ) as connection:
+            connection.execute("SET TIME ZONE 'UTC'; SET datestyle TO 'ISO'")  # in `options` proxies do not take it
+            connection.commit()
             yield connection
     except psycopg.errors.InsufficientPrivilege as error:
         raise SourceRefusedError(

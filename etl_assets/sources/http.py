@@ -37,7 +37,8 @@ CONCURRENCY = 4
 #: What HEAD is answered by who takes GET alone.
 _NO_HEAD = (403, 405, 501)
 _HTML_MEANS = "it has moved, wants a login or is under maintenance. Open it in a browser"
-_PASSING = {408, 425, 429, 500, 502, 503, 504}
+#: 202 is how firewalls answer whom they take for a robot.
+_PASSING = {202, 408, 425, 429, 500, 502, 503, 504}
 _LONGEST_WAIT = 120.0
 _LARGEST_PAGE = 256 << 20
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -255,6 +256,8 @@ def _with_retries(
                         "with the page that it lacks."
                     )
                 failure = f"HTTP {response.status_code} {response.reason}"
+                if "x-amzn-waf-action" in response.headers:
+                    failure += ", its firewall wants a browser: ask less often, or from another address"
                 if response.status_code not in _PASSING:
                     raise SourceRefusedError(
                         f"{public(url)} answered {failure}{_said(response)}. Asking again will not help: "

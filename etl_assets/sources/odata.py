@@ -16,9 +16,10 @@ from etl_assets.sources.paging import Call, Page, PagedSource, Slice, parse_json
 class ODataSource(PagedSource):
     """Entity sets of an OData service, each with an optional `$filter`.
 
-    `order` keeps the pages apart, since a service need not answer in the same order twice. `stamp` names a column that
-    says when an entity set was published; where there is none, its first page tells, which suits a small set.
-    `freshness_days` are the days for which a set that was asked for is not asked for again.
+    `order` keeps the pages apart, since a service need not answer in the same order twice; Microsoft's OData, which
+    many are made with, takes five columns. `stamp` names a column that says when an entity set was published; where
+    there is none, its first page tells, which suits a small set. `freshness_days` are the days for which a set that was
+    asked for is not asked for again.
     """
 
     sets: Mapping[str, str]
@@ -54,7 +55,8 @@ class ODataSource(PagedSource):
             )
         if self.stamp:
             return f"{page.rows[0].get(self.stamp)} {page.total}"
-        return f"{hashlib.sha256(json.dumps(page.rows).encode()).hexdigest()} {page.total}"
+        rows = sorted(json.dumps(row) for row in page.rows)  # in whatever order it gives them
+        return f"{hashlib.sha256(json.dumps(rows).encode()).hexdigest()} {page.total}"
 
     def slices(self, part: str, state: str, before: str | None) -> Sequence[Slice]:
         """A set is one slice, settled while its state is the known one: a publication restates any of its years."""

@@ -24,9 +24,9 @@ class OutOfDate(dg.AutomationCondition):
 
     Being out of date is a state, not an event: nothing is missed that happened before the first tick or between two,
     and it lasts until the partition is made. A partition that cannot be made would be asked for with every tick. So
-    the cursor keeps, of the partitions that are out of date (no others), what they were asked for with: the digest of
-    their inputs, and when. They are asked for again when the digest changes; else after growing waits, since
-    what failed may have been a database or a disk that is back by then.
+    the cursor keeps, of the partitions that are out of date or being made (no others), what they were asked for with:
+    the digest of their inputs, and when. They are asked for again when the digest changes; else after growing waits,
+    since what failed may have been a database or a disk that is back by then.
     """
 
     @property
@@ -46,7 +46,8 @@ class OutOfDate(dg.AutomationCondition):
             is_time = now - listed >= _LISTED_EVERY.total_seconds()
             wanted = _wanted(spec, State(context.asset_graph_view.instance), with_lost=is_time)
             listed = now if is_time else listed
-            asked = {key: before for key, before in asked.items() if key in wanted}
+            # What is under way may come to nothing, and what the lake has lost is only known when it is listed.
+            asked = {key: then for key, then in asked.items() if key in wanted or key not in candidates or not is_time}
             coming = {key: _Asked.after(asked.get(key), wanted[key], now) for key in candidates & wanted.keys()}
             found = {key: then for key, then in coming.items() if then}
         return dg.AutomationResult(context, _subset(spec, context, set(found)), _Cursor(asked, found, listed).text())

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 import psycopg
 from psycopg.pq import TransactionStatus
 
+from etl_assets.settings import connect_timeout
+
 #: Of the process, whatever the address: a run works on one database, with two connections at a time at the most.
 _KEPT = 4
 _idle: list[tuple[int, str, psycopg.Connection]] = []
@@ -49,14 +51,15 @@ def take(url: str) -> psycopg.Connection:
         else:
             return connection
     # Without prepared statements: tables are dropped and widened between two uses of a connection.
-    return psycopg.connect(
+    connection = psycopg.connect(
         url,
         autocommit=True,
         prepare_threshold=None,
         application_name="etl_assets",
-        connect_timeout=10,
-        options="-c timezone=UTC",
+        connect_timeout=connect_timeout(url),
     )
+    connection.execute("SET TIME ZONE 'UTC'")  # not in `options`, which proxies such as RDS Proxy do not take
+    return connection
 
 
 def give_back(url: str, connection: psycopg.Connection) -> None:

@@ -107,19 +107,27 @@ class Publisher:
 
         Raises LakeError if one of them was published and is not in the lake: what is made from the rest would be short.
         """
+        published = self._published(table)
         found = self.lake.read(table, partitions, columns)
-        self._refuse_lost(table, partitions, found.versions)
+        self._refuse_lost(table, published, partitions, found.versions)
         return found
 
     def partition_frames(self, table: Table, partitions: Sequence[str]) -> dict[str, pl.DataFrame]:
         """The same, each partition as a frame of its own."""
+        published = self._published(table)
         found = self.lake.partition_frames(table, partitions)
-        self._refuse_lost(table, partitions, found)
+        self._refuse_lost(table, published, partitions, found)
         return found
 
-    def _refuse_lost(self, table: Table, wanted: Sequence[str] | None, found: Collection[str]) -> None:
-        published = self.warehouse.facts(table.full_name).keys() - ({WHOLE} if table.partitioning else set())
-        if lost := sorted((published if wanted is None else published & set(wanted)) - set(found)):
+    def _published(self, table: Table) -> set[str]:
+        return self.warehouse.facts(table.full_name).keys() - ({WHOLE} if table.partitioning else set())
+
+    def _refuse_lost(
+        self, table: Table, published: set[str], wanted: Sequence[str] | None, found: Collection[str]
+    ) -> None:
+        absent = (published if wanted is None else published & set(wanted)) - set(found)
+        # Asked before and after: what others publish or take back meanwhile is not lost.
+        if absent and (lost := sorted(absent & self._published(table))):
             raise LakeError(
                 f"{table.full_name}: {len(lost)} of its partitions were published and are gone from the lake, such as "
                 f"{self.lake.address(self.lake.path(table, lost[0]))}. `./dev run` makes them again, or materialize "

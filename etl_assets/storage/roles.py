@@ -27,10 +27,10 @@ def take(connection: psycopg.Connection, role: str) -> bool:
     """Go on as a role until the transaction ends; false, and nothing changed, where it may not or has nothing here."""
     # One statement, for every connection pays for it.
     taken = connection.execute(
-        "SELECT set_config('role', rolname, true) FROM pg_roles r WHERE rolname = %s AND pg_has_role(oid, 'MEMBER')"
+        "SELECT set_config('role', rolname, true) FROM pg_roles r WHERE rolname = %s AND pg_has_role(oid, %s)"
         " AND EXISTS (SELECT FROM pg_namespace n WHERE nspname = 'refined'"
         " AND has_schema_privilege(r.oid, n.oid, 'USAGE'))",
-        (role,),
+        (role, _right(connection)),
     )
     return taken.fetchone() is not None
 
@@ -112,9 +112,14 @@ def _make_roles(connection: psycopg.Connection) -> bool:
     return is_super or (_is_member(connection, OWNER) and _is_member(connection, WRITER))
 
 
+def _right(connection: psycopg.Connection) -> str:
+    """The right to go on as a role: since PostgreSQL 16, who is a member of it need not have it."""
+    return "SET" if connection.info.server_version >= 16_00_00 else "MEMBER"
+
+
 def _is_member(connection: psycopg.Connection, role: str) -> bool:
-    query = "SELECT pg_has_role(oid, 'MEMBER') FROM pg_roles WHERE rolname = %s"
-    found = connection.execute(query, (role,)).fetchone()
+    query = "SELECT pg_has_role(oid, %s) FROM pg_roles WHERE rolname = %s"
+    found = connection.execute(query, (_right(connection), role)).fetchone()
     return bool(found and found[0])
 
 

@@ -14,12 +14,15 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from etl_assets.settings import database_parts
+from etl_assets.settings import connect_timeout, database_parts
 from etl_assets.storage import connections, roles
 from etl_assets.storage.lake import Facts
 from etl_assets.storage.roles import SCHEMAS
 from etl_assets.storage.table import Table
 from etl_assets.storage.transaction import Transaction, WarehouseError, published
+
+#: Where this process has tried to make the roles: what it may not do once it may not do for every publication.
+_tried: set[str] = set()
 
 
 class DatabaseMissingError(WarehouseError):
@@ -92,17 +95,18 @@ class Warehouse:
     def _prepared(self) -> Generator[psycopg.Connection]:
         """A connection, as `connect` gives it, with a database that has all that it needs."""
         with suppress(DatabaseMissingError), self.connect() as connection:
-            if _is_prepared(connection):
+            if _is_prepared(connection) and (self.url in _tried or roles.is_done(connection)):
                 yield connection
                 return
         self.prepare()
+        _tried.add(self.url)
         with self.connect() as connection:
             yield connection
 
     def _create_database(self) -> None:
         name, role = self._database(), self._parts().get("user")
         try:
-            with psycopg.connect(self._maintenance(), autocommit=True, connect_timeout=10) as connection:
+            with self._maintaining() as connection:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
             pass  # another run was faster
@@ -118,15 +122,16 @@ class Warehouse:
         if self._database() not in str(error):
             return False
         try:
-            with psycopg.connect(self._maintenance(), connect_timeout=10) as connection:
+            with self._maintaining() as connection:
                 query = "SELECT 1 FROM pg_database WHERE datname = %s"
                 return connection.execute(query, (self._database(),)).fetchone() is None
         except psycopg.Error:
             return False
 
-    def _maintenance(self) -> str:
-        """The address of the database that every server has."""
-        return make_conninfo(self.url, dbname="postgres")
+    def _maintaining(self) -> psycopg.Connection:
+        """A connection with the database that every server has."""
+        url = make_conninfo(self.url, dbname="postgres")
+        return psycopg.connect(url, autocommit=True, connect_timeout=connect_timeout(self.url))
 
     def _database(self) -> str:
         parts = self._parts()
@@ -181,12 +186,12 @@ class Warehouse:
 
 
 def _is_prepared(connection: psycopg.Connection) -> bool:
-    """Whether there is nothing left to do for `_prepare`; cheap, since each publication asks it."""
+    """Whether the database has all that it needs but for roles; cheap, since each publication asks it."""
     found = connection.execute(
         "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'postgis')"
         " AND to_regclass('etl.publications') IS NOT NULL AND to_regclass('etl.changes') IS NOT NULL"
     ).fetchone()
-    return found is not None and found[0] and roles.is_done(connection)
+    return found is not None and found[0]
 
 
 def _prepare(connection: psycopg.Connection) -> None:

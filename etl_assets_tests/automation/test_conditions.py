@@ -247,6 +247,22 @@ def test_what_could_not_be_made_is_asked_for_again_after_a_while(house: House, c
     assert out_of_date(house).keys() == {EVENTDATA, MONTHLY, SOURCES}
 
 
+def test_a_day_that_fails_again_and_again_waits_though_ticks_see_it_under_way(house: House) -> None:
+    """Its inputs are those that it was made from: it is out of date for its last attempt alone."""
+    house.has_run()
+    daemon, day = Daemon(house), "2025-02-12"
+    assert daemon.tick() == {}
+    house.instance.report_run_failed(under_way(house, EVENTS, day))
+    asked = []
+    for minutes in range(0, 40, 2):
+        if daemon.tick(timedelta(minutes=minutes)) == {EVENTS: {day}}:
+            asked.append(minutes)
+            run = under_way(house, EVENTS, day)
+            assert daemon.tick(timedelta(minutes=minutes + 1)) == {}
+            house.instance.report_run_failed(run)
+    assert asked == [0, 10, 30]
+
+
 def test_a_day_that_changes_between_request_and_run_is_asked_for_again(house: House) -> None:
     """The run that was asked for may have read the day before it changed."""
     house.has_run()

@@ -30,7 +30,7 @@ GHO = ODataSource(
     live="https://who.invalid",
     path="api",
     sets={"WHOSIS_000001": ""},
-    order="SpatialDimType,SpatialDim,TimeDim,Dim1,Dim2,Dim3",
+    order="SpatialDim,TimeDim,Dim1,Dim2,Dim3",
     stamp="Date",
 )
 #: The sample's April 2020 has 200 rows: 5 pages.

@@ -19,7 +19,11 @@ TITLE_XII = "https://api.fiscaldata.treasury.gov/services/api/fiscal_service/v2/
 @pytest.mark.parametrize(
     ("name", "url", "parameters"),
     [
-        ("protest_events", "https://dataverse.harvard.edu/api/access/datafile/14226873", {}),
+        (
+            "protest_events",
+            "https://dataverse.harvard.edu/api/datasets/:persistentId/versions/:latest-published/files",
+            {"persistentId": "doi:10.7910/DVN/RI9JFU"},
+        ),
         ("us_counties", "https://eric.clst.org/assets/wiki/uploads/Stuff/gz_2010_us_050_00_500k.json", {}),
         ("gho", "https://ghoapi.azureedge.net/api/WHOSIS_000001", {"$orderby": "Date desc", "$top": "1"}),
         ("gho_countries", "https://ghoapi.azureedge.net/api/DIMENSION/COUNTRY/DimensionValues", {"$count": "true"}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import dagster as dg
@@ -158,6 +159,24 @@ def test_what_a_step_prints_is_in_the_lake(s3: str, tmp_path: Path, monkeypatch:
 def check_credentials(server: str, after: int) -> None:
     """Let the server check the credentials of all but the next so many requests."""
     requests.post(f"{server}/moto-api/reset-auth", data=str(after), timeout=10).raise_for_status()
+
+
+def test_credentials_and_region_may_be_those_of_a_profile(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
+        monkeypatch.delenv(name)
+    (tmp_path / "credentials").write_text("[house]\naws_access_key_id = of profile\naws_secret_access_key = secret\n")
+    (tmp_path / "config").write_text("[profile house]\nregion = eu-west-1\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_PROFILE", "house")
+    lake = Lake(f"{s3}/of a profile")
+    assert lake.put("x", b"there")
+    assert lake.get("x") == b"there"
+    store: Any = lake.store
+    assert store.config["region"] == "eu-west-1"
+    assert store.credential_provider()["access_key_id"] == "of profile"
 
 
 def test_a_server_that_does_not_answer_is_said_so(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:

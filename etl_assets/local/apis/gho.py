@@ -41,6 +41,8 @@ _FIELDS = (
     *("DataSourceDimType", "DataSourceDim", "Value", "NumericValue", "Low", "High", "Comments", "Date"),
     *("TimeDimensionValue", "TimeDimensionBegin", "TimeDimensionEnd"),
 )
+#: What Microsoft's OData takes unless it is told otherwise.
+_MOST_KEYS = 5
 _OPTIONS = {"$filter", "$select", "$orderby", "$top", "$skip", "$count", "$format"}
 _INDICATOR_NAMES = {
     "WHOSIS_000001": "Life expectancy at birth (years)",
@@ -172,8 +174,10 @@ def _page(request: Request, name: str, table: Table, turn: int, page_size: int) 
 @lru_cache(maxsize=64)
 def _rows(table: Table, condition: str | None, orderby: str | None, turn: int) -> list[Row]:
     test = Filter(condition, table).test if condition else lambda row: True
-    keys = []
-    for item in orderby.split(",") if orderby else ():
+    keys, items = [], orderby.split(",") if orderby else []
+    if len(items) > _MOST_KEYS:
+        raise BadQueryError("the number of clauses in $orderby query option exceeded the maximum number allowed")
+    for item in items:
         match item.split():
             case [name] | [name, "asc"]:
                 keys.append((typed(name, table.type_of(name)), False))

@@ -13,7 +13,8 @@ def plain(text: str, length: int | None = None, secrets: Collection[str] | None 
     A message may quote what a source sent, and an error of a library the address that it was given. `secrets` are
     those of the settings, where they are not given.
     """
-    for secret in settings().secrets() if secrets is None else secrets:
+    # The longest first: of one that holds another, the rest would be left.
+    for secret in sorted(settings().secrets() if secrets is None else secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
     text = "".join(" " if sign == "\t" else sign if sign.isprintable() or sign == "\n" else "\ufffd" for sign in text)
     return text if length is None or len(text) <= length else f"{text[: length - 1]}…"

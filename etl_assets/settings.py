@@ -2,7 +2,7 @@
 
 A setting is read from the environment (`ETL_…`), else from a `.env` file in the working directory, else from what
 the embedded default wrote when it was started (`local.json` in `ETL_HOME`), else it has the default given here.
-Nothing else in the project reads the environment, but for the `AWS_…` variables, which obstore reads as AWS tools do.
+Nothing else in the project reads the environment, but for the variables of AWS tools (`AWS_…`) and of Dagster itself.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from etl_assets.logs import plain
 from etl_assets.settings import NotConfiguredError, explicit_settings, home, settings
 from etl_assets.stages.logger import JsonLines
 from etl_assets.storage.lake import Lake
@@ -29,6 +30,11 @@ def test_passwords_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ETL_WAREHOUSE_URL", "ETL_DAGSTER_STORAGE_URL", "ETL_CENSUS_KEY"):
         monkeypatch.setenv(name, "postgresql://u:sesame@host/db")
     assert "sesame" not in repr(settings())
+
+
+def test_of_a_secret_that_holds_another_nothing_is_left() -> None:
+    assert plain("it is sesame-street", secrets=["sesame", "sesame-street"]) == "it is ***"
+    assert plain("it is sesame-street", secrets=["sesame-street", "sesame"]) == "it is ***"
 
 
 @pytest.mark.parametrize(

@@ -201,7 +201,7 @@ def stale_data(instance: dg.DagsterInstance) -> Iterator[Problem]:
             yield Problem(
                 "stale",
                 spec.dataset.name,
-                f"Nothing new has been landed for more than {_days(spec)} days",
+                f"Nothing has been landed for more than {_days(spec)} days",
                 "Look at the source's sensor in the UI: whether it can ask, and what the source answers. If the "
                 "source is late, nothing is wrong here; if it is slower than that, raise stale_after of the dataset.",
                 _page(spec),

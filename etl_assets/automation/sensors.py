@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import takewhile
 from typing import Any
 
 import dagster as dg
 
-from etl_assets.sources import SourceRefusedError, SourceUnavailableError
+from etl_assets.settings import NotConfiguredError, settings
+from etl_assets.sources import Source, SourceRefusedError, SourceUnavailableError
 from etl_assets.stages.dataset import SPECS, Spec
 from etl_assets.stages.landing import validators_of
 from etl_assets.storage import connections
@@ -24,6 +26,8 @@ ATTEMPTS = 4
 FIRST_WAIT = 300.0
 #: For how long a source may be out of reach before its sensor's ticks fail, in seconds.
 PATIENCE = 3600.0
+#: How often sources are asked, in seconds. Publishers count requests, and shut out who asks too often.
+_OF_OWN, _OF_PUBLISHERS = 30, 3600
 _NOT_BEGUN = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED)
 _LONGEST_TAG = 500
 
@@ -64,7 +68,7 @@ def _source_sensor(spec: Spec) -> dg.SensorDefinition:
     @dg.sensor(
         name=name,
         target=dg.AssetSelection.assets(spec.key),
-        minimum_interval_seconds=30,
+        minimum_interval_seconds=_interval(source),
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"Asks the source of {spec.dataset.title} for another version than the landed one.",
     )
@@ -100,6 +104,14 @@ def _source_sensor(spec: Spec) -> dg.SensorDefinition:
         return dg.RunRequest(run_key=f"{name} {nth}: {version}", tags={VERSION: version})
 
     return look
+
+
+def _interval(source: Source) -> int:
+    """How often a source is asked, in seconds."""
+    with suppress(NotConfiguredError):  # whoever needs the settings says what is wrong with them
+        if settings().sources == "live" and getattr(source, "live", None):
+            return _OF_PUBLISHERS
+    return _OF_OWN
 
 
 def _short(version: str) -> str:

@@ -38,7 +38,8 @@ READINGS = {
 }
 RULES = (
     Rule(
-        "customer_id", "is of several records", pl.col("customer_id").is_duplicated(), "quarantine",
+        "customer_id", "is of several records",
+        pl.col("customer_id").is_duplicated() & pl.col("customer_id").is_not_null(), "quarantine",
         "Nothing says which of them is right.",
     ),
     *(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from datetime import date
+from typing import Any
 
 import polars as pl
+from psycopg.errors import InvalidSchemaName, UndefinedTable
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -38,7 +41,9 @@ def diff(name: str, since: date | None, other: str | None) -> int:
 
 
 def _history(console: Console, table: Table, since: date | None) -> None:
-    with warehouse().connect() as connection:
+    rows: list[tuple[Any, ...]] = []
+    # Before the first publication there is no table of changes.
+    with suppress(UndefinedTable, InvalidSchemaName), warehouse().connect() as connection:
         rows = connection.execute(
             "SELECT published_at, partition, rows_added, rows_gone, rows_changed, values_changed FROM etl.changes"
             " WHERE asset = %s AND published_at >= %s ORDER BY published_at, partition",

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from math import isfinite
 from typing import Any
 
 import dagster as dg
@@ -160,7 +161,8 @@ def table(records: Sequence[Mapping[str, object]]) -> dg.TableMetadataValue:
     """Records as a table for the UI; values that it cannot show are shown as text."""
 
     def shown(value: object) -> str | int | float | bool | None:
-        return value if value is None or isinstance(value, int | float | bool) else str(value)[:_VALUE_LENGTH]
+        is_plain = value is None or isinstance(value, int) or (isinstance(value, float) and isfinite(value))
+        return value if is_plain else str(value)[:_VALUE_LENGTH]
 
     rows = [dg.TableRecord({k: shown(v) for k, v in record.items()}) for record in records]
     if rows:

@@ -8,7 +8,8 @@ from etl_assets.storage.table import Table
 
 _INTRODUCTION = """# Data dictionary
 
-Every table that the project publishes, from its contract. Made by `./dev dictionary`; a test keeps it current.
+Every table that has a contract; raw and quarantine tables have the columns of their source. Made by `./dev dictionary`;
+a test keeps it current.
 """
 
 

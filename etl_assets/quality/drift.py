@@ -18,11 +18,16 @@ _DEVIATIONS = 6.0
 _ROWS = 50
 
 
+def columns_of(last: dg.EventLogEntry | None) -> list[str]:
+    """The columns that a materialization says that its source had; none where there was none, or it does not say."""
+    metadata = last.asset_materialization.metadata if last and last.asset_materialization else {}
+    found = getattr(metadata.get("columns"), "value", None)
+    return list(found) if isinstance(found, Sequence) else []
+
+
 def column_drift(columns: Collection[str], last: dg.EventLogEntry | None) -> list[dict[str, object]]:
     """Columns that are new or gone since the last materialization, as `{column, change}`."""
-    metadata = last.asset_materialization.metadata if last and last.asset_materialization else {}
-    before = getattr(metadata.get("columns"), "value", None)
-    if not isinstance(before, Sequence):
+    if not (before := columns_of(last)):
         return []
     drift: list[dict[str, object]] = [{"column": c, "change": "new"} for c in columns if c not in before]
     drift.extend({"column": c, "change": "gone"} for c in before if c not in columns)
@@ -30,15 +35,17 @@ def column_drift(columns: Collection[str], last: dg.EventLogEntry | None) -> lis
 
 
 def volume_drift(partition: str, rows: int, known: Mapping[str, Facts]) -> str | None:
-    """What is remarkable about a partition's row count beside the table's other partitions, or its own last count.
+    """What is remarkable about a partition's row count beside the partitions before it, and its own last count.
 
     A count is remarkable when it is more than six robust standard deviations (1.4826 x the median absolute deviation)
-    and 50 rows from the median of the 60 partitions before it; without partitions, when it changed by more than half.
+    and 50 rows from the median of the 60 partitions before it; and when it has lost more than half of what it was, and
+    50 rows. A table without partitions may not double either: of a day, rows come late.
     """
-    before = known.get(partition)
-    if partition == WHOLE:
-        if before and abs(rows - before.rows) > max(_ROWS, before.rows // 2):
+    if before := known.get(partition):
+        lost = before.rows - rows if partition != WHOLE else abs(before.rows - rows)
+        if lost > max(_ROWS, before.rows // 2):
             return f"{rows} rows, {before.rows} when last published"
+    if partition == WHOLE:
         return None
     earlier = sorted(key for key in known if key != WHOLE and key < partition)[-_HISTORY:]
     counts = [known[key].rows for key in earlier]

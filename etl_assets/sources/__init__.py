@@ -6,7 +6,7 @@ folder, with the facts that came with it).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,13 +61,14 @@ class Fetched:
 class FetchedFolder:
     """What was fetched of a folder: its files by name, without those that are landed already; and why some were not.
 
-    The ETag of each file is the stamp that tells its version.
+    The ETag of each file is the stamp that tells its version. Those `waiting` are being written, and are for next time.
     """
 
     files: Mapping[str, Fetched]
     refused: Mapping[str, str]
     url: str
     validators: Validators
+    waiting: Collection[str] = ()
 
 
 class SourceError(RuntimeError):

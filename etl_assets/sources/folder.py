@@ -51,7 +51,9 @@ class WatchedFolder:
     def probe(self, known: Validators | None) -> str | None:
         """A digest of names and stamps, if it is another than the known one."""
         url = self._url()
-        version = _version({name: _stamp(meta) for name, meta in self._files(url, self._store(url))})
+        store = self._store(url)
+        files = self._files(url, store)
+        version = _version({name: _stamp(meta) for name, meta in files if not _is_being_written(url, store, meta)})
         return None if known and known.etag == version else version
 
     def fetch(self, work: Workspace, known: Validators | None) -> FetchedFolder | None:
@@ -59,12 +61,14 @@ class WatchedFolder:
         url = self._url()
         store, landed, stamps, refused = self._store(url), work.state if known else {}, {}, {}
         files: dict[str, Fetched] = {}
+        waiting: list[str] = []
         for number, (name, meta) in enumerate(self._files(url, store)):
             stamp, path = _stamp(meta), work.folder / f"{number}{self.suffix}"
             if landed.get(name) != stamp:
                 try:
-                    if not _download(store, name, stamp, path):
-                        continue  # it was written to, or moved away, while it was read: the next time
+                    if _is_being_written(url, store, meta) or not _download(store, name, stamp, path):
+                        waiting.append(name)
+                        continue
                     self.check(path)
                 except SourceRefusedError as error:
                     refused[name] = str(error).removeprefix(f"{path.name}: ").replace(path.name, "the file")
@@ -78,7 +82,7 @@ class WatchedFolder:
         if not files and not work.state:
             why = "; ".join(f"{name}: {reason}" for name, reason in refused.items()) or "there is none that is finished"
             raise SourceRefusedError(f"{url} has no file that can be read ({why}). Put one there and run again.")
-        return FetchedFolder(files, refused, url, Validators(etag=_version(stamps)))
+        return FetchedFolder(files, refused, url, Validators(etag=_version(stamps)), waiting)
 
     def _url(self) -> str:
         url = self.location(settings())
@@ -101,14 +105,13 @@ class WatchedFolder:
             ) from error
 
     def _files(self, url: str, store: ObjectStore) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Name and facts of every file that is finished, in the order of their names."""
-        is_local = local_folder(url) is not None
+        """Name and facts of every file that is called as a finished one is, in the order of their names."""
         try:
             found = [meta for page in obstore.list(store) for meta in page]
             for meta in sorted(found, key=lambda meta: meta["path"]):
                 name = meta["path"]
                 hidden = any(part.startswith(".") for part in name.split("/"))
-                if not hidden and not name.endswith(_UNFINISHED) and not (is_local and _is_being_written(store, meta)):
+                if not hidden and not name.endswith(_UNFINISHED):
                     yield name, meta
         except (OSError, obstore.exceptions.BaseError) as error:
             raise SourceUnavailableError(f"{url} ({self.variable}) cannot be listed: {_reason(error)}") from error
@@ -122,8 +125,9 @@ def _version(stamps: Mapping[str, str]) -> str:
     return hashlib.sha256("\n".join(f"{name}\0{stamp}" for name, stamp in sorted(stamps.items())).encode()).hexdigest()
 
 
-def _is_being_written(store: ObjectStore, meta: Mapping[str, Any]) -> bool:
-    if datetime.now(UTC) - meta["last_modified"] >= _SETTLES_AFTER:
+def _is_being_written(url: str, store: ObjectStore, meta: Mapping[str, Any]) -> bool:
+    """Whether a local file seems to be; an object of a bucket is there as a whole or not at all."""
+    if local_folder(url) is None or datetime.now(UTC) - meta["last_modified"] >= _SETTLES_AFTER:
         return False
     size = meta["size"]
     try:

@@ -2,7 +2,7 @@
 
 Passing errors (429 with its Retry-After, 5xx, connections, fewer bytes than announced) are asked again within a
 limit; lasting ones (other 4xx, an HTML page where data was asked for, nothing at all) are refused at once. A host has
-so many connections, which are kept open and used again: no more requests than that are ever under way to it.
+so many connections, which are kept open and used again: no more requests than that are under way to it, of a process.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import polars as pl
 
 from etl_assets.quality.audit import table as ui_table
 from etl_assets.quality.contract import Contract
-from etl_assets.quality.drift import column_drift
+from etl_assets.quality.drift import column_drift, columns_of
 from etl_assets.sources.database import DELETED
 from etl_assets.stages.asset import table_asset
 from etl_assets.stages.blocks import BlockStep, block_of, in_groups
@@ -59,8 +59,8 @@ def raw_batches(dataset: Dataset, landed: dg.AssetsDefinition, contract: type[Co
             raise dg.Failure(f"Nothing has been landed for {dataset.name}: materialize it first.", allow_retries=False)
         work = BlockStep(context, spec, spec.table)
         columns = _land_days(work, store, manifest, member, key, set(context.partition_keys))
-        drift = column_drift(columns, context.instance.get_latest_materialization_event(spec.key)) if columns else []
-        seen = columns or list(contract.columns())
+        last = context.instance.get_latest_materialization_event(spec.key)
+        drift = column_drift(columns, last) if columns else []
         yield from work.finish(
             dg.AssetCheckResult(
                 passed=not drift,
@@ -69,7 +69,7 @@ def raw_batches(dataset: Dataset, landed: dg.AssetsDefinition, contract: type[Co
                 description="; ".join(f"{row['column']} is {row['change']}" for row in drift) or None,
                 metadata={"drift": ui_table(drift)},
             ),
-            columns=seen,
+            columns=columns or columns_of(last) or list(contract.columns()),
         )
 
     return step
@@ -113,7 +113,10 @@ def _land_day(
                 rows_of[partition].append(batch)
         # Landed files never change: which of them have rows of a block says what it holds.
         content = {p: work.digest(p, *(f"{b} {batches[b]}" for b in rows_of[p])) for p in {*rows_of, *known}}
-        changed = sorted(p for p in content if p not in known or known[p].content_hash != content[p])
+        # Which block says what the day was made from is not known before it is made: those that said so are made anew.
+        changed = sorted(
+            p for p in content if p not in known or known[p].content_hash != content[p] or known[p].made_from
+        )
         groups = list(in_groups(changed or sorted(content)[:1]))
         for number, group in enumerate(groups, 1):
             needed = dict.fromkeys(b for p in group for b in rows_of[p])
@@ -122,9 +125,9 @@ def _land_day(
             columns = [c for c in frame.columns if not c.startswith("_")]
             table = work.table.widened(columns)
             cut = {str(name[0]): part for name, part in frame.partition_by(PARTITION, as_dict=True).items()}
-            # The day is as it should be once its last blocks are.
-            of = made_from if number == len(groups) else ""
-            parts = [Part(p, cut.get(p, frame.clear()), of, content[p]) for p in group]
+            # The day is as it should be once its last block is.
+            of = {group[-1]: made_from} if number == len(groups) else {}
+            parts = [Part(p, cut.get(p, frame.clear()), of.get(p, ""), content[p]) for p in group]
             work.publish([Publication(table, parts)])
     return columns
 

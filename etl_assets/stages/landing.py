@@ -25,7 +25,13 @@ from etl_assets.sources import (
 )
 from etl_assets.sources.folder import WatchedFolder
 from etl_assets.stages.dataset import Dataset, Spec, remember
-from etl_assets.stages.refusals import refuse_shrunk_tables, refuse_unplaced, why_shrunk, without_shrunk_files
+from etl_assets.stages.refusals import (
+    refuse_misnamed,
+    refuse_shrunk_tables,
+    refuse_unplaced,
+    why_shrunk,
+    without_shrunk_files,
+)
 from etl_assets.storage.configured import landing_store
 from etl_assets.storage.landing import Landed, Landing, Manifest, sha256
 from etl_assets.storage.scratch import scratch_folder
@@ -67,6 +73,7 @@ def landing(
                 asks = known is not None and context.run.tags.get(ANEW) != "true"
                 validators = validators_of(known) if asks else None
                 files = store.files(known) if known is None or known.batch else {}
+                refuse_misnamed(store, files)
                 work = Workspace(
                     folder,
                     store.pages(),
@@ -190,7 +197,8 @@ def _landed(
     """What was fetched with its manifest; where that is nothing new, the known one."""
     if isinstance(fetched, FetchedFolder):
         if known is not None and anew:  # what is not in the folder any more is taken back; not what cannot be read now
-            kept = {name: digest for name, digest in known.members.items() if name in fetched.refused}
+            there = {*fetched.refused, *fetched.waiting}
+            kept = {name: digest for name, digest in known.members.items() if name in there}
             known = replace(known, members=kept, state={name: known.state.get(name) for name in kept})
         return _landed_set(spec, store, known, fetched, run_id)
     if fetched is not None:

@@ -5,10 +5,12 @@ The last good state stays. Not here: what a source itself refuses, since it is n
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 
 import dagster as dg
 
 from etl_assets.sources import Fetched, FetchedFolder, SourceRefusedError, Validators
+from etl_assets.sources.database import BATCH_FORMAT
 from etl_assets.sources.paging import asks_otherwise
 from etl_assets.stages.dataset import SPECS, Dataset, Spec, numbered
 from etl_assets.storage.landing import Landing, Manifest, sha256
@@ -77,6 +79,19 @@ def refuse_shrunk_tables(dataset: Dataset, fetched: Fetched) -> None:
                 f"Nothing was landed. If that is right, raise max_shrink of the dataset {dataset.name} for one run; "
                 "the last good state stays."
             )
+
+
+def refuse_misnamed(store: Landing, files: Mapping[str, Mapping[str, str]]) -> None:
+    """Of a folder that is no batch, by its name, nobody could say when it was."""
+    for batch in sorted({batch for found in files.values() for batch in found}):
+        try:
+            datetime.strptime(batch, BATCH_FORMAT)  # noqa: DTZ007 - UTC
+        except ValueError as error:
+            raise SourceRefusedError(
+                f"{store.lake.address(f'landing/{store.table}/{batch[:10]}/{batch}/')} is not named as a batch is, by "
+                "the moment of its snapshot in UTC, such as 2024-11-15T093000.000000Z. Nothing was landed; rename the "
+                "folder and the batch in its manifest.json, or take it away."
+            ) from error
 
 
 def refuse_unplaced(spec: Spec, store: Landing, files: Mapping[str, Mapping[str, str]]) -> None:

@@ -171,7 +171,7 @@ def _checks(spec: Spec, accounted: str | None) -> Iterator[dg.AssetCheckSpec]:
     )
     if accounted:
         yield dg.AssetCheckSpec("balance", asset=spec.key, description="Rows in = rows out + quarantined + merged")
-    before = "in the partitions around it, or when it was last published" if spec.partitions else "last time"
+    before = "in the partitions before it, and no less than half of last time's" if spec.partitions else "last time"
     yield dg.AssetCheckSpec("volume", asset=spec.key, description=f"About as many rows as {before}")
     if is_dated(spec):
         yield newest_check(spec)

@@ -1,6 +1,6 @@
 """The Parquet lake: one object per partition, in a local folder or an S3 bucket, through one code path.
 
-An object is written with one PUT, so that a reader sees the old partition or the new one, never a half. Tables with
+An object appears as a whole, so that a reader sees the old partition or the new one, never a half. Tables with
 a geometry are GeoParquet. Every object carries its bookkeeping in its own metadata (`Facts`), so that the warehouse
 can be rebuilt from the lake alone.
 """

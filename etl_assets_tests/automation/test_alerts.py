@@ -183,7 +183,7 @@ def data_gone_stale(house: House, alerts: Alerts) -> None:
     house.instance.report_runless_asset_event(change)
     (told,) = alerts.tick()
     assert told.startswith("*protest_events: stale*\nAssets: landing/protest_events\n")
-    assert "Nothing new has been landed for more than 21 days" in told
+    assert "Nothing has been landed for more than 21 days" in told
 
 
 def a_sensor_that_fails(house: House, alerts: Alerts) -> None:

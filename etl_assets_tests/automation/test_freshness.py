@@ -33,6 +33,8 @@ def start(house: House, schedule: str) -> None:
 def test_a_correction_without_a_sign_is_found_by_landing_anew(
     house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert diff(TABLE, None, None) == 0
+    assert "No publication has changed" in capsys.readouterr().out, "nor has there been any"
     house.publish("2021-08-31")
     house.has_run("treasury_title_xii")
     before = tmp_path / "before"

@@ -57,6 +57,17 @@ def test_asking_downloads_nothing(house: House) -> None:
     assert house.faults.log[-1].status == 304
 
 
+def test_publishers_are_asked_once_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    def intervals() -> dict[str, int | None]:
+        return {sensor.name: sensor.minimum_interval_seconds for sensor in sensors.source_sensors()}
+
+    assert set(intervals().values()) == {30}
+    monkeypatch.setenv("ETL_SOURCES", "live")
+    live = intervals()
+    assert {live[name] for name in ("protest_events_source", "gho_source", "poverty_national_source")} == {3600}
+    assert {live[name] for name in ("totesys_source", "retail_sales_source", "retail_customers_source")} == {30}
+
+
 def test_nothing_is_asked_for_after_dev_run(house: House) -> None:
     house.has_run()
     for name in SENSORS:

@@ -353,6 +353,7 @@ def test_another_indicator_is_an_entry_and_no_code(house: House) -> None:
     countries = [row for row in json.loads(text)["value"] if row["SpatialDimType"] == "COUNTRY"]
     assert found == {"WHOSIS_000001": 1782, "WHOSIS_000002": len(countries)}
     assert kinds == [("COUNTRY",)]
+    assert json.dumps(shown.metadata["indicators"].records[0].data, allow_nan=False)
     assert days == [("WHOSIS_000002", 30), ("WHOSIS_000007", 0), ("WHOSIS_000001", 0)]
 
 

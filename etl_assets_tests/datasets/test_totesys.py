@@ -197,7 +197,7 @@ def the_warehouse_is_made_again_with_its_foreign_keys(house: House) -> None:
 @pytest.mark.long
 def test_a_batch_is_a_partition_of_its_day(house: House) -> None:
     """The daemon asks for the days of what has come, as late as it may come, and a range of days is made at will."""
-    opened(house, FIRST)
+    url = opened(house, FIRST)
     run(house)
     landing = Path(house.lake.url) / "landing" / "totesys"
     (batch,) = (path for path in landing.glob("*/*") if path.is_dir())
@@ -227,6 +227,39 @@ def test_a_batch_is_a_partition_of_its_day(house: House) -> None:
     (never / "manifest.json").write_text((never / "manifest.json").read_text().replace(batch.name, never.name))
     with pytest.raises(dg.Failure, match=f"the batch {never.name} is of a day that is in none of the dataset's partit"):
         house.materialize("landing/totesys")
+    never.rename(never.with_name("2021-06-01T09"))
+    (never.with_name("2021-06-01T09") / "manifest.json").write_text((batch / "manifest.json").read_text())
+    with pytest.raises(dg.Failure, match="2021-06-01T09/ is not named as a batch is"):
+        house.materialize("landing/totesys")
+    shutil.rmtree(never.parent)
+    what_a_batch_brought_goes_with_it(house, url, landing / today)
+
+
+def what_a_batch_brought_goes_with_it(house: House, url: str, day: Path) -> None:
+    """Whichever of the blocks of its day others have rows of; the first of these has orders of two blocks."""
+
+    def land(statement: str) -> None:
+        source(url, statement)
+        house.materialize("landing/totesys")
+        house.materialize("raw/totesys_sales_order", day.name)
+
+    land(
+        "INSERT INTO sales_order SELECT 250000, created_at, now(), design_id, staff_id, counterparty_id, units_sold,"
+        " unit_price, currency_id, agreed_delivery_date, agreed_payment_date, agreed_delivery_location_id"
+        " FROM sales_order WHERE sales_order_id = 1"
+    )
+    orders = "SELECT _batch, count(*) FROM raw.totesys_sales_order GROUP BY 1"
+    before = dict(house.sql(orders))
+    land("UPDATE sales_order SET last_updated = now() WHERE sales_order_id = 1")
+    last = max(path for path in day.iterdir())
+    assert dict(house.sql(orders)).keys() - before.keys() == {last.name}
+    shutil.rmtree(last)
+    current = day.parent / "current.json"
+    manifest = json.loads(current.read_text())
+    manifest["files"] = {n: {b: h for b, h in f.items() if b != last.name} for n, f in manifest["files"].items()}
+    current.write_text(json.dumps(manifest))
+    house.materialize("raw/totesys_sales_order", day.name)
+    assert dict(house.sql(orders)) == before
 
 
 @pytest.mark.long

@@ -291,6 +291,8 @@ DAYS = {str(dt.date(2025, 1, 1) + dt.timedelta(days=n)): 1000 + n % 5 for n in r
         ("2025-03-01", 2000, DAYS, "2000 rows, where 1002 (give or take 1) are usual"),
         ("2025-03-01", 100, dict(list(DAYS.items())[:7]), None),  # too few to know
         ("2024-01-01", 100, DAYS, None),  # only what came before counts
+        ("2025-01-03", 1, dict(list(DAYS.items())[:3]), "1 rows, 1002 when last published"),
+        ("2025-01-03", 2100, dict(list(DAYS.items())[:3]), None),  # rows come late
         (WHOLE, 100, {WHOLE: 1000}, "100 rows, 1000 when last published"),
         (WHOLE, 900, {WHOLE: 1000}, None),
         (WHOLE, 900, {}, None),

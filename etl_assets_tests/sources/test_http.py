@@ -102,6 +102,7 @@ def _in_a_second() -> str:
 PASSING: dict[str, Callable[[], Fault]] = {
     "500": lambda: Fault.status(500),
     "503": lambda: Fault.status(503),
+    "202 of a firewall": lambda: Fault.status(202, headers={"x-amzn-waf-action": "challenge"}),
     "429": lambda: Fault.status(429, headers={"Retry-After": "0"}),
     "429 until a second from now": lambda: Fault.status(429, headers={"Retry-After": _in_a_second()}),
     "429 until a digit that is none": lambda: Fault.status(429, headers={"Retry-After": "²"}),

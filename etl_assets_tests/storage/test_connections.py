@@ -94,6 +94,16 @@ def test_a_connection_that_is_not_in_order_is_not_kept(warehouse_url: str) -> No
         assert used(warehouse) == process_of(found), "rolled back, it is as good as new"
 
 
+def test_what_an_address_says_of_its_connections_counts(warehouse_url: str) -> None:
+    """And nothing is asked for at the start of a connection, which proxies would refuse, but what it says."""
+    url = f"{warehouse_url}?options=-c%20search_path%3Detl%2Cpublic&connect_timeout=77"
+    with Warehouse(url).connect(role=None) as connection:
+        assert connection.execute("SHOW search_path").fetchone() == ("etl,public",)
+        assert connection.execute("SHOW timezone").fetchone() == ("UTC",)
+        assert connection.info.get_parameters()["connect_timeout"] == "77"
+        assert connection.info.get_parameters()["options"] == "-c search_path=etl,public"
+
+
 def test_what_is_set_in_one_block_is_not_there_in_the_next(warehouse_url: str) -> None:
     warehouse = Warehouse(warehouse_url)
     warehouse.prepare()

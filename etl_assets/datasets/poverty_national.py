@@ -36,8 +36,9 @@ GROUPS = {
 }  # fmt: skip
 #: The only groups of which nobody is in another one, but for those that contain them as a whole.
 NOT_OVERLAPPING = ["4", "5"]
-#: Two years were published by two methods; the API gives them in this order.
-METHODS = {2013: ["redesigned questions", "traditional questions"], 2017: ["updated processing", "legacy processing"]}
+#: Two years were published by two methods; the API gives them in this order. It is known by what was published first:
+#: 14.5 % of all in 2013 (P60-249), and 8.7 % of the white, not Hispanic, in 2017 (P60-263).
+METHODS = {2013: ["redesigned questions", "traditional questions"], 2017: ["legacy processing", "updated processing"]}
 
 
 class NationalPoverty(

@@ -221,6 +221,11 @@ def _points(lat: pl.Series, lon: pl.Series) -> pl.Series:
     return pairs.join(known, on=["lon", "lat"], how="left", maintain_order="left")["geometry"]
 
 
+#: Where in the lake it is kept which ids of rows, and of events, were given.
+ROW_IDS = ("identities/eventdata/", "presentation/eventdata/")
+EVENT_IDS = ("identities/protest_events/", "refined/protest_events/", *ROW_IDS)
+
+
 class Eventdata(
     Contract,
     stage="presentation",
@@ -270,14 +275,15 @@ def presentation_eventdata(events: pl.DataFrame, before: pl.DataFrame, partition
     )
     new = rows.join(old, on=[*seen, "nth"], how="anti", nulls_equal=True, maintain_order="left")
     ids = identities("eventdata").allocate(new["event_id"], floor=int(before["id"].max() or 0))  # pyrefly: ignore[bad-argument-type]
-    twice = ids.filter(ids.is_in(before["id"].implode()))
-    if twice.len():
-        raise dg.Failure(
-            f"{twice.len()} ids of the baseline, such as {twice[0]}, were given to other rows before it was set: "
-            "ETL_EVENTDATA_BASELINE belongs before the first run. Set it to none; or give the baseline its ids: delete "
-            "identities/eventdata/ and presentation/eventdata/ in the lake, rebuild the warehouse, run again.",
-            allow_retries=False,
-        )
+    for given, former, of in ((new["event_id"], "event_id", EVENT_IDS), (ids, "id", ROW_IDS)):
+        twice = given.filter(given.is_in(before[former].implode()))
+        if twice.len():
+            raise dg.Failure(
+                f"{twice.len()} {former}s of the baseline, such as {twice[0]}, were given to others before it was set: "
+                "ETL_EVENTDATA_BASELINE belongs before the first run. Set it to none; or give the baseline its ids: "
+                f"delete {', '.join(of)} in the lake, rebuild the warehouse, run again.",
+                allow_retries=False,
+            )
     return pl.concat([old.drop("nth"), new.drop("nth").with_columns(id=ids).select(list(Eventdata.columns()))])
 
 
@@ -295,10 +301,16 @@ class CountyProtestsMonthly(
     state: pl.String = column("Postal code of the state, as most of the events have it")
     month: pl.Date = column("First day of the month")
     events: pl.Int64 = column("Events, announced ones included", unit="events", ge=1)
-    size_low: pl.Float64 = column("Sum of the lowest estimates", unit="people", nullable=True, ge=0)
-    size_mean: pl.Float64 = column("Sum of the mean estimates", unit="people", nullable=True, ge=0)
-    size_high: pl.Float64 = column("Sum of the highest estimates", unit="people", nullable=True, ge=0)
-    sized_events: pl.Int64 = column("Events that have an estimate", unit="events", ge=0)
+    size_low: pl.Float64 = column(
+        "Sum of the lowest estimates, of the events that have one", unit="people", nullable=True, ge=0
+    )
+    size_mean: pl.Float64 = column(
+        "Sum of the mean estimates, of the events that have one", unit="people", nullable=True, ge=0
+    )
+    size_high: pl.Float64 = column(
+        "Sum of the highest estimates, of the events that have one", unit="people", nullable=True, ge=0
+    )
+    sized_events: pl.Int64 = column("Events that have a mean estimate", unit="events", ge=0)
     distinct_sources: pl.Int64 = column("Different sources", unit="sources", ge=0)
     single_source_share: pl.Float64 = column("Share of events with one source only", unit="0 to 1", ge=0, le=1)
     geometry: pl.Binary = geometry("MultiPolygon", 4326, "Boundary of the county", nullable=True)

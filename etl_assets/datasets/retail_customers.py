@@ -30,10 +30,10 @@ OLDEST = 120
 NOTHING = ("",)
 READINGS = {
     "customer_id": ("Customer_ID", whole(pl.col("Customer_ID"))),
-    "customer_name": ("Customer_Name", pl.col("Customer_Name")),
+    "customer_name": ("Customer_Name", pl.col("Customer_Name").str.strip_chars()),
     "age": ("Age", whole(pl.col("Age"))),
-    "gender": ("Gender", pl.col("Gender")),
-    "location": ("Location", pl.col("Location")),
+    "gender": ("Gender", pl.col("Gender").str.strip_chars()),
+    "location": ("Location", pl.col("Location").str.strip_chars()),
     "date_joined": ("Date_Joined", date_by_form(pl.col("Date_Joined"), DATES)),
 }
 RULES = (

@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 
 from etl_assets.datasets.retail_sales import DATES
-from etl_assets.quality.audit import Bound
+from etl_assets.quality.audit import PROBLEMS, Bound
 from etl_assets.quality.contract import Contract, column
 from etl_assets.quality.readings import date_by_form, exact
 from etl_assets.quality.rules import Rule, by_rules, corrections, outlier, told, values_before
@@ -30,14 +30,16 @@ RATE = pl.Decimal(18, 8)
 #: How the API writes that there is nothing.
 NOTHING = ("",)
 READINGS = {
-    "currency_code": ("Currency_Code", pl.col("Currency_Code")),
+    "currency_code": ("Currency_Code", pl.col("Currency_Code").str.strip_chars()),
     "rate_date": ("Date", date_by_form(pl.col("Date"), DATES)),
     "exchange_rate": ("Exchange_Rate", exact(pl.col("Exchange_Rate"), RATE)),
 }
+IS_UNREAD = pl.col(PROBLEMS).list.len() > 0
 IS_RATE = (pl.col("exchange_rate") > 0) & pl.col("rate_date").is_not_null()
+IS_GIVEN = IS_RATE | IS_UNREAD
 RULES = (
     Rule(
-        "exchange_rate", "is missing", pl.col("exchange_rate").is_null(), "quarantine",
+        "exchange_rate", "is missing", pl.col("exchange_rate").is_null() & ~IS_UNREAD, "quarantine",
         "Of a record without its rate, nothing is left to keep.",
     ),
     Rule(
@@ -49,7 +51,7 @@ RULES = (
         "A rate that is of no day cannot be looked up.",
     ),
     Rule(
-        "exchange_rate", "contradicts another", IS_RATE & (IS_RATE.sum().over("currency_code", "rate_date") > 1),
+        "exchange_rate", "contradicts another", IS_RATE & (IS_GIVEN.sum().over("currency_code", "rate_date") > 1),
         "quarantine",
         "Several rates of one currency and day differ up to a hundredfold, and neither order nor anything else says "
         "which is right: a pick or a mean would be invented. The day before serves, with its age.",

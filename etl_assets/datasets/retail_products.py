@@ -27,8 +27,8 @@ REQUIRED = ("product_id", "product_name", "category", "price", "stock_available"
 PRICE = pl.Decimal(12, 2)
 READINGS = {
     "product_id": ("product_id", whole(pl.col("product_id"))),
-    "product_name": ("product_name", pl.col("product_name")),
-    "category": ("category", pl.col("category")),
+    "product_name": ("product_name", pl.col("product_name").str.strip_chars()),
+    "category": ("category", pl.col("category").str.strip_chars()),
     "price": ("price", exact(pl.col("price"), PRICE)),
     "stock_available": ("stock_available", whole(pl.col("stock_available"))),
 }

@@ -45,12 +45,14 @@ class RetailQuality(Contract, stage="presentation", table="retail_quality", key=
     records: pl.Int64 = column("Records that the source has", ge=0)
     rows: pl.Int64 = column("Records that are published; the others are duplicated or quarantined", ge=0)
     missing_share: pl.Float64 = column(
-        "Values that are empty, blank or say so, of all in required columns", nullable=True, le=1
+        "Values that are empty, blank or say so, of all in required columns", nullable=True, ge=0, le=1
     )
-    invalid_share: pl.Float64 = column("Records with a value that cannot be right, and is null", nullable=True, le=1)
-    duplicated_share: pl.Float64 = column("Records that say the same as another", nullable=True, le=1)
-    corrected_share: pl.Float64 = column("Records with a value that was mended", nullable=True, le=1)
-    quarantined_share: pl.Float64 = column("Records that were kept out", nullable=True, le=1)
+    invalid_share: pl.Float64 = column(
+        "Records with a value that cannot be right, and is null", nullable=True, ge=0, le=1
+    )
+    duplicated_share: pl.Float64 = column("Records that say the same as another", nullable=True, ge=0, le=1)
+    corrected_share: pl.Float64 = column("Records with a value that was mended", nullable=True, ge=0, le=1)
+    quarantined_share: pl.Float64 = column("Records that were kept out", nullable=True, ge=0, le=1)
 
 
 @presentation(

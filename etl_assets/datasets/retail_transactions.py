@@ -42,6 +42,10 @@ CENTS = pl.col("total_amount").round(2)
 BESIDE = (pl.col("total_amount") - CENTS).abs()
 RULES = (
     Rule(
+        "total_amount", "is negative", pl.col("total_amount") < 0, "null",
+        "Nothing says that it is a return, nor that the minus alone is wrong; what was paid is not known.",
+    ),
+    Rule(
         "total_amount", "has the noise of a binary fraction", (BESIDE > 0) & (BESIDE < 1e-6), "correct",
         "It is a whole number of cents, computed in binary: 1241.0099999999998 is 1241.01.", CENTS,
     ),
@@ -52,10 +56,6 @@ RULES = (
     Rule(
         "total_amount", "is beyond all amounts", pl.col("total_amount").abs() >= 10**12, "quarantine",
         "No customer pays a trillion: it is no amount of money.",
-    ),
-    Rule(
-        "total_amount", "is negative", pl.col("total_amount") < 0, "null",
-        "Nothing says that it is a return, nor that the minus alone is wrong; what was paid is not known.",
     ),
     Rule(
         "quantity", "is beyond all quantities", pl.col("quantity") >= 10**9, "quarantine",
@@ -69,7 +69,7 @@ RULES = (
 
 
 class RetailTransactions(Contract, stage="refined", table="retail_transactions", key=["transaction_id"]):
-    """Transactions of known customers and products, one row per transaction."""
+    """Transactions, one row per transaction. Whether product and customer are known, unified_transactions says."""
 
     transaction_id: pl.Int64 = column("Number of the transaction")
     customer_id: pl.Int64 = column("Number of the customer")

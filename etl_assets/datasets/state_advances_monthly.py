@@ -28,14 +28,16 @@ class StateAdvancesMonthly(Contract, stage="presentation", table="state_advances
     last_record_date: pl.Date = column("The month's last day of record for the state")
     month_end_balance: AMOUNT = column(
         "Advances outstanding on the month's last day of record; null for a state that is not on it any more, "
-        "or some of whose lines are in quarantine",
+        "or some of whose lines are, or may be, in quarantine",
         unit="US dollars",
         nullable=True,
     )
     draws: AMOUNT = column("Drawn in the month, by the state's last day", unit="US dollars", nullable=True)
     interest_accrued_fiscal_year: AMOUNT = column("Interest accrued so far", unit="US dollars", nullable=True)
     interest_paid: AMOUNT = column("Interest paid, summed over the month", unit="US dollars", nullable=True)
-    is_complete: pl.Boolean = column("Whether nothing of the state's month is in quarantine; else, sums of it are null")
+    is_complete: pl.Boolean = column(
+        "Whether nothing of the state's month is, or may be, in quarantine; else, its sums are null"
+    )
 
 
 @presentation(
@@ -59,12 +61,20 @@ def presentation_state_advances_monthly(
         state_code=code_of(state),
         line=pl.col("src_line_nbr").cast(pl.Int32, strict=False),
         state=state,
-    ).drop_nulls(["record_date", "state_code"])
-    unknown = there.unique().join(advances, on=StateUnemploymentAdvances.place().key, how="anti")
-    days = pl.concat(
-        [advances.with_columns(is_known=pl.lit(True)), unknown.with_columns(is_known=pl.lit(False))], how="diagonal"
+        month=(pl.col("record_date").str.slice(0, 7) + "-01").str.to_date("%Y-%m-%d", strict=False),
     )
-    days = days.with_columns(month=pl.col("record_date").dt.truncate("1mo"))
+    is_read = pl.col("record_date").is_not_null() & pl.col("state_code").is_not_null()
+    unknown = there.filter(is_read).unique().join(advances, on=StateUnemploymentAdvances.place().key, how="anti")
+    days = pl.concat(
+        [
+            advances.with_columns(month=pl.col("record_date").dt.truncate("1mo"), is_known=pl.lit(True)),
+            unknown.with_columns(is_known=pl.lit(False)),
+        ],
+        how="diagonal",
+    )
+    doubtful = _doubtful(days, there.filter(~is_read)).with_columns(is_doubtful=pl.lit(True))
+    days = days.join(doubtful, on=by, how="left")
+    days = days.with_columns(is_known=pl.col("is_known") & pl.col("is_doubtful").is_null())
     days = days.with_columns(is_month_end=pl.col("record_date") == pl.col("record_date").max().over("month"))
     is_last = pl.col("record_date") == pl.col("record_date").max().over(by)
     table = (
@@ -92,6 +102,17 @@ def presentation_state_advances_monthly(
             "map": choropleth(states, "balance", "Advances outstanding at the end of the newest month, US dollars"),
         },
     )
+
+
+def _doubtful(days: pl.DataFrame, unread: pl.DataFrame) -> pl.DataFrame:
+    """The states and months of which a line may be missing: of a day on which they have none, somebody's is unread."""
+    others = unread.select("month", "record_date").drop_nulls()
+    of_month = pl.concat([days.select("month", "record_date"), others]).unique()
+    gaps = days.select("month", "state_code").unique().join(of_month, on="month")
+    gaps = gaps.join(days, on=["state_code", "record_date"], how="anti")
+    of_no_day = unread.filter(pl.col("record_date").is_null())
+    there = [gaps.join(others, on="record_date", how="semi"), gaps.join(of_no_day, on="month", how="semi")]
+    return pl.concat(there).select("month", "state_code").unique()
 
 
 def _sum(name: str) -> pl.Expr:

@@ -103,7 +103,10 @@ def presentation_unified_transactions(
     dated = both.drop_nulls("transaction_date").sort("transaction_date")
     dated = dated.join_asof(usable, left_on="transaction_date", right_on="rate_date", coalesce=False)
     day, median = pl.col("transaction_date"), pl.col("unit_price").cast(pl.Float64).median().over("kind", "product_id")
-    basket = pl.col("total_amount").sum().over("customer_id", "transaction_date").cast(pl.Float64)
+    is_whole = pl.col("total_amount").is_not_null().all()
+    basket = (
+        pl.when(is_whole).then(pl.col("total_amount").sum()).over("customer_id", "transaction_date").cast(pl.Float64)
+    )
     in_basket = pl.col("customer_id").is_not_null() & day.is_not_null() & (basket > 0)
     table = (
         pl.concat([dated, both.filter(day.is_null())], how="diagonal")

@@ -125,8 +125,9 @@ def outlier(value: pl.Expr) -> pl.Expr:
     """Whether a value lies far from the others of its column: a modified z-score of more than 3.5.
 
     That is 0.6745 x the distance from the median / the median absolute deviation (Iglewicz and Hoaglin, 1993). Null
-    where the value is, and everywhere if more than half of the values are the same.
+    where the value is, and everywhere if more than half of the values are the same. Rows with `_problems`, which go to
+    quarantine, do not count.
     """
-    number = value.cast(pl.Float64)
+    number = pl.when(pl.col(PROBLEMS).list.len() == 0).then(value.cast(pl.Float64))
     distance = (number - number.median()).abs()
     return pl.when(distance.median() > 0).then(_NORMAL * distance / distance.median() > _OUTLYING)

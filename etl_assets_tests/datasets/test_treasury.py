@@ -230,6 +230,16 @@ def test_what_is_in_quarantine_is_not_taken_for_repaid_nor_a_part_for_the_whole(
         "SELECT bool_and(is_complete) FROM presentation.state_advances_monthly WHERE month < %s", month
     )
 
+    # Nor what nobody can say of whom, or of which day, it is.
+    for wrong in ({"state_nm": "Atlantis"}, {"record_date": f"{last[:7]}-1x"}):
+        changed = [row if row is not end[0] else row | {"outstanding_advance_bal": "1"} | wrong for row in rows]
+        publish(treasury, f"2021-09-0{2 + ('state_nm' not in wrong)}", [*changed, *[rows[400]] * (2 + len(wrong))])
+        assert treasury.run(anew=True), treasury.failures()
+        found = {row[0]: row[1:] for row in treasury.sql(query, month)}
+        before = max(row["record_date"] for row in rows if state_of(row) == state and row["record_date"] < last)
+        assert found.pop(state) == (date.fromisoformat(before), None, None, None, False)
+        assert {row[-1] for row in found.values()} == {True}
+
 
 def test_a_number_that_is_written_twice_in_two_ways_is_one(treasury: House) -> None:
     rows = recording(treasury.data, "2021-08-31")["data"]

@@ -267,7 +267,8 @@ class _Made:
 def _failures(instance: dg.DagsterInstance, record: dg.RunRecord, made: _Made) -> Iterator[Problem]:
     """What a run has failed to make that is not made yet, and why."""
     run, at = record.dagster_run, record.end_time or record.update_timestamp.timestamp()
-    targets = {key: made.left(SPECS[key], run, at) for key in run.asset_selection or () if key in SPECS}
+    since = record.start_time or at  # what this run itself or another one beside it has made is no more to be made
+    targets = {key: made.left(SPECS[key], run, since) for key in run.asset_selection or () if key in SPECS}
     left = {key: partitions for key, partitions in targets.items() if partitions is not None}
     if not left and (targets or _has_succeeded_since(instance, run.job_name, at)):
         return

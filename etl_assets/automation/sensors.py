@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import datetime
 from itertools import takewhile
 from typing import Any
 
@@ -17,6 +18,7 @@ from etl_assets.stages.dataset import SPECS, Spec
 from etl_assets.stages.landing import validators_of
 from etl_assets.storage import connections
 from etl_assets.storage.configured import landing_store
+from etl_assets.storage.landing import Manifest
 
 #: Tag of the runs that a sensor starts: the version of the source that the run is to land.
 VERSION = "etl/source_version"
@@ -26,9 +28,10 @@ ATTEMPTS = 4
 FIRST_WAIT = 300.0
 #: For how long a source may be out of reach before its sensor's ticks fail, in seconds.
 PATIENCE = 3600.0
+#: After so many seconds a version is asked for once more, whatever came of it.
+AGAIN = 86400.0
 #: How often sources are asked, in seconds. Publishers count requests, and shut out who asks too often.
 _OF_OWN, _OF_PUBLISHERS = 30, 3600
-_NOT_BEGUN = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED)
 _LONGEST_TAG = 500
 
 
@@ -93,11 +96,11 @@ def _source_sensor(spec: Spec) -> dg.SensorDefinition:
         # The runs themselves are the memory of what was asked for: no cursor to lose, or to be ahead of them.
         started = dg.RunsFilter(tags={"dagster/sensor_name": name})
         last = context.instance.get_run_records(started, limit=ATTEMPTS)
-        if last and last[0].dagster_run.status in _NOT_BEGUN:
-            return dg.SkipReason(f"Version {version}: run {last[0].dagster_run.run_id} is going to land the newest")
+        if last and not last[0].dagster_run.is_finished:  # while one lands, nothing is made of what was landed before
+            return dg.SkipReason(f"Version {version}: run {last[0].dagster_run.run_id} is landing what it finds")
         version = _short(version)
         same = list(takewhile(lambda record: record.dagster_run.tags.get(VERSION) == version, last))
-        if same and (reason := _why_wait(context.instance, same, is_landed=known is not None)):
+        if same and (reason := _why_wait(context.instance, same, known)):
             return dg.SkipReason(f"Version {version}: {reason}")
         # A source may go back to a version that it had before, so the version alone would not do as the key.
         nth = context.instance.get_runs_count(started) + 1
@@ -119,16 +122,18 @@ def _short(version: str) -> str:
     return version if len(version) <= _LONGEST_TAG else hashlib.sha256(version.encode()).hexdigest()
 
 
-def _why_wait(instance: dg.DagsterInstance, attempts: list[dg.RunRecord], *, is_landed: bool) -> str | None:
+def _why_wait(instance: dg.DagsterInstance, attempts: list[dg.RunRecord], known: Manifest | None) -> str | None:
     """Why a version that was asked for (newest attempt first) is not asked for again now; None if it is.
 
-    A run that landed it in another lake, which is not there any more, has not dealt with it.
+    A run that landed it in another lake, which is not there any more, has not dealt with it; nor has one after which
+    another version was landed. Once a day it is asked for whatever came of it: much is mended without a sign.
     """
-    run, ended = attempts[0].dagster_run, attempts[0].end_time
-    if not run.is_finished:
-        return f"run {run.run_id} is landing it"
+    run, ended = attempts[0].dagster_run, attempts[0].end_time or 0
+    if time.time() - ended > AGAIN:
+        return None
     if run.is_success:
-        return f"run {run.run_id} has dealt with it" if is_landed else None
+        is_newest = known is not None and datetime.fromisoformat(known.fetched_at).timestamp() <= ended
+        return f"run {run.run_id} has dealt with it" if is_newest else None
     for record in instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records:
         event = record.event_log_entry.dagster_event
         error = event.step_failure_data.error if event else None
@@ -138,5 +143,5 @@ def _why_wait(instance: dg.DagsterInstance, attempts: list[dg.RunRecord], *, is_
             error = error.cause
     if len(attempts) >= ATTEMPTS:
         return f"{ATTEMPTS} attempts came to nothing, see run {run.run_id}; materialize it when the cause is gone"
-    wait = (ended or 0) + FIRST_WAIT * 3 ** (len(attempts) - 1) - time.time()
+    wait = ended + FIRST_WAIT * 3 ** (len(attempts) - 1) - time.time()
     return f"run {run.run_id} came to nothing; another attempt in {wait:.0f} s" if wait > 0 else None

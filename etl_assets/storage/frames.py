@@ -163,6 +163,8 @@ def _values(array: pa.Array, cuts: np.ndarray) -> list[list[memoryview]]:
         for part, first, after, kept in zip(found, cuts, cuts[1:], np.diff(after_nulls), strict=False):
             if kept < after - first:
                 part.append(np.packbits(valid[first:after]).data)
+                if not kept and pa.types.is_boolean(array.type):  # else a mask of nothing would be as many times false
+                    part.append(memoryview(b"null"))
         array, cuts = array.drop_null(), after_nulls
     if not len(array):
         return found

@@ -23,10 +23,6 @@ class Identities:
     lake: Lake
     name: str
 
-    def known(self) -> pl.DataFrame:
-        """Every key that has an id: columns `key` (Int64) and `id` (Int64)."""
-        return self._read()[0]
-
     def allocate(self, keys: pl.Series, floor: int = 0) -> pl.Series:
         """The id of every key (64-bit integers, in the order given); new keys get the numbers after the greatest.
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -19,7 +18,7 @@ from functools import cache, cached_property
 from itertools import groupby
 from pathlib import Path
 from threading import BoundedSemaphore
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import obstore
@@ -27,7 +26,7 @@ import polars as pl
 import pyarrow.parquet as pq
 from obstore.store import ObjectStore
 
-from etl_assets.objects import local_folder, object_store
+from etl_assets.objects import local_folder, object_store, said
 from etl_assets.storage.frames import empty, to_geopandas
 from etl_assets.storage.table import WHOLE, Table
 
@@ -72,6 +71,9 @@ class Loaded:
     versions: dict[str, str]
 
 
+Found = TypeVar("Found")
+
+
 @dataclass(frozen=True)
 class Lake:
     """A lake at `url`: `file:///folder`, a plain folder, or `s3://bucket/prefix`.
@@ -113,13 +115,7 @@ class Lake:
 
     def get(self, path: str) -> bytes | None:
         """An object's bytes, or None where there is no such object."""
-        with self._explained("read", path):
-            try:
-                return obstore.get(self.store, path).bytes().to_bytes()
-            except (OSError, obstore.exceptions.BaseError) as error:
-                if _is_absent(error):
-                    return None
-                raise
+        return self._if_there(path, lambda: obstore.get(self.store, path).bytes().to_bytes())
 
     def get_all(self, paths: Iterable[str]) -> Iterator[bytes | None]:
         """The bytes of objects, in their order, of which many are fetched at once; None where there is none."""
@@ -147,13 +143,7 @@ class Lake:
 
     def size(self, path: str) -> int | None:
         """An object's size in bytes, or None where there is none."""
-        with self._explained("read", path):
-            try:
-                return obstore.head(self.store, path)["size"]
-            except (OSError, obstore.exceptions.BaseError) as error:
-                if _is_absent(error):
-                    return None
-                raise
+        return self._if_there(path, lambda: obstore.head(self.store, path)["size"])
 
     def list(self, prefix: str) -> dict[str, int]:
         """Path and size of every object below a prefix."""
@@ -163,20 +153,31 @@ class Lake:
                 found.update((meta["path"], meta["size"]) for meta in page)
         return found
 
+    def _if_there(self, path: str, ask: Callable[[], Found]) -> Found | None:
+        """What is asked of an object; None where there is no such object."""
+        with self._explained("read", path):
+            try:
+                return ask()
+            except (OSError, obstore.exceptions.BaseError) as error:
+                if _is_absent(error):
+                    return None
+                raise
+
     @contextmanager
     def _explained(self, what: str, path: str, advice: str = "") -> Generator[None]:
         """Turn the store's errors into a LakeError for the person who reads it."""
         try:
             yield
         except (OSError, obstore.exceptions.BaseError) as error:
-            raise LakeError(f"Cannot {what} {self.address(path)}: {_reason(error)} {advice}".rstrip()) from error
+            raise LakeError(f"Cannot {what} {self.address(path)}: {said(error)} {advice}".rstrip()) from error
 
     def partitions(self, table: Table) -> dict[str, int]:
-        """The partitions that a table has in the lake, with their sizes in bytes."""
+        """The partitions that a table has in the lake, as it is cut now, with their sizes in bytes."""
         prefix = f"{table.stage}/{table.name}/"
         found = ((p.removeprefix(prefix), size) for p, size in self.list(prefix).items() if p.endswith(".parquet"))
         names = ((name.removesuffix(".parquet"), size) for name, size in found)
-        return {(WHOLE if name == "all" else name): size for name, size in names}
+        keys = ((WHOLE if name == "all" else name, size) for name, size in names)
+        return {key: size for key, size in keys if table.may_have(key)}
 
     # -- tables --------------------------------------------------------------------------------------------------
 
@@ -189,13 +190,12 @@ class Lake:
 
     def _tail(self, path: str) -> bytes | None:
         """The end of a Parquet object, with its whole footer; None where there is no such object."""
-        with self._explained("read", path):
-            try:
-                tail = obstore.get(self.store, path, options={"range": {"suffix": _TAIL}}).bytes().to_bytes()
-            except (OSError, obstore.exceptions.BaseError) as error:
-                if _is_absent(error):
-                    return None
-                raise
+
+        def end() -> bytes:
+            return obstore.get(self.store, path, options={"range": {"suffix": _TAIL}}).bytes().to_bytes()
+
+        if (tail := self._if_there(path, end)) is None:
+            return None
         footer = int.from_bytes(tail[-8:-4], "little")
         return tail if footer + 8 <= len(tail) else self.get(path)
 
@@ -283,12 +283,6 @@ class _Object:
     def schema(self) -> Mapping[str, pl.DataType]:
         """Columns and their types."""
         return pl.read_parquet_schema(io.BytesIO(self.data))
-
-
-def _reason(error: Exception) -> str:
-    """What an error says to a person: without the store's insides, and without S3's XML around its sentence."""
-    text = str(error).partition("\n\nDebug source")[0]
-    return re.sub(r"<\?xml.*<Code>(.*?)</Code>\s*<Message>(.*?)</Message>.*", r"\1: \2.", text, flags=re.DOTALL)
 
 
 def _is_absent(error: Exception) -> bool:

@@ -93,6 +93,18 @@ class Partitioning:
         width = {"day": "1d", "month": "1mo", "year": "1y"}[self.every]
         return column.dt.truncate(width).dt.strftime("%Y-%m-%d")
 
+    def may_have(self, key: str) -> bool:
+        """Whether a key is one of a partition that is cut so; another is of what the table was cut by before."""
+        if self.every == "value":
+            return True
+        try:
+            self.window(key)
+        except ValueError:
+            return False
+        if self.every == "block":
+            return int(key) % _BLOCK == 0
+        return key.endswith({"day": "", "month": "-01"}.get(self.every, "-01-01"))
+
     def window(self, key: str) -> tuple[dt.date, dt.date] | tuple[int, int]:
         """First and last value of a partition that is a window of time or a block of numbers.
 
@@ -127,6 +139,10 @@ class Table:
     def full_name(self) -> str:
         """`stage.name`, for people and for bookkeeping."""
         return f"{self.stage}.{self.name}"
+
+    def may_have(self, key: str) -> bool:
+        """Whether a key is one of its partitions, as it is cut now."""
+        return self.partitioning.may_have(key) if self.partitioning else key == WHOLE
 
     @property
     def geometry(self) -> Column | None:

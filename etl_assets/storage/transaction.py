@@ -102,6 +102,8 @@ class Transaction:
 
         They are checked at the commit: until then, rows that are referred to may be replaced by others of their key.
         """
+        if not self._exists(identifier(table)):
+            return
         found = self.connection.execute(
             "SELECT attname, conname FROM pg_constraint JOIN pg_attribute ON attrelid = conrelid AND attnum = conkey[1]"
             " WHERE conrelid = to_regclass(%s) AND contype = 'f'",

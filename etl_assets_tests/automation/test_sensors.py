@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -79,13 +80,12 @@ def test_a_version_is_not_asked_for_while_its_run_is_under_way(house: House) -> 
     assert isinstance(request, dg.RunRequest)
     job = house.definitions.resolve_implicit_global_asset_job_def()
     run = house.instance.create_run_for_job(job, tags=tags(request), asset_selection=frozenset({LANDING}))
-    assert f"run {run.run_id} is going to land the newest" in str(look(house))
+    assert f"run {run.run_id} is landing what it finds" in str(look(house))
     house.publish("2025-04-04")
-    assert "is going to land the newest" in str(look(house)), "a source that changes at every tick queues no run each"
-    house.publish("2025-03-05")
+    assert "is landing what it finds" in str(look(house)), "a source that changes at every tick queues no run each"
     house.instance.report_dagster_event(dg.DagsterEvent(dg.DagsterEventType.PIPELINE_START.value, job.name), run.run_id)
-    assert f"run {run.run_id} is landing it" in str(look(house))
-    house.publish("2025-04-04")
+    assert "is landing what it finds" in str(look(house)), "or nothing would ever be made of what is landed"
+    house.instance.report_run_failed(run)
     assert isinstance(look(house), dg.RunRequest)
 
 
@@ -114,6 +114,27 @@ def test_versions_of_many_parts_go_into_dagsters_index(house: House, monkeypatch
     assert isinstance(request, dg.RunRequest)
     assert max(len(value) for value in tags(request).values()) < 200
     assert look(house) == request
+
+
+def test_a_source_that_goes_back_to_what_a_sensor_once_landed(house: House) -> None:
+    """What it shows was dealt with; then somebody has landed another version."""
+    assert start(house, look(house))
+    house.publish("2025-04-04")
+    house.materialize("landing/protest_events")
+    manifest = json.loads(house.lake.get("landing/protest_events/current.json") or b"")
+    later = (datetime.now(UTC) + timedelta(seconds=2)).isoformat(timespec="seconds")
+    house.lake.put("landing/protest_events/current.json", json.dumps(manifest | {"fetched_at": later}).encode())
+    house.publish("2025-03-05")
+    assert isinstance(look(house), dg.RunRequest)
+
+
+def test_once_a_day_a_version_is_asked_for_whatever_came_of_it(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one that was refused for a right that has been granted since."""
+    house.faults.always(FILE, Fault.html())
+    assert not start(house, look(house))
+    assert "refused, see run" in str(look(house))
+    monkeypatch.setattr(sensors, "AGAIN", 0.0)
+    assert isinstance(look(house), dg.RunRequest)
 
 
 def test_a_source_that_is_down_is_named(house: House) -> None:

@@ -60,3 +60,8 @@ def test_frames_have_the_same_hashes_together_as_each_by_itself() -> None:
     assert content_hash(frame) == "e0bd2839790f1f555cabc6490350b1103d1c44175be42e0983b11ee5172c7d7a"
     assert len(set(content_hashes(pieces))) == 4
     assert content_hashes([]) == []
+
+
+def test_nothing_known_is_not_all_false() -> None:
+    unknown, false = (pl.DataFrame({"is_so": pl.Series([value] * 9, dtype=pl.Boolean)}) for value in (None, False))
+    assert content_hash(unknown) != content_hash(false)

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import os
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas as gpd
@@ -91,6 +92,19 @@ def test_a_partition_comes_back_as_it_was_written(lake: Lake) -> None:
     assert found.frame.equals(frame)
     assert found.versions == {"2025-01-15": "abc"}
     assert lake.facts(EVENTS, ["2025-01-15", "2025-01-16"]) == {"2025-01-15": facts("2025-01-15", 2, "abc")}
+
+
+def test_objects_of_a_former_partitioning_are_not_read(lake: Lake) -> None:
+    """They hold the same rows once more."""
+    for day in ("2025-01-01", "2025-01-15"):
+        put_partition(lake, EVENTS, events(day), facts(day))
+    put_partition(lake, replace(EVENTS, partitioning=None), events("2025-01-15"), facts())
+    by = {"day": {"2025-01-01", "2025-01-15"}, "month": {"2025-01-01"}, "year": {"2025-01-01"}}
+    for every, keys in by.items():
+        table = replace(EVENTS, partitioning=Partitioning("day", every))  # pyrefly: ignore[bad-argument-type]
+        assert lake.read(table).versions.keys() == keys
+    assert lake.read(replace(EVENTS, partitioning=None)).versions.keys() == {""}
+    assert lake.read(replace(EVENTS, partitioning=Partitioning("n", "block"))).versions == {}
 
 
 def test_a_table_without_partitions_is_one_object(lake: Lake) -> None:

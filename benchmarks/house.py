@@ -69,6 +69,7 @@ def environment(url: str, lake: Path, sources: str) -> dict[str, str]:
         "ETL_WAREHOUSE_URL": url,
         "ETL_LAKE_URL": str(lake),
         "ETL_LOCAL_SOURCES_URL": sources,
+        "ETL_SOURCES": "local",  # whatever `.env` says
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,12 @@ def object_store(url: str) -> ObjectStore:
         if "AWS_ACCESS_KEY_ID" not in os.environ and (profile := _profile_name()):
             options |= _of_profile(profile)
     return from_url(url, **options)
+
+
+def said(error: Exception) -> str:
+    """What a store's error says to a person: without its insides, and without S3's XML around its sentence."""
+    text = str(error).partition("\n\nDebug source")[0]
+    return re.sub(r"<\?xml.*<Code>(.*?)</Code>\s*<Message>(.*?)</Message>.*", r"\1: \2.", text, flags=re.DOTALL)
 
 
 def _profile_name() -> str | None:

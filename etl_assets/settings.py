@@ -33,7 +33,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 def home() -> Path:
     """Where the embedded default keeps its state: `ETL_HOME`, or `.etl` beside the project."""
-    return Path(os.environ.get("ETL_HOME") or PROJECT / ".etl").resolve()
+    return Path(os.environ.get("ETL_HOME") or PROJECT / ".etl").expanduser().resolve()
 
 
 def _lake_url() -> str:
@@ -197,6 +197,17 @@ class Settings(BaseSettings):
         """What is no secret is shown, and obstore takes none from there."""
         if url and "@" in urlsplit(url).netloc:
             raise ValueError("no user and password here; name them as AWS tools take them (AWS_ACCESS_KEY_ID …)")
+        return url
+
+    @field_validator("dagster_storage_url")
+    @classmethod
+    def _is_an_address(cls, url: SecretStr | None) -> SecretStr | None:
+        """What is none is told by the driver with a part of the password in it."""
+        if url is not None and database_parts(url.get_secret_value()) is None:
+            raise ValueError(
+                "not an address of PostgreSQL: postgresql://user:password@host:port/database, with characters such as "
+                "@, / and % in user or password percent-encoded"
+            )
         return url
 
     def secrets(self) -> set[str]:

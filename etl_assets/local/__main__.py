@@ -7,16 +7,18 @@ import datetime as dt
 import errno
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
+import psycopg
 from dotenv import load_dotenv
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Conninfo
 
 from etl_assets.local import embedded, ui
-from etl_assets.settings import NotConfiguredError, home, settings
+from etl_assets.settings import NotConfiguredError, explicit_settings, home, settings
 from etl_assets.storage import roles
 from etl_assets.storage.configured import warehouse
 
@@ -43,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="./dev")
     commands = parser.add_subparsers(dest="command", required=True)
     parsers = {name: commands.add_parser(name, help=text) for name, text in COMMANDS.items()}
-    parsers["ui"].add_argument("--port", type=int, default=urlsplit(settings().dagster_ui_url).port or 3000)
+    parsers["ui"].add_argument("--port", type=int, help="default: that of ETL_DAGSTER_UI_URL")
     parsers["run"].add_argument("datasets", nargs="*", help="only these, and what they are made from (default: all)")
     parsers["run"].add_argument(
         "--anew", action="store_true", help="land these whole, whatever their sources say of their version"
@@ -57,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     own, others = (arguments[:1], arguments[1:]) if arguments[:1] == ["sql"] else (arguments, [])
     given = parser.parse_args(own)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    if settings().log_format == "json":
+    if given.command != "down" and settings().log_format == "json":  # it stops things whatever else is set
         from etl_assets.stages.logger import JsonLines
 
         logging.getLogger().handlers[0].setFormatter(JsonLines())
@@ -70,7 +72,7 @@ def main(arguments: Sequence[str]) -> int:
 
             return run(given.datasets, anew=given.anew)
         case "ui":
-            return ui.serve(given.port)
+            return ui.serve(given.port or urlsplit(settings().dagster_ui_url).port or 3000)
         case "sql":
             return _sql(others)
         case "publish":
@@ -119,7 +121,9 @@ def _sql(arguments: Sequence[str]) -> int:
     """
     writes = arguments[:1] == ["--write"]
     role, arguments = (roles.WRITER, arguments[1:]) if writes else (roles.INSPECTOR, arguments)
-    psql, environment = embedded.cluster().psql()
+    psql, environment = shutil.which("psql"), dict(os.environ)
+    if psql is None or explicit_settings().warehouse_url is None:
+        psql, environment = embedded.cluster().psql()
     # By the environment: what stands on a command line, every user of the machine can read.
     variables = {option.keyword.decode(): option.envvar for option in Conninfo.get_defaults()}
     address = conninfo_to_dict(settings().warehouse())
@@ -140,7 +144,10 @@ def _sql(arguments: Sequence[str]) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
-    except (NotConfiguredError, RuntimeError, OSError, ValueError) as error:
+    except KeyboardInterrupt:
+        print("\n./dev: ended. What is published is safe; run again to go on.", file=sys.stderr)
+        sys.exit(130)
+    except (NotConfiguredError, RuntimeError, OSError, ValueError, psycopg.Error) as error:
         is_full = isinstance(error, OSError) and error.errno == errno.ENOSPC
         advice = (
             f". Make room for {home()}, or set ETL_HOME to where there is; `./dev doctor` says more." if is_full else ""

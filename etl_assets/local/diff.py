@@ -37,7 +37,10 @@ def diff(name: str, since: date | None, other: str | None) -> int:
     if other is None:
         _history(console, tables[name], since)
         return 0
-    return 1 if _beside(console, tables[name], Lake(other)) else 0
+    beside = Lake(other)
+    if beside.folder is not None and not beside.folder.is_dir():
+        raise ValueError(f"There is no lake in {beside.folder}.")
+    return 1 if _beside(console, tables[name], beside) else 0
 
 
 def _history(console: Console, table: Table, since: date | None) -> None:

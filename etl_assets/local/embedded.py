@@ -7,6 +7,7 @@ starts later, be it `./dev`, a plain `dagster dev` or a run process, finds the s
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -68,6 +69,8 @@ def up(*, may_show: bool = True) -> None:
 
 def publish(date: str) -> dict[str, str]:
     """Let the local sources show their state of a date; gives the publication that each shows."""
+    if explicit_settings().sources != "local":
+        raise ValueError("ETL_SOURCES=live: the publishers are asked. This is for the local sources.")
     shown = source_server().publish(date)
     for source in _databases(explicit_settings()):
         show(cluster(), source, source_server().recordings())
@@ -128,12 +131,19 @@ def _has_own_folder(configured: Settings) -> bool:
 
 
 def _drop_sales(recordings: Recordings) -> Path:
-    """Put the sales file that the local sources show into the folder that is watched; other files there stay."""
+    """Put the sales file that the local sources show into the folder that is watched; other files there stay.
+
+    Once, and again when they show another: whoever mends it there, or takes it away, finds it so.
+    """
     recording = recordings.find("retail", "sales_data.csv")
-    file = home() / "retail_sales" / "sales_data.csv"
+    file, dropped = home() / "retail_sales" / "sales_data.csv", home() / "sources" / "dropped"
     file.parent.mkdir(parents=True, exist_ok=True)
-    if recording and not (file.exists() and file.read_bytes() == recording.read()):
-        _write(file, recording.read())
+    if recording:
+        digest = hashlib.sha256(recording.read()).hexdigest()
+        if not dropped.exists() or dropped.read_text() != digest:
+            _write(file, recording.read())
+            dropped.parent.mkdir(parents=True, exist_ok=True)
+            _write(dropped, digest)
     return file.parent
 
 

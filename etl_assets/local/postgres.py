@@ -291,7 +291,8 @@ class Cluster:
 
     def _choose_port(self) -> int:
         """Return the remembered port, or a new one if there is none or somebody has taken it."""
-        remembered = int(self._port_file.read_text()) if self._port_file.exists() else 0
+        text = self._port_file.read_text() if self._port_file.exists() else ""
+        remembered = int(text) if text.strip().isdigit() else 0  # a power cut may have left the file empty
         try:
             port = _free_port(remembered)
         except OSError:

@@ -52,8 +52,8 @@ def find_programs(major: int | None, home: Path) -> Programs:
             return programs
         raise PostgresError(
             f"the cluster in {home} was created by PostgreSQL {major}, and this machine has "
-            f"{programs.major}. Install postgresql-{major}-postgis-3; or remove {home} and build the "
-            "warehouse again from the lake with ./dev rebuild-warehouse."
+            f"{programs.major}. Install postgresql-{major}-postgis-3; or remove {home}, with "
+            "Dagster's runs and events, and build the warehouse again from the lake with ./dev rebuild-warehouse."
         )
     raise AssertionError("fetching either returns programs or raises")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psycopg
 from rich.console import Console
 from rich.text import Text
 
@@ -33,10 +34,11 @@ def rebuild_warehouse() -> int:
     if not any(publisher().lake.partitions(table) for table in tables.values()):
         console.print(f"The lake {publisher().lake.url} holds no table, so nothing was dropped. See to ETL_LAKE_URL.")
         return 1
+    publisher().warehouse.prepare()  # one that cannot be reached is not told of for every table
     for name, table in sorted(tables.items()):
         try:
             partitions, rows = publisher().restore(table)
-        except (LakeError, WarehouseError) as error:
+        except (LakeError, WarehouseError, ValueError, psycopg.Error) as error:  # an object of an earlier contract, say
             failed.append(name)
             console.print(Text.assemble(("failed", "red"), f" {name}: {plain(str(error))}"))
         else:

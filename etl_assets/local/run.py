@@ -195,6 +195,8 @@ class Driver:
         assets = [spec.key for spec in work.specs]
         result = execute(self.definitions, self.instance, assets, tags, partitions=work.partitions, run_id=run_id)
         reasons = _reasons(result)
+        if any(_was_interrupted(event) for event in result.all_events):
+            raise KeyboardInterrupt  # Dagster has made a failed step of it
         for spec in work.specs:
             name = spec.key.to_user_string()
             self.outcomes[name].failures.extend(reasons.get(spec.key.to_python_identifier(), reasons.get("", ())))
@@ -302,6 +304,8 @@ def run(datasets: Collection[str] = (), *, anew: bool = False) -> int:
     )
     try:
         with _one_at_a_time(console), at_a_terminal(), dg.DagsterInstance.get() as instance:
+            if explicit_settings().dagster_storage_url is None:
+                ui.bury_the_dead(instance)
             driver = Driver(defs, instance, console, datasets, anew)
             done = driver.run()
             made = sum(outcome.partitions for outcome in driver.outcomes.values())
@@ -359,15 +363,25 @@ def _reasons(result: dg.ExecuteInProcessResult) -> dict[str, list[str]]:
     return reasons
 
 
+def _was_interrupted(event: dg.DagsterEvent) -> bool:
+    error = event.step_failure_data.error if event.is_step_failure else None
+    return error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__
+
+
 def _process() -> str:
     """This process, told apart from another that later has the same number, and from those of other machines."""
     return f"{os.getpid()}.{_started(os.getpid())}.{socket.gethostname()}"
 
 
 def _is_alive(owner: str) -> bool:
-    """Whether a process runs; of one on another machine nothing is known, so it is taken to."""
+    """Whether a process runs; of one on another machine nothing is known, so it is taken to.
+
+    The embedded default is of one machine, whatever that is called today, and holds back all but one of these.
+    """
     pid, started, host = owner.split(".", 2)
-    return host != socket.gethostname() or _started(int(pid)) == started
+    if host != socket.gethostname():
+        return explicit_settings().dagster_storage_url is not None
+    return _started(int(pid)) == started
 
 
 def _started(pid: int) -> str | None:

@@ -15,9 +15,12 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from etl_assets.settings import PROJECT, explicit_settings, home, settings
+
+if TYPE_CHECKING:  # it takes seconds to import, and most commands need none of it
+    from dagster import DagsterInstance
 
 _ENDS_WITHIN = 60.0
 
@@ -64,7 +67,10 @@ def serve(port: int) -> int:
     url = f"http://127.0.0.1:{port}"
     _hold(url)
     if explicit_settings().dagster_storage_url is None:
-        _bury_the_dead()
+        import dagster as dg
+
+        with dg.DagsterInstance.get() as instance:
+            bury_the_dead(instance)
     print(f"UI: {url}, in a moment  (Ctrl-C ends it)", file=sys.stderr, flush=True)
     # Somewhere else, people open it at an address that is configured.
     os.environ.setdefault("ETL_DAGSTER_UI_URL", url)
@@ -110,20 +116,19 @@ def _held(descriptor: int) -> bool:
     return False
 
 
-def _bury_the_dead() -> None:
+def bury_the_dead(instance: DagsterInstance) -> None:
     """Runs of a UI that was killed do not stay "started" for hours, with all that waits for them: they start again.
 
     Dagster itself has nobody left to tell how they ended: the server that started them went with the UI.
     """
-    import dagster as dg
+    from dagster import DagsterRunStatus, RunsFilter
 
-    statuses = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
-    with dg.DagsterInstance.get() as instance:
-        for run in instance.get_runs(dg.RunsFilter(statuses=statuses)):
-            server = json.loads(run.tags.get(".dagster/grpc_info", "{}")).get("socket")
-            if server and not _is_served(server):
-                instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-                instance.report_run_failed(run, "The UI that started it was killed.")
+    statuses = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+    for run in instance.get_runs(RunsFilter(statuses=statuses)):
+        server = json.loads(run.tags.get(".dagster/grpc_info", "{}")).get("socket")
+        if server and not _is_served(server):
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            instance.report_run_failed(run, "The UI that started it was killed.")
 
 
 def _is_served(path: str) -> bool:

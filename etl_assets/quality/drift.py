@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import dagster as dg
 
+from etl_assets.quality.audit import table
 from etl_assets.storage.lake import Facts
 from etl_assets.storage.table import WHOLE
 
@@ -32,6 +33,17 @@ def column_drift(columns: Collection[str], last: dg.EventLogEntry | None) -> lis
     drift: list[dict[str, object]] = [{"column": c, "change": "new"} for c in columns if c not in before]
     drift.extend({"column": c, "change": "gone"} for c in before if c not in columns)
     return drift
+
+
+def columns_check(drift: Sequence[Mapping[str, object]]) -> dg.AssetCheckResult:
+    """The check `columns`, which warns of what `column_drift` has found."""
+    return dg.AssetCheckResult(
+        passed=not drift,
+        check_name="columns",
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(f"{row['column']} is {row['change']}" for row in drift) or None,
+        metadata={"drift": table(list(drift))},
+    )
 
 
 def volume_drift(partition: str, rows: int, known: Mapping[str, Facts]) -> str | None:

@@ -19,7 +19,7 @@ from typing import Any
 import obstore
 from obstore.store import ObjectStore
 
-from etl_assets.objects import local_folder, object_store
+from etl_assets.objects import local_folder, object_store, said
 from etl_assets.settings import NotConfiguredError, Settings, settings
 from etl_assets.sources import (
     Fetched,
@@ -73,7 +73,7 @@ class WatchedFolder:
                 except SourceRefusedError as error:
                     refused[name] = str(error).removeprefix(f"{path.name}: ").replace(path.name, "the file")
                 except (OSError, obstore.exceptions.BaseError) as error:
-                    refused[name] = f"It cannot be read: {_reason(error)}. It is tried again with the next run."
+                    refused[name] = f"It cannot be read: {said(error)}. It is tried again with the next run."
                     continue
                 else:
                     modified = email.utils.format_datetime(meta["last_modified"].astimezone(UTC), usegmt=True)
@@ -101,7 +101,7 @@ class WatchedFolder:
             return object_store(url)
         except (OSError, ValueError, obstore.exceptions.BaseError) as error:
             raise NotConfiguredError(
-                f"{self.variable} is neither a folder nor an s3://bucket/prefix that can be opened: {_reason(error)}"
+                f"{self.variable} is neither a folder nor an s3://bucket/prefix that can be opened: {said(error)}"
             ) from error
 
     def _files(self, url: str, store: ObjectStore) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -114,7 +114,7 @@ class WatchedFolder:
                 if not hidden and not name.endswith(_UNFINISHED):
                     yield name, meta
         except (OSError, obstore.exceptions.BaseError) as error:
-            raise SourceUnavailableError(f"{url} ({self.variable}) cannot be listed: {_reason(error)}") from error
+            raise SourceUnavailableError(f"{url} ({self.variable}) cannot be listed: {said(error)}") from error
 
 
 def _stamp(meta: Mapping[str, Any]) -> str:
@@ -145,8 +145,3 @@ def _download(store: ObjectStore, name: str, stamp: str, to: Path) -> bool:
         return _stamp(obstore.head(store, name)) == stamp
     except FileNotFoundError:
         return False
-
-
-def _reason(error: Exception) -> str:
-    """What an error says to a person: without the store's insides."""
-    return str(error).partition("\n\nDebug source")[0]

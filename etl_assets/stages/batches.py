@@ -9,9 +9,8 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from etl_assets.quality.audit import table as ui_table
 from etl_assets.quality.contract import Contract
-from etl_assets.quality.drift import column_drift, columns_of
+from etl_assets.quality.drift import column_drift, columns_check, columns_of
 from etl_assets.sources.database import DELETED
 from etl_assets.stages.asset import table_asset
 from etl_assets.stages.blocks import BlockStep, block_of, in_groups
@@ -60,15 +59,8 @@ def raw_batches(dataset: Dataset, landed: dg.AssetsDefinition, contract: type[Co
         work = BlockStep(context, spec, spec.table)
         columns = _land_days(work, store, manifest, member, key, set(context.partition_keys))
         last = context.instance.get_latest_materialization_event(spec.key)
-        drift = column_drift(columns, last) if columns else []
         yield from work.finish(
-            dg.AssetCheckResult(
-                passed=not drift,
-                check_name="columns",
-                severity=dg.AssetCheckSeverity.WARN,
-                description="; ".join(f"{row['column']} is {row['change']}" for row in drift) or None,
-                metadata={"drift": ui_table(drift)},
-            ),
+            columns_check(column_drift(columns, last) if columns else []),
             columns=columns or columns_of(last) or list(contract.columns()),
         )
 

@@ -40,17 +40,14 @@ from etl_assets.storage.scratch import scratch_folder
 ANEW = "etl/anew"
 
 
-def landing(
-    dataset: Dataset, source: Source, *, table: str | None = None, metadata: Mapping[str, Any] | None = None
-) -> dg.AssetsDefinition:
-    """The asset `landing/<table>`: asks the source, and lands its file if it is another than the last one.
+def landing(dataset: Dataset, source: Source, *, metadata: Mapping[str, Any] | None = None) -> dg.AssetsDefinition:
+    """The asset `landing/<dataset>`: asks the source, and lands its file if it is another than the last one.
 
     The step fails, and the last good file stays, if the source cannot be reached, answers with something else than
     data, or with much less than before (`Dataset.max_shrink`). Of a folder, the files that are new are landed; those
     that are broken are reported by the check `files` and keep no other back. `metadata` is shown with the asset.
     """
-    name = table or dataset.name
-    spec = remember(Spec(dg.AssetKey(["landing", name]), dataset, None, source))
+    spec = remember(Spec(dg.AssetKey(["landing", dataset.name]), dataset, None, source))
     every = dg.AssetCheckSpec("files", asset=spec.key, description="Every file of the folder can be read")
 
     @dg.asset(
@@ -66,7 +63,7 @@ def landing(
         freshness_policy=dg.FreshnessPolicy.time_window(dataset.stale_after) if dataset.stale_after else None,
     )
     def land(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        store = landing_store(name)
+        store = landing_store(dataset.name)
         known = store.current()
         try:
             with scratch_folder("fetch") as folder:

@@ -14,7 +14,7 @@ import dagster as dg
 import polars as pl
 
 from etl_assets.quality.audit import table as ui_table
-from etl_assets.quality.drift import column_drift
+from etl_assets.quality.drift import column_drift, columns_check
 from etl_assets.quality.quarantine import UNPLACED, quarantine_table, records
 from etl_assets.sources import SourceRefusedError
 from etl_assets.sources.files import UNPARSED, check_columns
@@ -54,7 +54,6 @@ def raw(
     stays: Sequence[Sequence[str]] = (),
     partition: pl.Expr | None = None,
     unstable: Sequence[str] = (),
-    table: str | None = None,
 ) -> Callable[[Callable[[Path], pl.DataFrame]], dg.AssetsDefinition]:
     """Decorate a function that reads a landed file's records as text, with `_source_row`.
 
@@ -67,17 +66,16 @@ def raw(
     """
     if dataset.partitions is not None and partition is None:
         raise TypeError(f"{dataset.name} has partitions: say with `partition` which of them a record belongs to")
-    name = table or dataset.name
     source = SPECS[landed.key]
     declared = [Column(c, "text", "As the source has it") for c in (*required, UNPARSED)]
     made = Table(
-        "raw", name, (*declared, *_BOOKKEEPING.values()), f"{dataset.title}: every record as landed",
+        "raw", dataset.name, (*declared, *_BOOKKEEPING.values()), f"{dataset.title}: every record as landed",
         partitioning=None if partition is None else Partitioning(PARTITION, "value"),
     )  # fmt: skip
 
     def decorate(read: Callable[[Path], pl.DataFrame]) -> dg.AssetsDefinition:
         inputs = {"landed": Input(source.key, None, by_partition=False)}
-        key = dg.AssetKey(["raw", name])
+        key = dg.AssetKey(["raw", dataset.name])
         spec = remember(Spec(key, dataset, made, inputs=inputs, code_version=code_version(read)))
 
         @table_asset(
@@ -109,50 +107,26 @@ def _read(
 ) -> Iterator[Any]:
     manifest, declared = landed.manifest, spec.table
     assert declared is not None
-    files: list[tuple[Manifest, pl.DataFrame]] = []
+    last = context.instance.get_latest_materialization_event(spec.key)
+    facts: dict[str, Any] = {"file": manifest.url}
     try:
-        for manifest, path in landed.files():
-            files.append((manifest, read(path)))
-            check_columns("the file", _own(files[-1][1]), required)
-        manifest, columns = landed.manifest, list(dict.fromkeys(c for _, part in files for c in _own(part)))
-        if all(part.is_empty() for _, part in files) and not spec.dataset.max_shrink >= 1:
-            raise SourceRefusedError("the file has a header and no record. The last good state stays.")
-        drift = column_drift(columns, context.instance.get_latest_materialization_event(spec.key))
-        new, gone = ([str(row["column"]) for row in drift if row["change"] == change] for change in ("new", "gone"))
-        if lost := [names for names in stays if set(names) & set(gone) and not set(names) & set(columns)]:
+        files, columns, drift = _records(spec, landed, last, read, required, stays)
+        placed = [_placed(part, _own(part), partition, unstable, spec.dataset, file) for file, part in files]
+        frame = pl.concat(placed, how="diagonal") if len(placed) > 1 else placed[0]
+        unplaced = frame.filter(pl.col(PARTITION) == UNPLACED)
+        kept_out = None if partition is None else _quarantine(unplaced, partition.meta.root_names()[0])
+        if kept_out is not None and spec.dataset.bound.exceeded(unplaced.height, frame.height):
+            cases = kept_out.select("reason", "columns", "values", record=SOURCE_ROW).head(_CASES_SHOWN)
+            facts["failure_cases"] = ui_table(cases.to_dicts())
             raise SourceRefusedError(
-                f"columns are gone that the last file had: {[' or '.join(names) for names in lost]}. New are: "
-                f"{new or 'none'}. If the source has renamed them, teach the dataset the new names; the last good "
+                f"{_named(manifest)}: {unplaced.height} of {frame.height} records belong to no partition, such as "
+                f"record {kept_out[SOURCE_ROW][0]} ({kept_out['reason'][0]}). Nothing was written, the last good "
                 "state stays."
             )
-        if new and spec.dataset.schema == "freeze":
-            raise SourceRefusedError(
-                f"the columns {new} are new, and the dataset's schema is frozen. Take them up in the dataset, or set "
-                "its schema to evolve or discard; the last good state stays."
-            )
-        if spec.dataset.schema == "discard":
-            files = [(file, part.drop(new, strict=False)) for file, part in files]
-            columns = [c for c in columns if c not in new]
     except SourceRefusedError as error:
-        message = f"{spec.dataset.name}, landed file {manifest.sha256[:12]} from {manifest.url}: {error}"
-        yield dg.AssetCheckResult(
-            passed=False, check_name="readable", description=message, metadata={"file": manifest.url}
-        )
-        raise dg.Failure(message, allow_retries=False) from error
-    placed = [_placed(part, _own(part), partition, unstable, spec.dataset, file) for file, part in files]
-    frame = pl.concat(placed, how="diagonal") if len(placed) > 1 else placed[0]
-    unplaced = frame.filter(pl.col(PARTITION) == UNPLACED)
-    kept_out = None if partition is None else _quarantine(unplaced, partition.meta.root_names()[0])
-    if kept_out is not None and spec.dataset.bound.exceeded(unplaced.height, frame.height):
-        message = (
-            f"{spec.dataset.name}, landed file {manifest.sha256[:12]} from {manifest.url}: {unplaced.height} of "
-            f"{frame.height} records belong to no partition, such as record {kept_out[SOURCE_ROW][0]} "
-            f"({kept_out['reason'][0]}). Nothing was written, the last good state stays."
-        )
-        cases = kept_out.select("reason", "columns", "values", record=SOURCE_ROW).head(_CASES_SHOWN)
-        facts: dict[str, Any] = {"file": manifest.url, "failure_cases": ui_table(cases.to_dicts())}
+        message = f"{spec.dataset.name}, {error}"
         yield dg.AssetCheckResult(passed=False, check_name="readable", description=message, metadata=facts)
-        raise dg.Failure(message, allow_retries=False)
+        raise dg.Failure(message, allow_retries=False) from error
     table = declared.widened(columns)
     before = publisher().warehouse.facts(table.full_name)
     made_from = spec.made_whole_from({"landed": {WHOLE: manifest.sha256}})
@@ -184,13 +158,53 @@ def _read(
     )
     context.log.info(f"{table.full_name}: {frame.height} records, {len(changed)} of {len(parts)} partitions changed")
     yield dg.AssetCheckResult(passed=True, check_name="readable", metadata={"records": frame.height})
-    yield dg.AssetCheckResult(
-        passed=not drift,
-        check_name="columns",
-        severity=dg.AssetCheckSeverity.WARN,
-        description=None if not drift else "; ".join(f"{row['column']} is {row['change']}" for row in drift),
-        metadata={"drift": ui_table(list(drift))},
-    )
+    yield columns_check(drift)
+
+
+def _records(
+    spec: Spec,
+    landed: LandedFile,
+    last: dg.EventLogEntry | None,
+    read: Callable[[Path], pl.DataFrame],
+    required: Sequence[str],
+    stays: Sequence[Sequence[str]],
+) -> tuple[list[tuple[Manifest, pl.DataFrame]], list[str], list[dict[str, object]]]:
+    """The records of every landed file, all columns, and how they differ from the last materialization's.
+
+    Raises SourceRefusedError, which names the file, for one that the table cannot be made from.
+    """
+    files: list[tuple[Manifest, pl.DataFrame]] = []
+    manifest = landed.manifest
+    try:
+        for manifest, path in landed.files():
+            files.append((manifest, read(path)))
+            check_columns("the file", _own(files[-1][1]), required)
+        manifest, columns = landed.manifest, list(dict.fromkeys(c for _, part in files for c in _own(part)))
+        if all(part.is_empty() for _, part in files) and not spec.dataset.max_shrink >= 1:
+            raise SourceRefusedError("the file has a header and no record. The last good state stays.")
+        drift = column_drift(columns, last)
+        new, gone = ([str(row["column"]) for row in drift if row["change"] == change] for change in ("new", "gone"))
+        if lost := [names for names in stays if set(names) & set(gone) and not set(names) & set(columns)]:
+            raise SourceRefusedError(
+                f"columns are gone that the last file had: {[' or '.join(names) for names in lost]}. New are: "
+                f"{new or 'none'}. If the source has renamed them, teach the dataset the new names; the last good "
+                "state stays."
+            )
+        if new and spec.dataset.schema == "freeze":
+            raise SourceRefusedError(
+                f"the columns {new} are new, and the dataset's schema is frozen. Take them up in the dataset, or set "
+                "its schema to evolve or discard; the last good state stays."
+            )
+    except SourceRefusedError as error:
+        raise SourceRefusedError(f"{_named(manifest)}: {error}") from error
+    if spec.dataset.schema == "discard":
+        files = [(file, part.drop(new, strict=False)) for file, part in files]
+        columns = [c for c in columns if c not in new]
+    return files, columns, drift
+
+
+def _named(manifest: Manifest) -> str:
+    return f"landed file {manifest.sha256[:12]} from {manifest.url}"
 
 
 def _own(frame: pl.DataFrame) -> list[str]:

@@ -1,4 +1,4 @@
-"""`./dev run` that is killed with -9, wherever it is: the next one leaves everything as if nothing had happened.
+"""`./dev run` that is killed or ended, wherever it is: the next one leaves everything as if nothing had happened.
 
 Four moments that a process is held at; moments by chance are those of the chaos tests.
 """
@@ -6,6 +6,7 @@ Four moments that a process is held at; moments by chance are those of the chaos
 from __future__ import annotations
 
 import resource
+import signal
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -71,6 +72,17 @@ class Separate:
                     query + others, ([self.house.warehouse_url.rpartition("/")[2], connection.info.dbname],)
                 )
 
+    def interrupt_at(self, moment: AbstractContextManager[Waiter]) -> None:
+        """Start `./dev run`, and press Ctrl-C at a moment: it ends, and does not go on with other work."""
+        with moment as wait:
+            process = self.dev.start("run", "protest_events")
+            wait(1, lambda: process.poll() is None)
+            process.send_signal(signal.SIGINT)
+            printed, _ = process.communicate(timeout=60)
+            assert process.returncode == 130, printed
+            assert "Traceback" not in printed
+        assert self.unfinished_runs() == 0
+
     @contextmanager
     def landing(self) -> Generator[Waiter]:
         """The moment when the source has been asked for its file and has not answered yet."""
@@ -131,7 +143,7 @@ def test_a_run_killed_anywhere_is_made_good_by_the_next(house: House, separate: 
 
     house.publish("2025-04-04")  # for both: they have the same sources
     warehouse = separate.house.warehouse_url
-    separate.kill_at(separate.landing())
+    separate.interrupt_at(separate.landing())
     separate.kill_at(held_at_insert(warehouse, "raw.protest_events", "NEW._source_row > 200"))
     assert differences(first, rows(separate.house)) == []
     separate.kill_at(held_at_commit(warehouse, "NEW.asset = 'refined.protest_events'"))

@@ -423,7 +423,7 @@ def test_partitions_of_other_calendars_are_refused_where_they_are_declared(count
     with pytest.raises(TypeError, match=r"presentation.months is cut by month, and refined/counts, .*, by day"):
         presentation(dataset, Months, partitions=monthly("2025-01-01"), counts=refined_counts)
     with pytest.raises(TypeError, match="counts has partitions: say with `partition`"):
-        raw(dataset, refined_counts, required=["day"], table="others")
+        raw(dataset, refined_counts, required=["day"])
 
 
 def test_nothing_is_made_from_what_the_lake_has_lost(house: House) -> None:

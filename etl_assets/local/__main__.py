@@ -136,7 +136,7 @@ def _sql(arguments: Sequence[str]) -> int:
         options += [f"role={role}"] if roles.take(connection, role) else []
     environment["PGOPTIONS"] = " ".join([str(address.get("options") or ""), *(f"-c {option}" for option in options)])
     given = list(arguments)
-    if given and not given[0].startswith("-"):
+    if given and (not given[0].startswith("-") or given[0].startswith("-- ")):  # a statement may begin with a comment
         given = ["-v", "ON_ERROR_STOP=1", "-c", given[0], *given[1:]]
     os.execvpe(psql, [psql, *given], environment)
 

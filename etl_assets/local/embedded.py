@@ -109,14 +109,19 @@ def _sample(configured: Settings) -> Path:
 
 
 def _shown_before() -> Path | None:
-    """The folder that was shown last, if it is still there.
+    """The folder that was shown last; None if there was none, or it is our own and has to be written again.
 
     Without ETL_SAMPLE_DATA it stays the one that is shown: changing it would look like a publication in which nearly
-    everything has shrunk.
+    everything has shrunk. Raises ValueError if it is gone, for a disk that is not mounted is no publication either.
     """
     if not _told().exists():
         return None
-    folder = Path(_told().read_text().partition(" ")[2])
+    folder, own = Path(_told().read_text().partition(" ")[2]), home() / "sample"
+    if not folder.is_dir() and folder != own:
+        raise ValueError(
+            f"The folder of recordings that the local sources show, {folder}, is gone. Put it back, or name another by "
+            f"ETL_SAMPLE_DATA; {own} is the project's own."
+        )
     return folder if folder.is_dir() else None
 
 
@@ -148,8 +153,7 @@ def _drop_sales(recordings: Recordings) -> Path:
 
 
 def _start_sources(configured: Settings, *, may_show: bool = True) -> str:
-    shown = _shown_before()
-    if shown is not None and not may_show:
+    if not may_show and (shown := _shown_before()):
         return source_server().start(shown)
     data, before = _sample(configured), None
     with contextlib.suppress(RuntimeError):  # it was never started

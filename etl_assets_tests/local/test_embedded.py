@@ -41,6 +41,13 @@ def test_a_folder_of_recordings_is_shown_until_another_is_named(
         name(tmp_path / "two")
         assert shown(may_show=False) == "one", "to ask the warehouse takes nobody's sources to another state"
         assert shown() == "two"
+        monkeypatch.delenv("ETL_SAMPLE_DATA")
+        (tmp_path / "two").rename(tmp_path / "not mounted")
+        for may_show in (True, False):
+            with pytest.raises(ValueError, match=r"is gone\. Put it back, or name another by ETL_SAMPLE_DATA"):
+                shown(may_show=may_show)
+        (tmp_path / "not mounted").rename(tmp_path / "two")
+        assert shown() == "two"
         shutil.rmtree(home() / "sample")
         name(home() / "sample")
         assert shown() == ""

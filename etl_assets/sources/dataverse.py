@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import NamedTuple
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from etl_assets.sources import Fetched, SourceRefusedError, Validators, Workspace, http
 from etl_assets.sources.files import WebFile
@@ -49,8 +49,9 @@ class DataverseTable(WebFile):
     def _newest(self) -> _Version | None:
         """The newest version; None where the address is that of a file."""
         url = self.url()
+        where = http.public(url)  # what is no address at all is refused
         service, is_list, _ = url.partition(_LISTS)
-        if not is_list or not urlsplit(url).path.startswith(_LISTS):
+        if not is_list or service.count("/") != 2:
             return None
         document = parse_json(http.get(url) or b"")
         try:
@@ -60,12 +61,11 @@ class DataverseTable(WebFile):
             found = [(int(file["id"]), str(file["checksum"]["value"]), file) for file in tables]
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise SourceRefusedError(
-                f"{http.public(url)} is no list of a dataset's files ({type(error).__name__}: {error}). The last good "
-                "file stays."
+                f"{where} is no list of a dataset's files ({type(error).__name__}: {error}). The last good file stays."
             ) from error
         if len(found) != 1:
             raise SourceRefusedError(
-                f"{http.public(url)} lists {len(found)} tables among {names}, and one is expected. Set "
+                f"{where} lists {len(found)} tables among {names}, and one is expected. Set "
                 f"ETL_{self.source.upper()}_URL to the address of the right one; the last good file stays."
             )
         [(number, checksum, file)] = found

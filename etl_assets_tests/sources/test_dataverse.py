@@ -87,6 +87,17 @@ def test_a_list_without_the_table_is_refused(dataset: Dataset, files: Any, why: 
         SOURCE.probe(None)
 
 
+@pytest.mark.parametrize("address", ["http://[x", f"http://[x/{FILES}"])
+def test_what_is_no_address_fails_its_source_and_nothing_else(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ETL_EVENTS_URL", address)
+    with pytest.raises(SourceRefusedError, match="The address that is set for it is none"):
+        SOURCE.probe(None)
+    with pytest.raises(SourceRefusedError, match="The address that is set for it is none"):
+        SOURCE.fetch(Workspace(tmp_path), None)
+
+
 def test_the_address_of_a_file_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve(tmp_path, routes={"a": lambda request: Response(200, b"id\n1\n", headers={"ETag": '"v1"'})}) as url:
         monkeypatch.setenv("ETL_EVENTS_URL", f"{url}/a/datafile/1")

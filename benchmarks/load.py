@@ -41,7 +41,7 @@ def run(ground: Ground, sizes: Sequence[int], *, quick: bool) -> Report:
     (rows,) = sizes
     report = Report("load", f"{rows:,} located rows into an empty indexed PostGIS table")
     now = dt.datetime.now(dt.UTC)
-    frame = stored(located_rows(rows), LOCATED, source="bench", run_id="bench", loaded_at=now)
+    frame = stored(located_rows(rows), LOCATED, source=pl.lit("bench"), run_id="bench", loaded_at=now)
     with ground.database() as url:
         loads = _Loads(url, frame, ground.folder)
         cases: dict[str, Case] = {

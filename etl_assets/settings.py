@@ -93,7 +93,6 @@ class Settings(BaseSettings):
 
     reads_embedded: ClassVar[bool] = True
 
-    home: Path = Field(default_factory=home, description="State of the embedded default")
     lake_url: str = Field(
         default_factory=_lake_url,
         description="The Parquet lake: a folder, file:///folder or s3://bucket/prefix",

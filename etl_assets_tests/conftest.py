@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from etl_assets.local.faults import Faults
 from etl_assets.local.postgres import Cluster
 from etl_assets.local.sample import write_sample
 from etl_assets.local.sources import serve
+from etl_assets_tests.faults import Faults
 from etl_assets_tests.house import House, ephemeral
 
 #: What the sources that want a token accept.
@@ -102,7 +102,7 @@ def _house(
     monkeypatch.setenv("ETL_WAREHOUSE_URL", warehouse_url)
     monkeypatch.setenv("ETL_LAKE_URL", str(tmp_path / "lake"))
     monkeypatch.setenv("ETL_RETAIL_TOKEN", TOKEN)
-    with serve(data, as_of=as_of, faults=faults, token=TOKEN) as url, ephemeral() as instance:
+    with serve(data, as_of=as_of, handler=faults.handler(), token=TOKEN) as url, ephemeral() as instance:
         monkeypatch.setenv("ETL_LOCAL_SOURCES_URL", url)
         made = House(home, data, warehouse_url, as_of, faults, instance, cluster=cluster)
         yield made

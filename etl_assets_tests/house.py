@@ -27,7 +27,6 @@ from sqlalchemy import QueuePool, create_engine
 
 from etl_assets.definitions import defs
 from etl_assets.local.databases import show
-from etl_assets.local.faults import Faults
 from etl_assets.local.in_process import execute
 from etl_assets.local.postgres import Cluster
 from etl_assets.local.recordings import Recordings
@@ -36,6 +35,7 @@ from etl_assets.stages.run_tags import RunPartitions
 from etl_assets.storage.configured import lake
 from etl_assets.storage.dagster_storage import quicken
 from etl_assets.storage.lake import Lake
+from etl_assets_tests.faults import Faults
 
 
 @contextmanager

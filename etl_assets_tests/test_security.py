@@ -14,12 +14,12 @@ import yaml
 from dagster_shared.serdes import serialize_value
 from rich.console import Console
 
-from etl_assets.local.faults import Fault
 from etl_assets.local.run import Driver
 from etl_assets.settings import PROJECT, settings
 from etl_assets_tests.automation.servers import webhook
 from etl_assets_tests.datasets.files import county, county_file, publish_counties
 from etl_assets_tests.datasets.test_poverty import HISTPOV_PATH
+from etl_assets_tests.faults import Fault
 from etl_assets_tests.house import House
 
 #: What a source may send that something further on would act upon, were it not text.

@@ -14,7 +14,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -25,8 +24,8 @@ from dagster._core.storage.tags import WILL_RETRY_TAG
 
 from etl_assets.automation.receivers import DeliveryError, Message, Receiver, receivers
 from etl_assets.logs import plain
-from etl_assets.settings import NotConfiguredError, settings
-from etl_assets.stages.dataset import SPECS, Spec
+from etl_assets.settings import settings
+from etl_assets.stages.dataset import SPECS, Spec, spec_of_step
 from etl_assets.stages.failures import sentence, why_step_failed
 from etl_assets.stages.newest import NEWEST
 from etl_assets.stages.run_tags import RunPartitions
@@ -76,12 +75,7 @@ def alerts_sensor() -> dg.SensorDefinition:
         description="Tells webhook, e-mail and SNS what is wrong: once per cause, until it is mended and comes back.",
     )
     def tell(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        told_to: list[Receiver] = []
-        misconfigured = []
-        try:
-            told_to.extend(receivers())
-        except NotConfiguredError as error:
-            misconfigured = [str(error)]
+        told_to, misconfigured = receivers()
         found = problems(context.instance)
         if not told_to:
             nobody = "Nobody is told: set ETL_ALERT_WEBHOOK_URL, ETL_ALERT_SMTP_URL or ETL_ALERT_SNS_TOPIC"
@@ -275,7 +269,7 @@ def _failures(instance: dg.DagsterInstance, record: dg.RunRecord, made: _Made) -
     events = _events(instance, run, dg.DagsterEventType.STEP_FAILURE)
     path, job = f"/runs/{run.run_id}", f"job {run.job_name}"
     for event in events:
-        spec = _specs_by_step().get(event.step_key or "")
+        spec = spec_of_step(event.step_key)
         if spec is None:
             yield Problem("a run failed", job, why_step_failed(event), _RUN_ADVICE, path)
         elif spec.key in left:
@@ -335,11 +329,6 @@ _CHECK_ADVICE = {
     "dataset the source's new shape, or have the source mended.",
     NEWEST: "The runs may be well while the source stands still: ask its publisher, or see whether its sensor runs.",
 }
-
-
-@cache
-def _specs_by_step() -> dict[str, Spec]:
-    return {key.to_python_identifier(): spec for key, spec in SPECS.items()}
 
 
 def _reported_checks() -> list[dg.AssetCheckKey]:

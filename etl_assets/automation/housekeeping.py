@@ -21,6 +21,7 @@ from dagster._core.storage.local_compute_log_manager import LocalComputeLogManag
 
 from etl_assets.settings import settings
 from etl_assets.stages.dataset import SPECS
+from etl_assets.stages.raw import made_from_file
 from etl_assets.storage.configured import lake, landing_store
 from etl_assets.storage.landing import Manifest
 
@@ -109,7 +110,7 @@ def _landed(instance: dg.DagsterInstance, since: datetime, *, dry_run: bool) -> 
     Never the current one, nor the one that the raw table was made from. Of a source of many files that is judged by
     their sets: a file goes with the last set that it is in.
     """
-    needed = {file for spec in SPECS.values() if (file := _read_by(instance, spec.key))}
+    needed = {made_from_file(instance, key) for key in SPECS if key.path[0] == "raw"}
     count = 0
     for spec in SPECS.values():
         if spec.source is None:
@@ -134,13 +135,6 @@ def _landed(instance: dg.DagsterInstance, since: datetime, *, dry_run: bool) -> 
 
 def _came(manifest: Manifest) -> datetime:
     return datetime.fromisoformat(manifest.fetched_at)
-
-
-def _read_by(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
-    """The landed file that a raw table was made from."""
-    event = instance.get_latest_materialization_event(key) if key.path[0] == "raw" else None
-    found = event.asset_materialization.metadata.get("landed_file") if event and event.asset_materialization else None
-    return str(found.value) if found else None
 
 
 def _unfinished(since: datetime, *, dry_run: bool) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import smtplib
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from email.message import EmailMessage
 from typing import Protocol
@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 
-from etl_assets.settings import NotConfiguredError, settings
+from etl_assets.settings import settings
 
 _SECONDS = 10
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
@@ -134,15 +134,17 @@ class Topic:
             raise DeliveryError(f"SNS did not take the message ({type(error).__name__})") from None
 
 
-def receivers() -> Iterator[Receiver]:
-    """The receivers that are configured; raises NotConfiguredError at the end for those that are so by half."""
-    configured, wrong = settings(), []
+def receivers() -> tuple[list[Receiver], list[str]]:
+    """The receivers that are configured; and what is wrong with those that are so by half."""
+    configured = settings()
+    found: list[Receiver] = []
+    wrong: list[str] = []
     if configured.alert_webhook_url:
-        yield Webhook(configured.alert_webhook_url.get_secret_value())
+        found.append(Webhook(configured.alert_webhook_url.get_secret_value()))
     if configured.alert_smtp_url or configured.alert_email_to:
         to = [address.strip() for address in (configured.alert_email_to or "").split(",") if address.strip()]
         if configured.alert_smtp_url and to:
-            yield Mail(configured.alert_smtp_url.get_secret_value(), to, configured.alert_email_from)
+            found.append(Mail(configured.alert_smtp_url.get_secret_value(), to, configured.alert_email_from))
         else:
             wrong.append(
                 "Alerts by e-mail need both: ETL_ALERT_SMTP_URL=smtp://user:password@host:port and "
@@ -154,9 +156,8 @@ def receivers() -> Iterator[Receiver]:
         elif configured.alert_sns_topic.endswith(".fifo"):
             wrong.append("ETL_ALERT_SNS_TOPIC is a FIFO topic, which tells no people: name a standard one.")
         else:
-            yield Topic(configured.alert_sns_topic)
-    if wrong:
-        raise NotConfiguredError(" ".join(wrong))
+            found.append(Topic(configured.alert_sns_topic))
+    return found, wrong
 
 
 def _slack(text: str) -> str:

@@ -85,8 +85,8 @@ def refined_eventdata_baseline(raw: pl.DataFrame) -> Result:
     rows = records.with_columns(**texts).select(
         *(reading.alias(name) for name, (_, reading) in readings.items()),
         *COLUMNS[3:-1],
+        pl.selectors.starts_with("_"),
         _problems=unreadable(readings),
-        **{c: pl.col(c) for c in records.columns if c.startswith("_")},
     )
     return Result(rows, merged)
 

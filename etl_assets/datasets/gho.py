@@ -145,6 +145,7 @@ def refined_health_indicators(raw: pl.DataFrame, countries: pl.DataFrame) -> Res
     sexes = [dimension(n).replace_strict(SEXES, default=None, return_dtype=pl.String) for n in (1, 2, 3)]
     table = raw.select(
         *(reading.alias(name) for name, (_, reading) in readings.items()),
+        pl.selectors.starts_with("_"),
         indicator="IndicatorCode",
         title=pl.col("IndicatorCode").replace({code: indicator.title for code, indicator in ENABLED.items()}),
         spatial_type="SpatialDimType",
@@ -158,7 +159,6 @@ def refined_health_indicators(raw: pl.DataFrame, countries: pl.DataFrame) -> Res
         parent_code=optional(raw, "ParentLocationCode"),
         parent_region=optional(raw, "ParentLocation"),
         _problems=unreadable({name: pair for name, pair in readings.items() if pair[0] in raw.columns}),
-        **{c: pl.col(c) for c in raw.columns if c.startswith("_")},
     )
     names = countries.select(spatial_type=pl.lit("COUNTRY"), spatial_code="country_code", country="country")
     table = table.join(names, on=["spatial_type", "spatial_code"], how="left", maintain_order="left")

@@ -52,10 +52,10 @@ def raw_gho_countries(path: Path) -> pl.DataFrame:
 def refined_gho_countries(raw: pl.DataFrame) -> Result:
     """Named; rows that say the same are merged."""
     table = raw.select(
+        pl.selectors.starts_with("_"),
         country_code="Code",
         country="Title",
         region_code=optional(raw, "ParentCode"),
         region=optional(raw, "ParentTitle"),
-        **{c: pl.col(c) for c in raw.columns if c.startswith("_")},
     )
     return Result(*distinct_as_read(table, GhoCountries.columns()))

@@ -90,6 +90,7 @@ def refined_national_poverty(raw: pl.DataFrame) -> Result:
     found = values.cast(pl.String) + " values of the year, and nothing says which method each is of"
     undecided = pl.struct(check=pl.lit("two_methods"), column=pl.lit("method"), value=found)
     table = raw.sort("_source_row").select(
+        pl.selectors.starts_with("_"),
         year=year,
         group_code=pl.col("RACE").cast(pl.Int32, strict=False),
         group=pl.col("RACE").replace_strict(GROUPS, default=None, return_dtype=pl.String),
@@ -99,7 +100,6 @@ def refined_national_poverty(raw: pl.DataFrame) -> Result:
         _problems=unreadable({"poverty_rate": ("PCTPOV", rate), "year": ("time", year)}).list.concat(
             pl.concat_list(pl.when(has_methods & (values != 2)).then(undecided)).list.drop_nulls()
         ),
-        **{c: pl.col(c) for c in raw.columns if c.startswith("_")},
     )
     is_single = pl.col("method").eq_missing("published")
     rows, merged = distinct_as_read(table.filter(is_single), NationalPoverty.columns())

@@ -94,11 +94,11 @@ def refined_small_area_poverty(raw: pl.DataFrame) -> Result:
     }
     table = raw.select(
         *(reading.alias(name) for name, (_, reading) in readings.items()),
+        pl.selectors.starts_with("_"),
         level=pl.when(county.is_null()).then(pl.lit("state")).otherwise(pl.lit("county")),
         fips=pl.concat_str("state", county.fill_null("")),
         name="NAME",
         _problems=unreadable({name: pair for name, pair in readings.items() if pair[0] in raw.columns}),
-        **{c: pl.col(c) for c in raw.columns if c.startswith("_")},
     )
     return Result(*distinct_as_read(table, SmallAreaPoverty.columns()))
 

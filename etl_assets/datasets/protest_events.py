@@ -198,6 +198,7 @@ def typed(records: pl.DataFrame) -> pl.DataFrame:
         *(reading.alias(name) for name, (_, reading) in readings.items()),
         *(text(n).alias(n) for n in ("locality", "state", "location", "title", "event_type", "organizations")),
         *(text(n).alias(n) for n in ("participants", "claims", "issues")),
+        pl.selectors.starts_with("_"),
         event_types=text("event_type").str.to_lowercase().str.split(";").list.eval(pl.element().str.strip_chars())
         .list.eval(pl.element().filter(pl.element() != "")).list.unique(maintain_order=True).fill_null([]),
         is_announced=date > pl.col("_published_at").dt.date(),
@@ -209,7 +210,6 @@ def typed(records: pl.DataFrame) -> pl.DataFrame:
         fips_given=fips,
         row_hash="_row_hash",
         _problems=unreadable(known, nothing=["", "NA"]),
-        **{c: pl.col(c) for c in records.columns if c.startswith("_")},
     ).with_columns(source_count=pl.col("sources").list.len().cast(pl.Int32))  # fmt: skip
 
 

@@ -136,11 +136,11 @@ def refined_state_unemployment_advances(raw: pl.DataFrame) -> Result:
     }
     table = raw.select(
         *(reading.alias(target) for target, (_, reading) in readings.items()),
+        pl.selectors.starts_with("_"),
         state_code=code_of(state),
         state=state,
         state_given="state_nm",
         footnote=given["state_nm"].str.strip_chars().str.extract(r"(\*+)$"),
         _problems=unreadable(readings, nothing=["null"]),
-        **{c: pl.col(c) for c in raw.columns if c.startswith("_")},
     )
     return Result(*distinct_as_read(table, [c for c in StateUnemploymentAdvances.columns() if c != "state_given"]))

@@ -71,6 +71,7 @@ def refined_us_counties(raw: pl.DataFrame) -> Result:
     fips = records.select(fips=pl.coalesce(pl.col("id").str.zfill(5), made))["fips"]
     vintage = max([OLDEST_VINTAGE, *(year for code, year in CODES_SINCE.items() if code in fips)])
     counties = records.select(
+        pl.selectors.starts_with("_"),
         fips=fips,
         state_fips=pl.col("STATE").str.zfill(2),
         name="NAME",
@@ -78,7 +79,6 @@ def refined_us_counties(raw: pl.DataFrame) -> Result:
         census_area=optional(records, "CENSUSAREA").cast(pl.Float64, strict=False),
         vintage=pl.lit(vintage, pl.Int32),
         geometry=wkb(boundaries(records["geometry"])),
-        **{c: pl.col(c) for c in records.columns if c.startswith("_")},
     )
     shown = gpd.GeoDataFrame(
         {"square miles": counties["census_area"].to_numpy()},

@@ -6,7 +6,6 @@ lake it deletes again.
 
 from __future__ import annotations
 
-import email.utils
 import importlib.metadata
 import os
 import re
@@ -34,6 +33,7 @@ from etl_assets.local import embedded
 from etl_assets.logs import plain
 from etl_assets.settings import PROJECT, NotConfiguredError, home, settings
 from etl_assets.sources import SourceError
+from etl_assets.sources.http import moment_of
 from etl_assets.stages.dataset import SPECS, Spec
 from etl_assets.storage import roles
 from etl_assets.storage.configured import lake, landing_store, warehouse
@@ -120,8 +120,8 @@ def _python() -> Iterator[Finding]:
 def _folders() -> Iterator[Finding]:
     """Folders and disk."""
     folders = {"ETL_HOME": home(), "DAGSTER_HOME": Path(os.environ.get("DAGSTER_HOME") or home() / "dagster")}
-    if lake().folder is not None:
-        folders["lake"] = Path(str(lake().folder))
+    if (folder := lake().folder) is not None:
+        folders["lake"] = folder
     for name, folder in folders.items():
         there = next(parent for parent in (folder, *folder.parents) if parent.exists())
         if not os.access(there, os.W_OK | os.X_OK):
@@ -231,19 +231,21 @@ def _sources() -> Iterator[Finding]:
         {f"{p.scheme}://{p.netloc}" for url in known if url and (p := urlsplit(url)).scheme[:4] == "http"}
     ):
         try:
-            date = requests.head(host, timeout=10, allow_redirects=False).headers.get("Date")
+            date = moment_of(requests.head(host, timeout=10, allow_redirects=False).headers.get("Date"))
         except requests.RequestException:
             continue  # which is said above
         if date:
-            yield _clock(urlsplit(host).hostname or host, email.utils.parsedate_to_datetime(date))
+            yield _clock(urlsplit(host).hostname or host, date)
 
 
 def _alerts() -> Iterator[Finding]:
     """Alerts."""
-    names = [receiver.name for receiver in receivers()]
-    if names:
-        yield Finding("alerts", f"go to {', '.join(names)}")
-    else:
+    found, wrong = receivers()
+    for why in wrong:
+        yield Finding("Alerts", why, is_wrong=True)
+    if found:
+        yield Finding("alerts", f"go to {', '.join(receiver.name for receiver in found)}")
+    elif not wrong:
         yield Finding("alerts", "go to nobody", "Set ETL_ALERT_WEBHOOK_URL, ETL_ALERT_SMTP_URL or ETL_ALERT_SNS_TOPIC.")
 
 

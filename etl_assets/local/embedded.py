@@ -18,6 +18,7 @@ from etl_assets.local.postgres import Cluster
 from etl_assets.local.recordings import Recordings
 from etl_assets.local.sample import write_sample
 from etl_assets.local.sources import SourceServer
+from etl_assets.local.whole import write_whole
 from etl_assets.settings import PROJECT, Settings, explicit_settings, home
 
 log = logging.getLogger("etl_assets.local")
@@ -63,7 +64,7 @@ def up(*, may_show: bool = True) -> None:
         given[f"{source}_url"] = show(cluster(), source, _recordings(configured))
     if _has_own_folder(configured):
         given["retail_sales_folder"] = str(_drop_sales(_recordings(configured)))
-    _write(home() / "local.json", json.dumps(given, indent=1))
+    write_whole(home() / "local.json", json.dumps(given, indent=1))
     _dagster_home()
 
 
@@ -146,9 +147,9 @@ def _drop_sales(recordings: Recordings) -> Path:
     if recording:
         digest = hashlib.sha256(recording.read()).hexdigest()
         if not dropped.exists() or dropped.read_text() != digest:
-            _write(file, recording.read())
+            write_whole(file, recording.read())
             dropped.parent.mkdir(parents=True, exist_ok=True)
-            _write(dropped, digest)
+            write_whole(dropped, digest)
     return file.parent
 
 
@@ -165,7 +166,7 @@ def _start_sources(configured: Settings, *, may_show: bool = True) -> str:
     now = source_server().recordings()
     if before is not None and now != before:
         log.info("The local sources show %s%s from now on.", now.data, f" as of {now.as_of}" if now.as_of else "")
-    _write(_told(), wish)
+    write_whole(_told(), wish)
     return url
 
 
@@ -178,12 +179,3 @@ def _dagster_home() -> None:
         link.unlink(missing_ok=True)  # where the checkout was before it was moved
         with contextlib.suppress(FileExistsError):  # another command was faster
             link.symlink_to(PROJECT / "dagster.yaml")
-
-
-def _write(path: Path, content: str | bytes) -> None:
-    """Write a file at once, for its owner only: it may hold a password."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content if isinstance(content, bytes) else content.encode())
-    temporary.replace(path)

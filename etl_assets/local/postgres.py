@@ -30,6 +30,7 @@ import psycopg
 from psycopg import sql
 
 from etl_assets.local.postgres_programs import PostgresError, Programs, find_programs, run_program
+from etl_assets.local.whole import write_whole
 
 log = logging.getLogger("etl_assets.local")
 
@@ -215,7 +216,7 @@ class Cluster:
         """Create the cluster; it appears under its name only when it is whole."""
         log.info("creating a PostgreSQL cluster in %s", self._home)
         if not self._password_file.exists():
-            _write(self._password_file, secrets.token_urlsafe(24), mode=0o600)
+            write_whole(self._password_file, secrets.token_urlsafe(24))
             account.own(self._password_file)  # initdb reads it
         unfinished = self._home / "data.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -257,7 +258,7 @@ class Cluster:
         """Write the settings, anew for every start, and begin a log if there is none or it is too large."""
         settings = {**SETTINGS, **(FAST_SETTINGS if self.fast else {}), "port": str(port)}
         conf = self._data / "etl.conf"
-        _write(conf, "".join(f"{name} = '{value}'\n" for name, value in settings.items()))
+        write_whole(conf, "".join(f"{name} = '{value}'\n" for name, value in settings.items()), 0o644)
         if self._log.exists() and self._log.stat().st_size > LARGE_LOG:
             self._log.rename(self._log.with_suffix(".log.old"))
         self._log.touch(mode=0o600)
@@ -299,7 +300,7 @@ class Cluster:
             port = _free_port(0)
             log.info("port %s is taken by another program; PostgreSQL moves to %s", remembered, port)
         if port != remembered:
-            _write(self._port_file, str(port))
+            write_whole(self._port_file, str(port), 0o644)
         return port
 
     def _wait_until_it_answers(self) -> None:
@@ -385,15 +386,6 @@ class Account:
 
 
 # --- small tools
-
-
-def _write(path: Path, text: str, mode: int = 0o644) -> None:
-    """Write a small file so that it is there whole or not at all."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.unlink(missing_ok=True)
-    with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
-        file.write(text)
-    unfinished.replace(path)
 
 
 def _free_port(wanted: int) -> int:

@@ -29,7 +29,7 @@ def rebuild_warehouse() -> int:
         if spec.table is not None:
             tables[spec.table.full_name] = spec.table
             if spec.table.stage in ("raw", "refined"):
-                quarantine = quarantine_table(spec.table.name.removesuffix("_history"))
+                quarantine = quarantine_table(spec.table.name)
                 tables[quarantine.full_name] = quarantine
     if not any(publisher().lake.partitions(table) for table in tables.values()):
         console.print(f"The lake {publisher().lake.url} holds no table, so nothing was dropped. See to ETL_LAKE_URL.")

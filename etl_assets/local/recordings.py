@@ -17,18 +17,6 @@ from datetime import UTC, date, datetime
 from functools import lru_cache
 from pathlib import Path
 
-__all__ = [
-    "UNDATED",
-    "Recording",
-    "Recordings",
-    "Request",
-    "Response",
-    "Route",
-    "first_day",
-    "last_day",
-    "publications",
-]
-
 UNDATED = "undated"
 """What stands in place of a publication date for a source that has no dated folders."""
 

@@ -31,7 +31,7 @@ from sqlalchemy.exc import OperationalError
 from etl_assets.local import ui
 from etl_assets.local.in_process import execute
 from etl_assets.logs import plain
-from etl_assets.quality.quarantine import quarantine_table
+from etl_assets.quality.quarantine import UNPLACED, quarantine_table
 from etl_assets.settings import NotConfiguredError, database_parts, explicit_settings, home, settings
 from etl_assets.sources import SourceError
 from etl_assets.stages.dataset import Spec
@@ -229,14 +229,15 @@ class Driver:
             facts = state.facts(spec.table)
             cut = {k: f for k, f in facts.items() if not (spec.table.partitioning and k == WHOLE)}
             outcome = self.outcomes.get(spec.key.to_user_string(), Outcome())
-            kept_out = sum(f.rows for f in state.facts(quarantine_table(spec.table.name)).values())
-            shows_quarantine = spec.table.stage == "refined"
+            is_raw = spec.table.stage == "raw"  # of which those are kept out that belong to no partition
+            held = state.facts(quarantine_table(spec.table.name))
+            kept_out = sum(f.rows for k, f in held.items() if (k == UNPLACED) == is_raw)
             table.add_row(
                 spec.table.full_name,
                 f"{sum(f.rows for f in cut.values()):,}",
                 f"{len(cut):,}" if spec.table.partitioning else "",
                 f"{outcome.partitions:,}" if outcome.partitions else "",
-                f"{kept_out:,}" if shows_quarantine else "",
+                f"{kept_out:,}" if spec.table.stage == "refined" or (is_raw and kept_out) else "",
                 f"{outcome.seconds:.1f}" if outcome.seconds else "",
             )
         self.console.print(table)

@@ -1,8 +1,8 @@
 """A server that replays recorded sources over real HTTP on 127.0.0.1.
 
 Here: how a recording is served (conditional requests, `.gz` unpacked), and the detached process behind `./dev`.
-Not here: which publication is shown on which date (recordings.py), how the APIs answer (apis), the misbehaviour that
-tests ask for (faults.py), fetching (etl_assets.sources), and the recordings themselves (sample, or a user's folder).
+Not here: which publication is shown on which date (recordings.py), how the APIs answer (apis), fetching
+(etl_assets.sources), and the recordings themselves (sample, or a user's folder).
 
 A folder of recordings is `<source>/<publication date>/<file>[.gz]`, the date being a day, a month or a
 year. `GET /<source>/<file>` answers with the newest publication not after the as-of date; a source that has
@@ -25,14 +25,13 @@ import re
 import secrets
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime, parsedate_to_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -41,7 +40,6 @@ from typing import Any
 from urllib.parse import parse_qs, unquote
 
 from etl_assets.local.apis import census, gho, retail, treasury
-from etl_assets.local.faults import HTML, HTML_PATH, Fault, Faults, LoggedRequest
 from etl_assets.local.recordings import (
     Recordings,
     Request,
@@ -50,6 +48,7 @@ from etl_assets.local.recordings import (
     last_day,
     publications,
 )
+from etl_assets.local.whole import write_whole
 
 HOST = "127.0.0.1"
 _IDENTITY_PATH = "/_server"
@@ -92,7 +91,8 @@ def _is_unchanged(headers: Mapping[str, str], etag: str, published: datetime) ->
 # The server ----------------------------------------------------------------------------------------------
 
 
-def _without_key(text: str) -> str:
+def without_key(text: str) -> str:
+    """An address without the API key in it."""
     return re.sub(r"(?i)((?:^|[?&])key=)[^&\s]*", r"\1***", text)
 
 
@@ -105,17 +105,16 @@ class _Server(ThreadingHTTPServer):
         port: int,
         data: Path,
         as_of: str | Path | None,
-        faults: Faults | None = None,
         routes: Mapping[str, Route] | None = None,
         home: Path | None = None,
         token: str | Path = "",
+        handler: type[Handler] | None = None,
     ) -> None:
         self.data, self.as_of, self.home, self._token = data, as_of, home, token
-        self.faults = faults
         self.routes = ROUTES if routes is None else routes
         self.closing = threading.Event()
         self._connections: set[socket.socket] = set()
-        super().__init__((HOST, port), _Handler)
+        super().__init__((HOST, port), handler or Handler)
 
     @property
     def url(self) -> str:
@@ -126,8 +125,6 @@ class _Server(ThreadingHTTPServer):
             return self._index(request.recordings)
         if request.path == _IDENTITY_PATH:
             return self._identity()
-        if self.faults and request.path == HTML_PATH:
-            return Response(200, HTML, "text/html; charset=utf-8")
         route = self.routes.get(request.segments[0])
         return (route(request) if route else None) or replay_file(request)
 
@@ -172,7 +169,9 @@ class _Server(ThreadingHTTPServer):
             _log.error("%s", traceback.format_exc())
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
+    """Answers one client's requests."""
+
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # else headers and body in two writes wait 40 ms for each other's ACK
     server: _Server  # pyrefly: ignore[bad-override-mutable-attribute] # nobody else gives it one
@@ -181,23 +180,19 @@ class _Handler(BaseHTTPRequestHandler):
         # A body left unread would be taken for the connection's next request.
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path, _, query = self.path.partition("?")
-        fault = self.server.faults.take(path, query) if self.server.faults else Fault()
-        if fault.delay and self.server.closing.wait(fault.delay):
-            self.close_connection = True
-            return
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        response = fault.instead or self._respond(path, query, headers)
-        if fault.change:
-            response = replace(response, body=fault.change(response.body))
-        if self.server.faults:
-            shown = headers | ({"authorization": "***"} if "authorization" in headers else {})
-            entry = LoggedRequest(self.command, path, _without_key(query), response.status, shown)
-            self.server.faults.record(entry)
-        self._send(response, fault)
+        self.answer(path, query, {name.lower(): value for name, value in self.headers.items()})
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _handle  # noqa: N815 - http.server's names
 
-    def _respond(self, path: str, query: str, headers: Mapping[str, str]) -> Response:
+    def answer(self, path: str, query: str, headers: Mapping[str, str]) -> None:
+        """Answer a request; header names are in lower case."""
+        response = self.response(path, query, headers)
+        self.send_head(response, {"Content-Length": str(len(response.body))})
+        if self.has_body(response):
+            self.wfile.write(response.body)
+
+    def response(self, path: str, query: str, headers: Mapping[str, str]) -> Response:
+        """The answer to a request; what is wrong with a recording is one, too."""
         try:
             # Split before decoding: an encoded slash is part of a name.
             segments = tuple(unquote(part) for part in path[1:].split("/")) if path != "/" else ()
@@ -206,32 +201,24 @@ class _Handler(BaseHTTPRequestHandler):
             request = Request(self.command, path, segments, fields, headers, recordings, self.server.token())
             return self.server.respond(request)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a recording, a client is owed an answer
-            _log.exception("cannot answer %s", _without_key(self.path))
+            _log.exception("cannot answer %s", without_key(self.path))
             return Response(500, f"cannot answer {path}: {type(error).__name__}: {error}\n".encode())
 
-    def _send(self, response: Response, fault: Fault) -> None:
+    def send_head(self, response: Response, framing: Mapping[str, str]) -> None:
+        """Send what comes before the body; `framing` says where that ends."""
         self.send_response(response.status)
-        for name, value in response.headers.items():
+        of_body = {} if response.status in (204, 304) else {"Content-Type": response.content_type, **framing}
+        for name, value in (*response.headers.items(), *of_body.items()):
             self.send_header(name, value)
-        if response.status not in (204, 304):
-            self.send_header("Content-Type", response.content_type)
-            if fault.is_announced:
-                self.send_header("Content-Length", str(len(response.body)))
-            else:
-                self.send_header("Connection", "close")  # which is then what ends the answer
         self.end_headers()
-        if self.command != "HEAD" and response.status not in (204, 304):
-            self.wfile.write(response.body[: int(len(response.body) * fault.share_sent)])
-        if fault.share_sent < 1:
-            self.close_connection = True
-        if fault.reset_connection:
-            # Lingering for zero seconds makes close() send RST. The descriptor is closed directly, since
-            # the socket object would first say goodbye with FIN, which is how a truncated answer looks.
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            os.close(self.connection.detach())
+
+    def has_body(self, response: Response) -> bool:
+        """Whether a body follows."""
+        return self.command != "HEAD" and response.status not in (204, 304)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
-        _log.info("%s", _without_key(format % args))
+        """Log, by the module's log instead of to stderr."""
+        _log.info("%s", without_key(format % args))
 
 
 @contextlib.contextmanager
@@ -239,19 +226,19 @@ def serve(
     data: Path,
     *,
     as_of: str | Path | None = None,
-    faults: Faults | None = None,
     routes: Mapping[str, Route] | None = None,
     token: str = "",
+    handler: type[Handler] | None = None,
 ) -> Generator[str]:
     """Serve `data` from a thread of this process and yield the base URL.
 
     `as_of` is a date, or a file that holds one and is read at every request. `routes` replaces `ROUTES`. `token` is
-    what routes that want one accept.
+    what routes that want one accept. `handler` is one with other manners, as tests want it.
     """
     publications(data)  # complains now rather than at the first request
     if isinstance(as_of, str):
         last_day(as_of)
-    server = _Server(0, data, as_of, faults, routes, token=token)
+    server = _Server(0, data, as_of, routes, token=token, handler=handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), name="sources", daemon=True)
     thread.start()
     try:
@@ -294,7 +281,7 @@ class SourceServer:
                 running = None
                 self._as_of_file.unlink(missing_ok=True)
             if as_of is not None:
-                _write_atomically(self._as_of_file, as_of + "\n")
+                write_whole(self._as_of_file, as_of + "\n")
             if not running:
                 self._spawn(data)
         return self.url()
@@ -322,14 +309,14 @@ class SourceServer:
             known = _first_line(file)
             token = given or known or secrets.token_urlsafe(24)
             if token != known:
-                _write_atomically(file, token + "\n")
+                write_whole(file, token + "\n")
         return token
 
     def publish(self, as_of: str) -> dict[str, str]:
         """Show the sources as of a date from now on; returns source -> publication now shown."""
         last_day(as_of)
         data = self.recordings().data
-        _write_atomically(self._as_of_file, as_of + "\n")
+        write_whole(self._as_of_file, as_of + "\n")
         return Recordings(data, as_of).shown()
 
     def recordings(self) -> Recordings:
@@ -406,13 +393,6 @@ def _first_line(file: Path) -> str | None:
         return None
 
 
-def _write_atomically(file: Path, text: str) -> None:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.touch(0o600)  # one of them holds a token
-    temporary.write_text(text)
-    temporary.replace(file)
-
-
 def _main() -> None:
     parser = argparse.ArgumentParser(description="Replay recorded sources in the background.")
     parser.add_argument("--data", type=Path, required=True, help="<source>/<publication date>/<file>")
@@ -429,7 +409,7 @@ def _main() -> None:
 
     if child := os.fork():
         written = {"pid": child, "port": server.server_port, "data": str(data)}
-        _write_atomically(home / "server.json", json.dumps(written) + "\n")
+        write_whole(home / "server.json", json.dumps(written) + "\n")
         print(server.url, flush=True)
         os._exit(0)
 

@@ -47,6 +47,21 @@ class Bound:
         """Whether `rejected` of `rows` is too many."""
         return rejected > self.count and rejected > self.share * rows
 
+    def refusal(self, rejected: int, rows: int) -> str:
+        """What is said of so many, for a person."""
+        return f"{rejected} of {rows} rows break the contract: more than {self.count} rows and {self.share:.0%}"
+
+
+def balance(rows_in: int, rows_out: int, quarantined: int, merged: int) -> dg.AssetCheckResult:
+    """The check `balance`: every record is published, quarantined or merged, and none of them twice."""
+    lost = rows_in - rows_out - quarantined - merged
+    return dg.AssetCheckResult(
+        passed=lost == 0,
+        check_name="balance",
+        description=f"{lost} rows are unaccounted for" if lost else None,
+        metadata={"rows_in": rows_in, "rows_out": rows_out, "quarantined": quarantined, "merged": merged},
+    )
+
 
 @dataclass(frozen=True)
 class Audit:
@@ -205,12 +220,7 @@ def _repeated(body: pl.DataFrame, key: Sequence[str], bad: pl.Series) -> pl.Data
     rows = body.select(key).with_row_index("row").filter(~pl.col("row").is_in(bad.unique().implode()))
     repeated = rows.filter(pl.struct(key).is_duplicated())
     why = pl.concat_str(pl.lit("one of "), pl.len().over(key), pl.lit(" with "), _said(key))
-    return repeated.select(
-        row=pl.col("row").cast(pl.Int64),
-        check=pl.lit("unique_key"),
-        column=pl.lit(""),
-        value=why.str.slice(0, _VALUE_LENGTH),
-    )
+    return _failed(repeated, "unique_key", "", why)
 
 
 def _with_values(failures: pl.DataFrame, body: pl.DataFrame) -> pl.DataFrame:
@@ -251,9 +261,7 @@ def _flagged(body: pl.DataFrame, flags: pl.DataFrame, check: str) -> pl.DataFram
         if flags[name].any():
             value = pl.col(name).cast(pl.String) if body.schema[name].is_float() else pl.lit(None, pl.String)
             rows = body.with_row_index("row").filter(flags[name])
-            found.append(
-                rows.select(row=pl.col("row").cast(pl.Int64), check=pl.lit(check), column=pl.lit(name), value=value)
-            )
+            found.append(_failed(rows, check, name, value))
     return pl.concat(found)
 
 
@@ -263,12 +271,18 @@ def _long_keys(body: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
     if not texts:
         return _no_failures()
     size = pl.sum_horizontal(pl.col(name).str.len_bytes() for name in texts).cast(pl.Int64)
-    rows = body.select(size=size, column=pl.lit(", ".join(texts))).with_row_index("row")
-    return rows.filter(pl.col("size") > _LONGEST_KEY).select(
+    rows = body.select(size=size).with_row_index("row").filter(pl.col("size") > _LONGEST_KEY)
+    why = pl.concat_str("size", pl.lit(f" bytes, more than {_LONGEST_KEY}"))
+    return _failed(rows, "key_length", ", ".join(texts), why)
+
+
+def _failed(rows: pl.DataFrame, check: str | pl.Expr, column: str, value: pl.Expr) -> pl.DataFrame:
+    """Rows, numbered by `row`, as failures of a check."""
+    return rows.select(
         row=pl.col("row").cast(pl.Int64),
-        check=pl.lit("key_length"),
-        column="column",
-        value=pl.concat_str("size", pl.lit(f" bytes, more than {_LONGEST_KEY}")),
+        check=pl.lit(check) if isinstance(check, str) else check,
+        column=pl.lit(column),
+        value=value.str.slice(0, _VALUE_LENGTH),
     )
 
 
@@ -290,12 +304,7 @@ def _unparsed(frame: pl.DataFrame) -> pl.DataFrame:
     if UNPARSED not in frame.columns:
         return _no_failures()
     records = frame.select(UNPARSED).with_row_index("row").filter(pl.col(UNPARSED).is_not_null())
-    return records.select(
-        row=pl.col("row").cast(pl.Int64),
-        check=pl.lit("fields"),
-        column=pl.lit(""),
-        value=pl.col(UNPARSED).str.slice(0, _VALUE_LENGTH),
-    )
+    return _failed(records, "fields", "", pl.col(UNPARSED))
 
 
 def _in_degrees(shapes: np.ndarray) -> np.ndarray:
@@ -336,12 +345,5 @@ def _geometry_failures(body: pl.DataFrame, declared: Mapping[str, Any]) -> pl.Da
         wrong = values.with_columns(check=verdict).drop_nulls("check")
         if wrong.height:
             rows = body.select(name).with_row_index("row").join(wrong, on=name, how="inner")
-            found.append(
-                rows.select(
-                    row=pl.col("row").cast(pl.Int64),
-                    check="check",
-                    column=pl.lit(name),
-                    value=pl.col(name).bin.encode("hex").str.slice(0, 80),
-                )
-            )
+            found.append(_failed(rows, pl.col("check"), name, pl.col(name).bin.encode("hex").str.slice(0, 80)))
     return pl.concat(found)

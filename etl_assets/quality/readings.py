@@ -13,11 +13,8 @@ from etl_assets.quality.audit import PROBLEMS
 from etl_assets.sources.files import UNPARSED
 from etl_assets.storage.table import PARTITION, ROW_HASH
 
-#: How a date is written, by its form: a form means one thing in all rows.
-DateForms = Mapping[str, str]
 
-
-def date_by_form(text: pl.Expr, forms: DateForms) -> pl.Expr:
+def date_by_form(text: pl.Expr, forms: Mapping[str, str]) -> pl.Expr:
     """A date by the form that it is written in: `forms` gives the format of each form, which is a regular expression.
 
     Null for a text of no form, and for a date that there is not, such as the 13th day of a 13th month.

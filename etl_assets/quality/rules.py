@@ -104,7 +104,7 @@ def by_rules(
     typed = raw.select(
         *(reading.alias(name) for name, (_, reading) in readings.items()),
         unreadable(readings, nothing),
-        *(c for c in raw.columns if c.startswith("_")),
+        pl.selectors.starts_with("_"),
     )
     rows, merged = distinct_as_read(typed, readings)
     return obey(rows, rules), merged

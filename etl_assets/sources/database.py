@@ -16,9 +16,8 @@ are landed as such.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,14 +26,13 @@ from typing import Any
 import polars as pl
 import psycopg
 import pyarrow as pa
-import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet as pq
 from psycopg import sql
 
-from etl_assets.settings import connect_timeout, database_parts, settings
-from etl_assets.sources import Fetched, SourceRefusedError, SourceUnavailableError, Validators, Workspace
+from etl_assets.sources import Fetched, SourceRefusedError, Validators, Workspace
 from etl_assets.sources.files import check_columns, column_name
+from etl_assets.sources.postgres import address, begin_snapshot, connected
 
 #: The column of a landed file that says that the row is gone from the source; only its key is there then.
 DELETED = "_deleted"
@@ -77,46 +75,6 @@ class _Extract:
     state: dict[str, Any] = field(default_factory=dict)
 
 
-@contextmanager
-def connected(source: str, schema: str = "public") -> Generator[psycopg.Connection]:
-    """A connection with the database that ETL_<SOURCE>_URL names: in its block, errors are the source's.
-
-    Messages hold no password.
-    """
-    url = settings().database_url(source)
-    variable = f"ETL_{source.upper()}_URL"
-    parts = database_parts(url)
-    if parts is None:  # without the address, of which any part may be the password
-        raise SourceRefusedError(
-            f"{variable} is not an address of PostgreSQL: postgresql://user:password@host:port/database, with "
-            "characters such as @, / and % in user or password percent-encoded. Nothing was landed."
-        )
-    where = f"{source} ({parts.get('host')}:{parts.get('port') or 5432}/{parts.get('dbname')})"
-    try:
-        with psycopg.connect(
-            url,
-            application_name="etl_assets",
-            connect_timeout=connect_timeout(url),
-            client_encoding="utf8",  # whatever the database itself has
-            prepare_threshold=None,  # a pooler may give the next statement to another connection
-        ) as connection:
-            connection.execute("SET TIME ZONE 'UTC'; SET datestyle TO 'ISO'")  # in `options` proxies do not take it
-            connection.commit()
-            yield connection
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise SourceRefusedError(
-            f"The database {where} does not let the role {parts.get('user')} read: {_said(error)}. Have its owner "
-            f"run: GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {parts.get('user')}; nothing was landed."
-        ) from error
-    except psycopg.OperationalError as error:
-        raise SourceUnavailableError(
-            f"The database {where} cannot be read: {_said(error)}. Nothing was landed, and the next run reads what "
-            f"this one would have; see that the server runs and that {variable} is right."
-        ) from error
-    except psycopg.Error as error:
-        raise SourceRefusedError(f"The database {where} refused: {_said(error)}. Nothing was landed.") from error
-
-
 def _refuse_the_future(source: str, moment: datetime) -> None:
     """Batches are told apart, and put in order, by the database's clock: one that is days ahead spoils both."""
     now = datetime.now(UTC).replace(tzinfo=None)
@@ -133,38 +91,33 @@ class DatabaseSource:
 
     source: str
     tables: Sequence[SourceTable]
-    schema: str = "public"
 
-    @property
-    def suffix(self) -> str:
-        """See `Source.suffix`."""
-        return ".parquet"
+    suffix = ".parquet"
 
     def probe(self, known: Validators | None) -> str | None:
         """See `Source.probe`. No table is read: the database counts the rows that are written to it."""
-        with connected(self.source, self.schema) as connection:
+        with connected(self.source) as connection:
             version = self._version(connection, self._counters(connection))
         return None if known and known.etag == version else version
 
     def fetch(self, work: Workspace, known: Validators | None) -> Fetched | None:
         """See `Source.fetch`: a folder with a file for each table of which anything has changed, maybe none."""
-        with connected(self.source, self.schema) as connection:
+        with connected(self.source) as connection:
             # Before the snapshot: what is written between the two is seen twice rather than never.
             counters = self._counters(connection)
             version = self._version(connection, counters)
             connection.commit()
-            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-            connection.read_only = True
+            begin_snapshot(connection)
             moment = _one(connection, "SELECT now() AT TIME ZONE 'UTC'")
             if work.batches:  # a clock that was put back: the order of batches stays that in which they were read
                 moment = max(moment, datetime.strptime(max(work.batches), BATCH_FORMAT) + timedelta(microseconds=1))  # noqa: DTZ007 - UTC
             _refuse_the_future(self.source, moment)
             reading = _Reading(self, connection, work, moment)
             found = {table.name: reading.extract(table, counters.get(table.name)) for table in self.tables}
-            where = f"{connection.info.host}:{connection.info.port}/{connection.info.dbname}"
+            url = address(connection)
         return Fetched(
             work.folder,
-            f"postgresql://{where}",
+            url,
             Validators(etag=version),
             batch=moment.strftime(BATCH_FORMAT),
             facts={
@@ -181,10 +134,10 @@ class DatabaseSource:
         """
         query = (
             "SELECT relname, n_tup_ins, n_tup_upd, n_tup_del, coalesce(pg_relation_filenode(relid), 0)::bigint"
-            " FROM pg_stat_user_tables WHERE schemaname = %s"
+            " FROM pg_stat_user_tables WHERE schemaname = 'public'"
         )
         names = {table.name for table in self.tables}
-        found = connection.execute(query, (self.schema,)).fetchall()
+        found = connection.execute(query).fetchall()
         return {name: list(counts) for name, *counts in found if name in names}
 
     def _version(self, connection: psycopg.Connection, counters: Mapping[str, Sequence[int]]) -> str:
@@ -193,7 +146,7 @@ class DatabaseSource:
         for table in self.tables:
             if table.changed:
                 statement = sql.SQL("SELECT max({})::text FROM {}").format(
-                    sql.Identifier(table.changed), sql.Identifier(self.schema, table.name)
+                    sql.Identifier(table.changed), sql.Identifier("public", table.name)
                 )
                 try:
                     marks.append(str(_one(connection, statement)))
@@ -231,14 +184,14 @@ class _Reading:
                 "SELECT attname, format_type(coalesce(nullif(typbasetype, 0), atttypid), NULL) FROM pg_attribute"
                 " JOIN pg_type t ON t.oid = atttypid"
                 " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
-                (sql.Identifier(self.source.schema, table.name).as_string(),),
+                (sql.Identifier("public", table.name).as_string(),),
             ).fetchall()
         )
         database = f"database {self.source.source}"
         name = f"{database}, table {table.name}"
         if not found:
             raise SourceRefusedError(
-                f"There is no table {table.name} in the {database}, schema {self.source.schema}. Nothing was landed."
+                f"There is no table {table.name} in the {database}, schema public. Nothing was landed."
             )
         if missing := [column for column in table.columns if column not in found]:
             raise SourceRefusedError(
@@ -369,7 +322,7 @@ class _Reading:
 
     def _select(self, table: SourceTable, columns: Iterable[str], where: sql.Composable = _EVERY_ROW) -> sql.Composed:
         names = [sql.Identifier(self.originals[table.name, own]) for own in columns]
-        place = sql.Identifier(self.source.schema, table.name)
+        place = sql.Identifier("public", table.name)
         return sql.SQL("SELECT {} FROM {} {}").format(sql.SQL(", ").join(names), place, where)
 
     def _copy(
@@ -415,8 +368,7 @@ class _Reading:
                     changed = rows[table.changed].filter(pa.array(is_known))
                     without.update(zip(hashes.filter(is_known).to_list(), changed.to_pylist(), strict=True))
                     rows = rows.filter(pa.array(~is_known))
-                never = pa.array([False]).take(pa.repeat(0, len(rows)))
-                writer.write_table(rows.append_column(DELETED, never).cast(schema))
+                writer.write_table(rows.append_column(DELETED, pa.repeat(False, len(rows))).cast(schema))
                 return len(rows)
 
             # While rows are written, the next ones come; no more than these two pieces are held.
@@ -445,15 +397,8 @@ def _hashed(table: pa.Table) -> pl.Series:
 
 def _hashes(path: Path, column: str, since: str) -> set[int]:
     """The hashes of a file's rows that were changed at a time or after it."""
-    found: set[int] = set()
-    with pq.ParquetFile(path) as file:
-        for number in range(file.num_row_groups):
-            late = pyarrow.compute.greater_equal(file.read_row_group(number, [column])[column], since)
-            if not pyarrow.compute.any(late).as_py():
-                continue
-            table = file.read_row_group(number)
-            found.update(_hashed(table.filter(late).drop_columns(DELETED)))
-    return found
+    late = pl.scan_parquet(path).filter(pl.col(column) >= since).drop(DELETED)
+    return set(late.collect().hash_rows())
 
 
 def _pieces(copy: psycopg.Copy) -> Iterator[bytes]:
@@ -474,8 +419,3 @@ def _one(connection: psycopg.Connection, query: Any) -> Any:
     found = connection.execute(query).fetchone()
     assert found
     return found[0]
-
-
-def _said(error: psycopg.Error) -> str:
-    """What the server said, in one line."""
-    return " ".join(str(error).split())

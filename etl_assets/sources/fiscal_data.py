@@ -32,16 +32,18 @@ class FiscalDataSource(PagedSource):
     def fetch(self, work: Workspace, known: Validators | None) -> Fetched | None:
         """Extract; where that is not as many rows as the table has, the settled months are asked for as well."""
         fetched = super().fetch(work, known)
-        if fetched and known and _rows(fetched.path) != self._total(fetched):
-            fetched = super().fetch(work, None)
-        if fetched and _rows(fetched.path) != self._total(fetched):
-            work.pages.clear()  # which month is the wrong one cannot be told
-            raise SourceRefusedError(
-                f"{fetched.url} says that there are {self._total(fetched)} rows, its months hold "
-                f"{_rows(fetched.path)}: some have no record_date or came while it was extracted. The last good "
-                "extract stays."
-            )
-        return fetched
+        if fetched is None:
+            return None
+        rows, total = _rows(fetched.path), self._total(fetched)
+        if rows == total:
+            return fetched
+        if known:
+            return self.fetch(work, None)
+        work.pages.clear()  # which month is the wrong one cannot be told
+        raise SourceRefusedError(
+            f"{fetched.url} says that there are {total} rows, its months hold {rows}: some have no record_date or came "
+            "while it was extracted. The last good extract stays."
+        )
 
     def parts(self) -> Mapping[str, int]:
         """The table is one part."""

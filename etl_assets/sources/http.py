@@ -143,7 +143,8 @@ def download(url: str, to: Path, known: Validators | None = None) -> Fetched | N
         return None
     if response.status_code == 204:
         raise SourceRefusedError(f"{public(url)} answered HTTP 204, with nothing. The last good file stays.")
-    refuse_page(url, to, response.headers.get("Content-Type", ""))
+    with to.open("rb") as file:
+        _refuse_html(url, file.read(512), response.headers.get("Content-Type", ""))
     headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
     return Fetched(to, public(url), Validators(headers.get("ETag"), headers.get("Last-Modified")), headers)
 
@@ -194,20 +195,23 @@ def place(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.hostname)) if parts.hostname in _LOOPBACK else urlunsplit(parts)
 
 
+def moment_of(header: str | None) -> datetime | None:
+    """The moment (UTC) that a header such as Last-Modified says; None where it says none that can be read."""
+    try:
+        found = email.utils.parsedate_to_datetime(header or "")
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
 def _of(url: str, known: Validators | None) -> Validators | None:
     """What is known, if it is of this address: what another one said of its file tells nothing of this one's."""
     here = place(url)
     return known if known and (known.url is None or place(known.url) == here) else None
 
 
-def refuse_page(url: str, path: Path, content_type: str) -> None:
-    """Refuse an empty answer, and an HTML page that came where data was asked for."""
-    with path.open("rb") as file:
-        start = file.read(512)
-    _refuse_html(url, start, content_type)
-
-
 def _refuse_html(url: str, start: bytes, content_type: str, means: str = _HTML_MEANS) -> None:
+    """Refuse an empty answer, and an HTML page that came where data was asked for."""
     start = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not start:
         raise SourceRefusedError(f"{public(url)} answered with nothing. The last good file stays.")
@@ -249,26 +253,8 @@ def _with_retries(
             else:
                 if response.status_code in (200, 204, 304):
                     return response
-                if response.status_code == 401 and auth is not None:
-                    raise NotConfiguredError(
-                        f"{public(url)} does not accept the token in {auth.variable}: it is wrong or has expired (HTTP "
-                        f"401). Set {auth.variable} to a valid one and run again: an extract that was cut off goes on "
-                        "with the page that it lacks."
-                    )
-                failure = f"HTTP {response.status_code} {response.reason}"
-                if "x-amzn-waf-action" in response.headers:
-                    failure += ", its firewall wants a browser: ask less often, or from another address"
-                if response.status_code not in _PASSING:
-                    raise SourceRefusedError(
-                        f"{public(url)} answered {failure}{_said(response)}. Asking again will not help: "
-                        "check the address. The last good file stays."
-                    )
-                if (asked := _retry_after(response)) > _LONGEST_WAIT:
-                    raise SourceUnavailableError(
-                        f"{public(url)} answered {failure}, and asks to be left alone for {asked:.0f} s. The last good "
-                        "file stays; run again after that."
-                    )
-                wait = max(wait, asked)
+                failure = _passing_failure(url, response, auth)
+                wait = max(wait, _retry_after(response))
             if attempt < configured.http_attempts:
                 log.warning("%s: %s; asking again in %.1f s", public(url), failure, wait)
                 time.sleep(wait)
@@ -276,6 +262,30 @@ def _with_retries(
         f"{public(url)} could not be fetched in {configured.http_attempts} attempts ({failure}). "
         "The last good file stays; run again later."
     )
+
+
+def _passing_failure(url: str, response: requests.Response, auth: Bearer | None) -> str:
+    """What an answer says that may be another the next time; raises for one that will not be."""
+    if response.status_code == 401 and auth is not None:
+        raise NotConfiguredError(
+            f"{public(url)} does not accept the token in {auth.variable}: it is wrong or has expired (HTTP 401). Set "
+            f"{auth.variable} to a valid one and run again: an extract that was cut off goes on with the page that it "
+            "lacks."
+        )
+    failure = f"HTTP {response.status_code} {response.reason}"
+    if "x-amzn-waf-action" in response.headers:
+        failure += ", its firewall wants a browser: ask less often, or from another address"
+    if response.status_code not in _PASSING:
+        raise SourceRefusedError(
+            f"{public(url)} answered {failure}{_said(response)}. Asking again will not help: check the address. The "
+            "last good file stays."
+        )
+    if (asked := _retry_after(response)) > _LONGEST_WAIT:
+        raise SourceUnavailableError(
+            f"{public(url)} answered {failure}, and asks to be left alone for {asked:.0f} s. The last good file stays; "
+            "run again after that."
+        )
+    return failure
 
 
 def _said(response: requests.Response) -> str:
@@ -293,12 +303,8 @@ def _retry_after(response: requests.Response) -> float:
     value = response.headers.get("Retry-After", "").strip()
     if value.isdecimal():
         return float(value)
-    if value:
-        try:
-            return max(0.0, (email.utils.parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-        except (TypeError, ValueError):
-            return 0.0
-    return 0.0
+    moment = moment_of(value)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds()) if moment else 0.0
 
 
 def _reason(error: requests.RequestException) -> str:

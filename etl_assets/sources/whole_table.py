@@ -8,7 +8,7 @@ import psycopg
 from psycopg import sql
 
 from etl_assets.sources import Fetched, Validators, Workspace
-from etl_assets.sources.database import connected
+from etl_assets.sources.postgres import address, begin_snapshot, connected
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class WholeTable:
     database: str
     table: str
     key: str
-    suffix: str = ".csv"
+
+    suffix = ".csv"
 
     def probe(self, known: Validators | None) -> str | None:
         """The number of rows and their digest, if they are others than the known ones."""
@@ -33,8 +34,7 @@ class WholeTable:
     def fetch(self, work: Workspace, known: Validators | None) -> Fetched | None:
         """The table as of one moment; None if it is the known version."""
         with connected(self.database) as connection:
-            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-            connection.read_only = True
+            begin_snapshot(connection)
             version = self._version(connection)
             if known and known.etag == version:
                 return None
@@ -44,8 +44,8 @@ class WholeTable:
             with path.open("wb") as sink, connection.cursor().copy(copy.format(*names)) as rows:
                 for block in rows:
                     sink.write(block)
-            where = f"{connection.info.host}:{connection.info.port}/{connection.info.dbname}"
-        return Fetched(path, f"postgresql://{where}/{self.table}", Validators(etag=version))
+            url = f"{address(connection)}/{self.table}"
+        return Fetched(path, url, Validators(etag=version))
 
     def _version(self, connection: psycopg.Connection) -> str:
         digest = (

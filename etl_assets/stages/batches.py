@@ -14,7 +14,7 @@ from etl_assets.quality.drift import column_drift, columns_check, columns_of
 from etl_assets.sources.database import DELETED
 from etl_assets.stages.asset import table_asset
 from etl_assets.stages.blocks import BlockStep, block_of, in_groups
-from etl_assets.stages.dataset import Dataset, Input, Spec, code_version, remember
+from etl_assets.stages.dataset import Dataset, Input, declare
 from etl_assets.storage.configured import landing_store
 from etl_assets.storage.frames import empty
 from etl_assets.storage.lake import Facts
@@ -34,30 +34,24 @@ _BOOKKEEPING = (
 def raw_batches(dataset: Dataset, landed: dg.AssetsDefinition, contract: type[Contract]) -> dg.AssetsDefinition:
     """The raw asset of the table that a contract is of; of the batches of the days that it is run for."""
     name = contract.place().table
-    member, (key,) = name.removeprefix(f"{dataset.name}_"), contract.place().key
+    source_table, (key,) = name.removeprefix(f"{dataset.name}_"), contract.place().key
     declared = [Column(c, "text", "As the source has it") for c in contract.columns()]
-    spec = remember(
-        Spec(
-            dg.AssetKey(["raw", name]),
-            dataset,
-            Table("raw", name, (*declared, *_BOOKKEEPING), f"{dataset.title}: every record of {member} that was landed",
-                  partitioning=Partitioning(PARTITION, "value")),
-            inputs={"landed": Input(landed.key, None, by_partition=True, member=member)},
-            partitions=dataset.partitions,
-            code_version=code_version(contract),
-        )
+    table = Table(
+        "raw", name, (*declared, *_BOOKKEEPING), f"{dataset.title}: every record of {source_table} that was landed",
+        partitioning=Partitioning(PARTITION, "value"),
     )  # fmt: skip
+    landed_by_day = Input(landed.key, None, by_partition=True, source_table=source_table)
+    spec = declare(dataset, table, contract, {"landed": landed_by_day}, dataset.partitions)
     drift_check = dg.AssetCheckSpec("columns", asset=spec.key, description="The columns are those of the last batch")
 
     @table_asset(spec, [drift_check])
     def step(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        assert spec.table is not None
         store = landing_store(landed.key.path[-1])
         manifest = store.current()
         if manifest is None:
             raise dg.Failure(f"Nothing has been landed for {dataset.name}: materialize it first.", allow_retries=False)
-        work = BlockStep(context, spec, spec.table)
-        columns = _land_days(work, store, manifest, member, key, set(context.partition_keys))
+        work = BlockStep(context, spec, table)
+        columns = _publish_days(work, store, manifest, source_table, key, set(context.partition_keys))
         last = context.instance.get_latest_materialization_event(spec.key)
         yield from work.finish(
             columns_check(column_drift(columns, last) if columns else []),
@@ -67,29 +61,31 @@ def raw_batches(dataset: Dataset, landed: dg.AssetsDefinition, contract: type[Co
     return step
 
 
-def _land_days(
-    work: BlockStep, store: Landing, manifest: Manifest, member: str, key: str, wanted: Set[str]
+def _publish_days(
+    work: BlockStep, store: Landing, manifest: Manifest, source_table: str, key: str, wanted: Set[str]
 ) -> list[str]:
     """Publish what the batches of some days have, day by day and block by block; gives the columns of the newest."""
     days: dict[str, dict[str, str]] = defaultdict(dict)
-    for batch, sha256 in manifest.versions(member).items():
+    for batch, sha256 in manifest.versions(source_table).items():
         days[work.spec.partition_of(batch)][batch] = sha256
     known: dict[str, dict[str, Facts]] = defaultdict(dict)
     for partition, facts in work.known.items():
         known[work.spec.partition_of(partition)][partition] = facts
     lost = {work.spec.partition_of(partition) for partition in work.state.facts(work.table).keys() - work.known.keys()}
     columns: list[str] = []
-    made_from = work.spec.made_from(wanted & (days.keys() | known.keys() | lost), {"landed": manifest.versions(member)})
+    made_from = work.spec.made_from(
+        wanted & (days.keys() | known.keys() | lost), {"landed": manifest.versions(source_table)}
+    )
     for day in sorted(made_from):
         if day in lost or all(facts.made_from != made_from[day] for facts in known[day].values()):
-            columns = _land_day(work, store, member, key, days[day], known[day], made_from[day]) or columns
+            columns = _publish_day(work, store, source_table, key, days[day], known[day], made_from[day]) or columns
     return columns
 
 
-def _land_day(
+def _publish_day(
     work: BlockStep,
     store: Landing,
-    member: str,
+    source_table: str,
     key: str,
     batches: Mapping[str, str],
     known: Mapping[str, Facts],
@@ -98,7 +94,9 @@ def _land_day(
     """Publish the blocks of a day that other batches have rows of than before; gives the columns of the newest."""
     columns: list[str] = []
     with ExitStack() as files:
-        paths = {b: files.enter_context(store.open_member(b, member, sha256)) for b, sha256 in sorted(batches.items())}
+        paths = {
+            b: files.enter_context(store.open_batched(b, source_table, sha256)) for b, sha256 in sorted(batches.items())
+        }
         rows_of: dict[str, list[str]] = defaultdict(list)
         for batch, path in paths.items():
             for partition in _partitions(path, key, batch):

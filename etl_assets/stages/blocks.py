@@ -48,7 +48,8 @@ class BlockStep:
     spec: Spec
     table: Table
     made: Made = field(default_factory=Made)
-    held: list[Publication] = field(default_factory=list)
+    #: What is published next, by table.
+    held: dict[str, Publication] = field(default_factory=dict)
     #: Rows of the partitions that have been made.
     rows: dict[str, int] = field(default_factory=dict)
 
@@ -85,11 +86,11 @@ class BlockStep:
     def publish(self, publications: Sequence[Publication]) -> None:
         """Publish partitions, once there are more: what comes last is published with the table as a whole."""
         self._flush()
-        self.held.extend(publications)
+        self.held.update({publication.table.full_name: publication for publication in publications})
 
     def _flush(self) -> None:
         if self.held:
-            done = self.publisher.publish(self.held, self.context.run.run_id)[self.table.full_name]
+            done = self.publisher.publish(list(self.held.values()), self.context.run.run_id)[self.table.full_name]
             self.rows.update({part.key: part.rows for part in done})
             self.made.partitions += len(done)
             self.made.changed += sum(part.changed for part in done)
@@ -108,11 +109,8 @@ class BlockStep:
                 allow_retries=False,
             )
         if self.spec.whole:
-            whole = self.spec.made_whole_from(self.versions)
-            last = next((p for p in self.held if p.table.full_name == self.table.full_name), None)
-            if last is not None:
-                self.held.remove(last)
-            self.held.insert(0, replace(last or Publication(self.table, []), whole=whole))
+            last = self.held.get(self.table.full_name) or Publication(self.table, [])
+            self.held[self.table.full_name] = replace(last, whole=self.spec.made_whole_from(self.versions))
         self._flush()
         rows = {key: facts.rows for key, facts in self.known.items() if key != WHOLE} | self.rows
         first = self.publisher.lake.read(self.table, [min(rows)] if rows else []).frame

@@ -76,7 +76,7 @@ class Input:
     by_partition: bool
     columns: tuple[str, ...] | None = None
     #: Of a source that is read in batches: the one of its tables that is read.
-    member: str | None = None
+    source_table: str | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Spec:
     @property
     def in_batches(self) -> bool:
         """Whether the asset has what came with the batches of a source, day by day."""
-        return self.partitions is not None and any(source.member for source in self.inputs.values())
+        return self.partitions is not None and any(source.source_table for source in self.inputs.values())
 
     def made_from(self, partitions: Collection[str], versions: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
         """The digest of what each partition is made from: the declaration, the code, and the versions of its inputs.
@@ -191,6 +191,23 @@ def _numbered(partitions: dg.TimeWindowPartitionsDefinition, _today: date) -> Ma
 
 #: Every asset that the stage decorators have made, in the order in which data flows.
 SPECS: dict[dg.AssetKey, Spec] = {}
+
+
+def spec_of_step(step: str | None) -> Spec | None:
+    """The asset that a step makes; None for a step that makes none."""
+    return next((spec for key, spec in SPECS.items() if key.to_python_identifier() == step), None) if step else None
+
+
+def declare(
+    dataset: Dataset,
+    table: Table,
+    made_by: Any,
+    inputs: Mapping[str, Input],
+    partitions: dg.TimeWindowPartitionsDefinition | None = None,
+) -> Spec:
+    """Register the asset of a table; `made_by` is the contract or function in whose file its code stands."""
+    key = dg.AssetKey([table.stage, table.name])
+    return remember(Spec(key, dataset, table, None, inputs, partitions, code_version(made_by)))
 
 
 def remember(spec: Spec) -> Spec:

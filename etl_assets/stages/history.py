@@ -16,7 +16,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from etl_assets.quality.audit import PROBLEMS, Audit, Bound, audit, unreadable
+from etl_assets.quality.audit import PROBLEMS, Audit, Bound, audit, balance, unreadable
 from etl_assets.quality.contract import Contract, column, storage_table, ui_schema
 from etl_assets.quality.quarantine import quarantine_table, quarantined
 from etl_assets.quality.readings import of_this_era
@@ -24,7 +24,7 @@ from etl_assets.sources.database import DELETED
 from etl_assets.stages.asset import table_asset
 from etl_assets.stages.batches import BATCH, raw_batches
 from etl_assets.stages.blocks import BlockStep, Made, block_of, in_groups, whole_input
-from etl_assets.stages.dataset import SPECS, Dataset, Spec, code_version, remember
+from etl_assets.stages.dataset import SPECS, Dataset, declare
 from etl_assets.storage.configured import publisher
 from etl_assets.storage.table import PARTITION, SOURCE_ROW, WHOLE, Part, Partitioning, Publication
 
@@ -97,8 +97,7 @@ def _history(
     versions = _history_of(contract)
     table = storage_table(versions, with_source=True)
     inputs = {"raw": whole_input(raw)} | {name: whole_input(of) for name, (_, of) in references.items()}
-    key, version = dg.AssetKey([table.stage, table.name]), code_version(contract)
-    spec = remember(Spec(key, dataset, table, inputs=inputs, code_version=version))
+    spec = declare(dataset, table, contract, inputs)
     checks = [
         dg.AssetCheckSpec(
             "contract", asset=spec.key, blocking=True,
@@ -172,8 +171,8 @@ def _publish_versions(
         out = kept_out.filter(pl.col(PARTITION) == name)
         if bound.exceeded(bad.get(name, 0), rows_of.get(name, 0)):
             made.refused[name] = (
-                f"{bad[name]} of {rows_of[name]} rows break the contract: more than {bound.count} rows and "
-                f"{bound.share:.0%}, such as {out['reason'][-1]}. Nothing was written, the last good state stays."
+                f"{bound.refusal(bad[name], rows_of[name])}, such as {out['reason'][-1]}. Nothing was written, the "
+                "last good state stays."
             )
             continue
         digest = stained if out.height else clean
@@ -275,21 +274,12 @@ def _judged(made: Made, bound: Bound) -> Iterator[dg.AssetCheckResult]:
         description=f"of {made.bad_keys} of {made.keys} keys, the newest record is in quarantine" if are_many else None,
         metadata={"keys": made.keys, "in_quarantine": made.bad_keys},
     )
-    lost = made.rows_in - made.rows_out - made.quarantined - made.merged
-    yield dg.AssetCheckResult(
-        passed=lost == 0,
-        check_name="balance",
-        description=f"{lost} records are unaccounted for" if lost else None,
-        metadata={"rows_in": made.rows_in, "rows_out": made.rows_out, "quarantined": made.quarantined,
-                  "merged": made.merged},
-    )  # fmt: skip
+    yield balance(made.rows_in, made.rows_out, made.quarantined, made.merged)
 
 
 def _current(dataset: Dataset, contract: type[Contract], history: dg.AssetsDefinition) -> dg.AssetsDefinition:
     table = storage_table(contract, with_source=True)
-    inputs = {"history": whole_input(history)}
-    key, version = dg.AssetKey([table.stage, table.name]), code_version(contract)
-    spec = remember(Spec(key, dataset, table, inputs=inputs, code_version=version))
+    spec = declare(dataset, table, contract, {"history": whole_input(history)})
 
     @table_asset(spec, [], metadata={"dagster/column_schema": ui_schema(contract)})
     def step(context: dg.AssetExecutionContext) -> Iterator[Any]:

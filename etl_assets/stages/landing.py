@@ -1,6 +1,5 @@
 """The landing stage: the bytes exactly as received, or none at all."""
 
-import email.utils
 import hashlib
 import json
 from collections.abc import Generator, Iterator, Mapping
@@ -22,6 +21,7 @@ from etl_assets.sources import (
     SourceRefusedError,
     Validators,
     Workspace,
+    http,
 )
 from etl_assets.sources.folder import WatchedFolder
 from etl_assets.stages.dataset import Dataset, Spec, remember
@@ -65,10 +65,9 @@ def landing(dataset: Dataset, source: Source, *, metadata: Mapping[str, Any] | N
     def land(context: dg.AssetExecutionContext) -> Iterator[Any]:
         store = landing_store(dataset.name)
         known = store.current()
+        asks = known is not None and context.run.tags.get(ANEW) != "true"
         try:
             with scratch_folder("fetch") as folder:
-                asks = known is not None and context.run.tags.get(ANEW) != "true"
-                validators = validators_of(known) if asks else None
                 files = store.files(known) if known is None or known.batch else {}
                 refuse_misnamed(store, files)
                 work = Workspace(
@@ -77,42 +76,18 @@ def landing(dataset: Dataset, source: Source, *, metadata: Mapping[str, Any] | N
                     lambda: _opened(store, known),
                     sorted({batch for found in files.values() for batch in found}),
                     known.state if known and asks else {},
-                    lambda name: _members(store, files.get(name, {}), name),
+                    lambda name: _batched(store, files.get(name, {}), name),
                 )
-                fetched = source.fetch(work, validators)
-                if isinstance(fetched, Fetched) and fetched.batch:
-                    landed_batch = _batch(store, files, _manifest(spec, fetched, context.run.run_id), fetched, known)
-                    refuse_unplaced(spec, store, files)
-                    refuse_shrunk_tables(dataset, fetched)
-                    yield landed_batch
-                    return
+                fetched = source.fetch(work, validators_of(known) if asks else None)
                 if isinstance(fetched, FetchedFolder):
-                    fetched = without_shrunk_files(dataset, store, known, fetched)
-                landed = _landed(spec, store, known, fetched, context.run.run_id, anew=not asks)
-                manifest = landed.manifest
-                refused = fetched.refused if isinstance(fetched, FetchedFolder) else {}
-                if fetched and known and (why := why_shrunk(context, spec, store, manifest, known)):
-                    work.pages.clear()  # they are whole, and not to be taken: the next extract asks for all of them
-                    raise SourceRefusedError(why)
-                same = known is not None and manifest.sha256 == known.sha256
-                yield dg.Output(
-                    landed,
-                    data_version=dg.DataVersion(manifest.sha256),
-                    metadata={
-                        "new": not same,
-                        "sha256": manifest.sha256,
-                        "version": manifest.etag or manifest.last_modified,
-                        "bytes": manifest.size,
-                        "url": manifest.url,
-                        "fetched_at": manifest.fetched_at,
-                        "published_at": manifest.published_at,
-                        "lake": dg.MetadataValue.path(store.address(manifest)),
-                        "headers": manifest.headers,
-                        **({"files": manifest.members, "refused": dict(refused)} if manifest.members else {}),
-                    },
-                )
-                if isinstance(source, WatchedFolder):
-                    yield _check_of_files(context, refused)
+                    yield from _land_folder(context, spec, store, known, fetched, anew=not asks)
+                elif fetched and fetched.batch:
+                    yield _land_batch(context, spec, store, files, known, fetched)
+                elif fetched:
+                    yield _land_file(context, spec, store, work, known, fetched)
+                else:
+                    assert known  # the source has no other version
+                    yield _landed(store, Landed(known, ()), known)
         except (SourceError, NotConfiguredError) as error:
             raise dg.Failure(f"{dataset.name}: {error}", allow_retries=False) from error
 
@@ -145,33 +120,74 @@ def _opened(store: Landing, known: Manifest | None) -> Generator[Path | None]:
             yield path
 
 
-def _members(store: Landing, batches: Mapping[str, str], name: str) -> Iterator[Path]:
+def _batched(store: Landing, batches: Mapping[str, str], name: str) -> Iterator[Path]:
     """The landed files of one of a source's tables, oldest batch first."""
     for batch, digest in sorted(batches.items()):
-        with store.open_member(batch, name, digest) as path:
+        with store.open_batched(batch, name, digest) as path:
             yield path
 
 
-def _batch(
+def _land_file(
+    context: dg.AssetExecutionContext,
+    spec: Spec,
+    store: Landing,
+    work: Workspace,
+    known: Manifest | None,
+    fetched: Fetched,
+) -> dg.Output[object]:
+    """What lands a file; refused if it is much smaller than the last good one."""
+    manifest = _manifest(spec, fetched, context.run.run_id)
+    if known and (why := why_shrunk(context, spec, store, manifest, known)):
+        work.pages.clear()  # they are whole, and not to be taken: the next extract asks for all of them
+        raise SourceRefusedError(why)
+    return _landed(store, Landed(manifest, [(fetched.path, manifest)]), known)
+
+
+def _land_folder(
+    context: dg.AssetExecutionContext,
+    spec: Spec,
+    store: Landing,
+    known: Manifest | None,
+    fetched: FetchedFolder,
+    *,
+    anew: bool,
+) -> Iterator[Any]:
+    """What lands the new files of a folder, and the check that says which were not taken."""
+    fetched = without_shrunk_files(spec.dataset, store, known, fetched)
+    if known is not None and anew:  # what is not in the folder any more is taken back; not what cannot be read now
+        there = {*fetched.refused, *fetched.waiting}
+        kept = {name: digest for name, digest in known.members.items() if name in there}
+        known_now = replace(known, members=kept, state={name: known.state.get(name) for name in kept})
+    else:
+        known_now = known
+    landed = _landed_set(spec, store, known_now, fetched, context.run.run_id)
+    yield _landed(store, landed, known, files=landed.manifest.members, refused=dict(fetched.refused))
+    yield _check_of_files(context, fetched.refused)
+
+
+def _land_batch(
+    context: dg.AssetExecutionContext,
+    spec: Spec,
     store: Landing,
     files: dict[str, dict[str, str]],
-    manifest: Manifest,
-    fetched: Fetched,
     known: Manifest | None,
+    fetched: Fetched,
 ) -> dg.Output[object]:
     """What lands a batch: its files beside those of the batches before."""
-    assert manifest.batch
+    assert fetched.batch
     own = sorted(fetched.path.glob("*.parquet"))
     for path in own:
-        files.setdefault(path.stem, {})[manifest.batch] = sha256(path)
+        files.setdefault(path.stem, {})[fetched.batch] = sha256(path)
     digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-    manifest = replace(manifest, sha256=digest, files=files)
+    manifest = replace(_manifest(spec, fetched, context.run.run_id), sha256=digest, files=files)
+    refuse_unplaced(spec, store, files)
+    refuse_shrunk_tables(spec.dataset, fetched)
     return dg.Output(
         Landed(manifest, [(fetched.path, manifest)]),
         data_version=dg.DataVersion(manifest.sha256),
         metadata={
             "new": known is None or manifest.sha256 != known.sha256,
-            "batch": manifest.batch if own else "nothing has changed",
+            "batch": fetched.batch if own else "nothing has changed",
             "bytes": manifest.size,
             "url": manifest.url,
             "fetched_at": manifest.fetched_at,
@@ -182,27 +198,25 @@ def _batch(
     )
 
 
-def _landed(
-    spec: Spec,
-    store: Landing,
-    known: Manifest | None,
-    fetched: Fetched | FetchedFolder | None,
-    run_id: str,
-    *,
-    anew: bool,
-) -> Landed:
-    """What was fetched with its manifest; where that is nothing new, the known one."""
-    if isinstance(fetched, FetchedFolder):
-        if known is not None and anew:  # what is not in the folder any more is taken back; not what cannot be read now
-            there = {*fetched.refused, *fetched.waiting}
-            kept = {name: digest for name, digest in known.members.items() if name in there}
-            known = replace(known, members=kept, state={name: known.state.get(name) for name in kept})
-        return _landed_set(spec, store, known, fetched, run_id)
-    if fetched is not None:
-        manifest = _manifest(spec, fetched, run_id)
-        return Landed(manifest, [(fetched.path, manifest)])
-    assert known is not None
-    return Landed(known, ())
+def _landed(store: Landing, landed: Landed, known: Manifest | None, **more: Any) -> dg.Output[object]:
+    """A landed file or set as the step's output, with what the UI shows of it."""
+    manifest = landed.manifest
+    return dg.Output(
+        landed,
+        data_version=dg.DataVersion(manifest.sha256),
+        metadata={
+            "new": known is None or manifest.sha256 != known.sha256,
+            "sha256": manifest.sha256,
+            "version": manifest.etag or manifest.last_modified,
+            "bytes": manifest.size,
+            "url": manifest.url,
+            "fetched_at": manifest.fetched_at,
+            "published_at": manifest.published_at,
+            "lake": dg.MetadataValue.path(store.address(manifest)),
+            "headers": manifest.headers,
+            **more,
+        },
+    )
 
 
 def _landed_set(spec: Spec, store: Landing, known: Manifest | None, fetched: FetchedFolder, run_id: str) -> Landed:
@@ -234,11 +248,7 @@ def _manifest(spec: Spec, fetched: Fetched, run_id: str) -> Manifest:
     assert spec.source is not None
     now = datetime.now(UTC)
     modified = fetched.validators.last_modified
-    try:
-        told = email.utils.parsedate_to_datetime(modified) if modified else now
-        published = (told if told.tzinfo else told.replace(tzinfo=UTC)).astimezone(UTC)
-    except ValueError:  # a source that does not know how to write a date
-        published = now
+    published = http.moment_of(modified) or now
     files = sorted(fetched.path.glob("*")) if fetched.batch else [fetched.path]
     return Manifest(
         sha256="" if fetched.batch else sha256(fetched.path),

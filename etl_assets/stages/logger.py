@@ -15,7 +15,7 @@ import dagster as dg
 
 from etl_assets.logs import plain
 from etl_assets.settings import settings
-from etl_assets.stages.dataset import SPECS, Spec
+from etl_assets.stages.dataset import spec_of_step
 from etl_assets.stages.failures import why_step_failed
 from etl_assets.stages.run_tags import RunPartitions
 
@@ -67,7 +67,7 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     meta: dict[str, Any] = getattr(record, "dagster_meta", None) or {}
     event: dg.DagsterEvent | None = meta.get("dagster_event")
     tags = meta.get("job_tags") or {}
-    spec = _spec(meta.get("step_key"))
+    spec = spec_of_step(meta.get("step_key"))
     partitions = RunPartitions.told(tags)
     partition = event.partition if event and event.partition else partitions and str(partitions)
     error = why_step_failed(event) if event and event.is_step_failure else None
@@ -99,7 +99,3 @@ def _rows(event: dg.DagsterEvent | None) -> int | None:
     metadata = event.step_materialization_data.materialization.metadata
     found = metadata.get("dagster/partition_row_count") or metadata.get("dagster/row_count")
     return int(str(found.value)) if found is not None else None
-
-
-def _spec(step: str | None) -> Spec | None:
-    return next((spec for key, spec in SPECS.items() if key.to_python_identifier() == step), None) if step else None

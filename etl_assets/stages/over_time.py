@@ -10,14 +10,14 @@ import polars as pl
 from etl_assets.stages.pictures import lines, picture
 
 
-def with_changes(rows: pl.DataFrame, value: str, by: Sequence[str], years: Sequence[int] = (1, 10)) -> pl.DataFrame:
-    """Rows with `change_1_year` and so on: how far a value is from that of so many years before; null without one.
+def with_changes(rows: pl.DataFrame, value: str, by: Sequence[str]) -> pl.DataFrame:
+    """Rows with `change_1_year` and `change_10_years`: a value less that of so many years before; null without one.
 
     `by` and the column `year` are the rows' key.
     """
-    for n in years:
+    for n, name in ((1, "change_1_year"), (10, "change_10_years")):
         earlier = rows.select(*by, pl.col("year") + n, earlier=value)
-        change = (pl.col(value) - pl.col("earlier")).alias(f"change_{n}_year{'s' * (n > 1)}")
+        change = (pl.col(value) - pl.col("earlier")).alias(name)
         joined = rows.join(earlier, on=[*by, "year"], how="left", maintain_order="left")
         rows = joined.with_columns(change).drop("earlier")
     return rows

@@ -7,6 +7,7 @@ those are out of date.
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from etl_assets.quality.quarantine import UNPLACED, quarantine_table, records
 from etl_assets.sources import SourceRefusedError
 from etl_assets.sources.files import UNPARSED, check_columns
 from etl_assets.stages.asset import table_asset
-from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, code_version, numbered, remember
+from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, declare, numbered
 from etl_assets.stages.profile import preview
 from etl_assets.storage.configured import publisher
 from etl_assets.storage.frames import row_hash
@@ -44,6 +45,17 @@ _BOOKKEEPING = {
 }  # fmt: skip
 _SUMMARY_SHOWN = 50
 _CASES_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """How a dataset's landed files become records; see `raw`."""
+
+    read: Callable[[Path], pl.DataFrame]
+    required: Sequence[str]
+    stays: Sequence[Sequence[str]]
+    partition: pl.Expr | None
+    unstable: Sequence[str]
 
 
 def raw(
@@ -74,9 +86,7 @@ def raw(
     )  # fmt: skip
 
     def decorate(read: Callable[[Path], pl.DataFrame]) -> dg.AssetsDefinition:
-        inputs = {"landed": Input(source.key, None, by_partition=False)}
-        key = dg.AssetKey(["raw", dataset.name])
-        spec = remember(Spec(key, dataset, made, inputs=inputs, code_version=code_version(read)))
+        spec = declare(dataset, made, read, {"landed": Input(source.key, None, by_partition=False)})
 
         @table_asset(
             spec,
@@ -88,33 +98,24 @@ def raw(
             ins={"landed": dg.AssetIn(source.key, input_manager_key="landing_io")},
         )
         def step(context: dg.AssetExecutionContext, landed: LandedFile) -> Iterator[Any]:
-            yield from _read(context, spec, read, required, stays, partition, unstable, landed)
+            yield from _read(context, spec, _Reader(read, required, stays, partition, unstable), landed)
 
         return step
 
     return decorate
 
 
-def _read(
-    context: dg.AssetExecutionContext,
-    spec: Spec,
-    read: Callable[[Path], pl.DataFrame],
-    required: Sequence[str],
-    stays: Sequence[Sequence[str]],
-    partition: pl.Expr | None,
-    unstable: Sequence[str],
-    landed: LandedFile,
-) -> Iterator[Any]:
+def _read(context: dg.AssetExecutionContext, spec: Spec, reader: _Reader, landed: LandedFile) -> Iterator[Any]:
     manifest, declared = landed.manifest, spec.table
     assert declared is not None
     last = context.instance.get_latest_materialization_event(spec.key)
     facts: dict[str, Any] = {"file": manifest.url}
     try:
-        files, columns, drift = _records(spec, landed, last, read, required, stays)
-        placed = [_placed(part, _own(part), partition, unstable, spec.dataset, file) for file, part in files]
+        files, columns, drift = _records(spec, reader, landed, last)
+        placed = [_placed(part, reader, spec.dataset, file) for file, part in files]
         frame = pl.concat(placed, how="diagonal") if len(placed) > 1 else placed[0]
         unplaced = frame.filter(pl.col(PARTITION) == UNPLACED)
-        kept_out = None if partition is None else _quarantine(unplaced, partition.meta.root_names()[0])
+        kept_out = None if reader.partition is None else _quarantine(unplaced, reader.partition.meta.root_names()[0])
         if kept_out is not None and spec.dataset.bound.exceeded(unplaced.height, frame.height):
             cases = kept_out.select("reason", "columns", "values", record=SOURCE_ROW).head(_CASES_SHOWN)
             facts["failure_cases"] = ui_table(cases.to_dicts())
@@ -151,7 +152,7 @@ def _read(
             "partitions_changed": len([k for k in changed if k != UNPLACED]),
             "partitions_unchanged": len([p for p in in_calendar if p.key not in changed]),
             "changed": changed[:_SUMMARY_SHOWN],
-            "unparsed": frame[UNPARSED].count() if UNPARSED in frame.columns else 0,
+            "unparsed": frame[UNPARSED].count(),
             "unplaced": unplaced.height,
             "preview": preview(frame.select(columns)),
         },
@@ -162,12 +163,7 @@ def _read(
 
 
 def _records(
-    spec: Spec,
-    landed: LandedFile,
-    last: dg.EventLogEntry | None,
-    read: Callable[[Path], pl.DataFrame],
-    required: Sequence[str],
-    stays: Sequence[Sequence[str]],
+    spec: Spec, reader: _Reader, landed: LandedFile, last: dg.EventLogEntry | None
 ) -> tuple[list[tuple[Manifest, pl.DataFrame]], list[str], list[dict[str, object]]]:
     """The records of every landed file, all columns, and how they differ from the last materialization's.
 
@@ -177,14 +173,14 @@ def _records(
     manifest = landed.manifest
     try:
         for manifest, path in landed.files():
-            files.append((manifest, read(path)))
-            check_columns("the file", _own(files[-1][1]), required)
+            files.append((manifest, reader.read(path)))
+            check_columns("the file", _own(files[-1][1]), reader.required)
         manifest, columns = landed.manifest, list(dict.fromkeys(c for _, part in files for c in _own(part)))
         if all(part.is_empty() for _, part in files) and not spec.dataset.max_shrink >= 1:
             raise SourceRefusedError("the file has a header and no record. The last good state stays.")
         drift = column_drift(columns, last)
         new, gone = ([str(row["column"]) for row in drift if row["change"] == change] for change in ("new", "gone"))
-        if lost := [names for names in stays if set(names) & set(gone) and not set(names) & set(columns)]:
+        if lost := [names for names in reader.stays if set(names) & set(gone) and not set(names) & set(columns)]:
             raise SourceRefusedError(
                 f"columns are gone that the last file had: {[' or '.join(names) for names in lost]}. New are: "
                 f"{new or 'none'}. If the source has renamed them, teach the dataset the new names; the last good "
@@ -203,6 +199,13 @@ def _records(
     return files, columns, drift
 
 
+def made_from_file(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
+    """The landed file that a raw table was made from last, by its SHA-256."""
+    event = instance.get_latest_materialization_event(key)
+    found = event.asset_materialization.metadata.get("landed_file") if event and event.asset_materialization else None
+    return str(found.value) if found else None
+
+
 def _named(manifest: Manifest) -> str:
     return f"landed file {manifest.sha256[:12]} from {manifest.url}"
 
@@ -212,22 +215,16 @@ def _own(frame: pl.DataFrame) -> list[str]:
     return [c for c in frame.columns if not c.startswith("_")]
 
 
-def _placed(
-    frame: pl.DataFrame,
-    columns: Sequence[str],
-    partition: pl.Expr | None,
-    unstable: Sequence[str],
-    dataset: Dataset,
-    manifest: Manifest,
-) -> pl.DataFrame:
+def _placed(frame: pl.DataFrame, reader: _Reader, dataset: Dataset, manifest: Manifest) -> pl.DataFrame:
     """The frame with its bookkeeping columns."""
+    columns = _own(frame)
     if UNPARSED not in frame.columns:
         frame = frame.with_columns(pl.lit(None, pl.String).alias(UNPARSED))
-    key = pl.lit(WHOLE) if partition is None else partition.fill_null(UNPLACED)
+    key = pl.lit(WHOLE) if reader.partition is None else reader.partition.fill_null(UNPLACED)
     if dataset.partitions is not None:
         key = pl.when(key.is_in(list(numbered(dataset.partitions)))).then(key).otherwise(pl.lit(UNPLACED))
     published = pl.lit(manifest.published_at).str.to_datetime(time_zone="UTC", time_unit="us")
-    telling = [c for c in (*columns, UNPARSED) if c not in unstable]
+    telling = [c for c in (*columns, UNPARSED) if c not in reader.unstable]
     filled = [c for c in telling if frame[c].null_count() < frame.height] or [UNPARSED]
     return frame.with_columns(
         key.alias(PARTITION),

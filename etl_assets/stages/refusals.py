@@ -13,6 +13,7 @@ from etl_assets.sources import Fetched, FetchedFolder, SourceRefusedError, Valid
 from etl_assets.sources.database import BATCH_FORMAT
 from etl_assets.sources.paging import asks_otherwise
 from etl_assets.stages.dataset import SPECS, Dataset, Spec, numbered
+from etl_assets.stages.raw import made_from_file
 from etl_assets.storage.landing import Landing, Manifest, sha256
 
 
@@ -40,11 +41,9 @@ def why_shrunk(
 def _last_read(context: dg.AssetExecutionContext, spec: Spec, store: Landing, known: Manifest) -> Manifest:
     """The newest file that its reader could read: one that it could not is no measure for the next."""
     for reader in SPECS.values():
-        if any(source.key == spec.key for source in reader.inputs.values()):
-            event = context.instance.get_latest_materialization_event(reader.key)
-            metadata = event.asset_materialization.metadata if event and event.asset_materialization else {}
-            if "landed_file" in metadata:
-                return store.manifest(str(metadata["landed_file"].value)) or known
+        is_of_it = any(source.key == spec.key for source in reader.inputs.values())
+        if is_of_it and (digest := made_from_file(context.instance, reader.key)):
+            return store.manifest(digest) or known
     return known
 
 
@@ -88,7 +87,7 @@ def refuse_misnamed(store: Landing, files: Mapping[str, Mapping[str, str]]) -> N
             datetime.strptime(batch, BATCH_FORMAT)  # noqa: DTZ007 - UTC
         except ValueError as error:
             raise SourceRefusedError(
-                f"{store.lake.address(f'landing/{store.table}/{batch[:10]}/{batch}/')} is not named as a batch is, by "
+                f"{store.lake.address(store.batch_folder(batch))} is not named as a batch is, by "
                 "the moment of its snapshot in UTC, such as 2024-11-15T093000.000000Z. Nothing was landed; rename the "
                 "folder and the batch in its manifest.json, or take it away."
             ) from error
@@ -99,7 +98,7 @@ def refuse_unplaced(spec: Spec, store: Landing, files: Mapping[str, Mapping[str,
     calendar = numbered(spec.dataset.partitions) if spec.dataset.partitions else {}
     days = {batch[:10]: batch for found in files.values() for batch in found}
     if others := sorted(days.keys() - calendar.keys()):
-        where = store.lake.address(f"landing/{store.table}/{others[0]}/")
+        where = store.lake.address(f"landing/{store.dataset}/{others[0]}/")
         raise SourceRefusedError(
             f"the batch {days[others[0]]} is of a day that is in none of the dataset's partitions ({min(calendar)} to "
             f"{max(calendar)}). Nothing was landed. If the source's clock is wrong, put it right; if somebody has put "

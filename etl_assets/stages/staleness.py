@@ -64,7 +64,7 @@ class State:
             if name not in self._landed:
                 self._landed[name] = landing_store(name).current()
             manifest = self._landed[name]
-            return manifest.versions(source.member) if manifest else None
+            return manifest.versions(source.source_table) if manifest else None
         known = self.facts(source.table)
         upstream = SPECS[source.key]
         if not known and upstream.in_batches and any(self.versions(i) == {} for i in upstream.inputs.values()):
@@ -93,11 +93,7 @@ class State:
         stale = {k for k, digest in wanted.items() if (k, digest) not in made}
         lost = self._lost(spec, known) if with_lost else set()
         if spec.whole:
-            if lost:
-                stale.add(WHOLE)
-            if not self.is_finished(spec):
-                stale.add(WHOLE)
-            return stale
+            return {WHOLE} if stale or lost or not self.is_finished(spec) else set()
         log = self.instance.event_log_storage
         attempts = log.get_latest_asset_partition_materialization_attempts_without_materializations(spec.key)
         ended = self._ended({run for run, _ in attempts.values()})
@@ -136,7 +132,7 @@ class State:
         there = {
             spec.partition_of(k)
             for name, source in spec.inputs.items()
-            if source.member or (source.table and source.table.partitioning)
+            if source.source_table or (source.table and source.table.partitioning)
             for k in versions[name]
         }
         return (there | set(map(spec.partition_of, known))) & numbered(spec.partitions).keys()

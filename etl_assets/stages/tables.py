@@ -8,7 +8,7 @@ last good state, while the run's other partitions are published.
 import inspect
 import time
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -20,13 +20,13 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData,
 )
 
-from etl_assets.quality.audit import Audit, audit
+from etl_assets.quality.audit import Audit, audit, balance
 from etl_assets.quality.audit import table as ui_table
 from etl_assets.quality.contract import Contract, storage_table, ui_schema
 from etl_assets.quality.drift import volume_drift
 from etl_assets.quality.quarantine import UNPLACED, quarantine_table, quarantined
 from etl_assets.stages.asset import table_asset
-from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, code_version, remember
+from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, declare
 from etl_assets.stages.newest import NEWEST, is_dated, judge_newest, newest_check
 from etl_assets.stages.profile import preview, profile
 from etl_assets.storage.configured import publisher
@@ -102,9 +102,7 @@ def _stage(
             "them (partitioning=Partitioning(…))"
         )
     upstream = {name: _input(given, table, partitions) for name, given in inputs.items()}
-    key = dg.AssetKey([table.stage, table.name])
-    version = code_version(contract)
-    spec = remember(Spec(key, dataset, table, inputs=upstream, partitions=partitions, code_version=version))
+    spec = declare(dataset, table, contract, upstream, partitions)
 
     def decorate(function: Callable[..., Frame | Result]) -> dg.AssetsDefinition:
         kinds = typing.get_type_hints(function)
@@ -274,10 +272,7 @@ class _Step:
             into = None if rows_in is None else rows_in.get(key, 0)
             refusal = None
             if bound.exceeded(numbers[1], sum(numbers)):
-                refusal = (
-                    f"{numbers[1]} of {sum(numbers)} rows break the contract: more than {bound.count} rows and "
-                    f"{bound.share:.0%}. Nothing was written, the last good state stays."
-                )
+                refusal = f"{bound.refusal(numbers[1], sum(numbers))}. Nothing was written, the last good state stays."
             elif into is not None and cut and into != sum(numbers):
                 refusal = (
                     f"{into} rows came in, but {numbers[0]} are to be published, {numbers[1]} quarantined and "
@@ -299,20 +294,17 @@ class _Step:
         nothing = good.clear()[columns]
         made_from = self.spec.made_from(keys, self.versions)
         parts = [Part(key, frames.get(key, nothing), made_from[key]) for key in keys]
-        whole = None
-        if self.spec.whole and self.table.partitioning is not None:
-            whole = self.spec.made_whole_from(self.versions)
+        whole = self.spec.made_whole_from(self.versions) if self.spec.whole and self.table.partitioning else None
         publications = [Publication(self.table, parts, whole)]
         if self.raw is not None:
             kept_out = quarantined(found, self.raw, rejected["_key"].fill_null(WHOLE))
             held = {str(k[0]): part for k, part in kept_out.partition_by(PARTITION, as_dict=True).items()}
             quarantine = quarantine_table(self.table.name)
-            emptied: Iterable[str] = keys
-            if self.spec.partitions is None:  # a partition may have nothing but rejected rows
-                emptied = publisher().warehouse.facts(quarantine.full_name).keys() - {UNPLACED}
-            own = sorted({*emptied, *(held if self.spec.partitions is None else ())})
-            made_from = self.spec.made_from(own, self.versions)
-            parts = [Part(key, held.get(key, kept_out.clear()), made_from[key]) for key in own]
+            if self.spec.whole:  # a partition may have nothing but rejected rows
+                known = publisher().warehouse.facts(quarantine.full_name).keys() - {UNPLACED}
+                keys = sorted(known | held.keys())
+                made_from = self.spec.made_from(keys, self.versions)
+            parts = [Part(key, held.get(key, kept_out.clear()), made_from[key]) for key in keys]
             publications.append(Publication(quarantine, parts))
         return publications
 
@@ -329,7 +321,7 @@ class _Step:
         """Metadata of the whole run; with many partitions it is copied to each, so it is kept small."""
         if len(verdicts) > 1 and self.spec.partitions is not None:
             return {}
-        declared = good.select([c for c in good.columns if not c.startswith("_")])
+        declared = good.select(~pl.selectors.starts_with("_"))
         return {
             **self.result.metadata,
             "preview": preview(declared),
@@ -343,12 +335,12 @@ class _Step:
         """Fail where rows of the input are neither published nor quarantined nor merged, or are so twice."""
         if total.rows_in is None:
             return
-        balance = self._balance(total)
-        if not balance.passed:
-            yield balance
+        check = balance(total.rows_in, total.rows, total.quarantined, total.merged)
+        if not check.passed:
+            yield check
             raise dg.Failure(
                 f"{self.table.full_name}: {total.rows_in} rows came in, {total.rows} are to be published, "
-                f"{total.quarantined} quarantined and {total.merged} merged: {balance.description}. "
+                f"{total.quarantined} quarantined and {total.merged} merged: {check.description}. "
                 "Nothing was written.",
                 allow_retries=False,
             )
@@ -379,7 +371,7 @@ class _Step:
         if self.spec.partitions is not None:
             yield self._output_of("contract")
         if total.rows_in is not None:
-            yield self._balance(total)
+            yield balance(total.rows_in, total.rows, total.quarantined, total.merged)
         drifted: list[dict[str, object]] = [{"partition": v.key, "drift": v.drift} for v in verdicts if v.drift]
         # Of many small partitions none may have too many of them, so that none is refused.
         accepted = [v for v in verdicts if v.refusal is None]
@@ -402,21 +394,6 @@ class _Step:
     def _output_of(self, check: str) -> dg.Output[None]:
         """What Dagster wants of a check beside its evaluations, where the step gives those itself."""
         return dg.Output(None, output_name=f"{self.spec.key.to_python_identifier()}_{check}")
-
-    def _balance(self, total: _Verdict) -> dg.AssetCheckResult:
-        assert total.rows_in is not None
-        lost = total.rows_in - total.rows - total.quarantined - total.merged
-        return dg.AssetCheckResult(
-            passed=lost == 0,
-            check_name="balance",
-            description=f"{lost} rows are unaccounted for" if lost else None,
-            metadata={
-                "rows_in": total.rows_in,
-                "rows_out": total.rows,
-                "quarantined": total.quarantined,
-                "merged": total.merged,
-            },
-        )
 
     def _total(self, verdicts: Sequence[_Verdict]) -> _Verdict:
         """The verdicts on the partitions of a table that one step makes, as one."""

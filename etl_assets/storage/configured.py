@@ -25,9 +25,9 @@ def publisher() -> Publisher:
     return Publisher(lake(), warehouse())
 
 
-def landing_store(table: str) -> Landing:
-    """The landing store of a table."""
-    return Landing(lake(), table)
+def landing_store(dataset: str) -> Landing:
+    """The landing store of a dataset."""
+    return Landing(lake(), dataset)
 
 
 def identities(name: str) -> Identities:

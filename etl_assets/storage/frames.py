@@ -18,7 +18,7 @@ import pyarrow as pa
 import shapely
 import xxhash
 
-from etl_assets.storage.table import PROVENANCE, Table
+from etl_assets.storage.table import Table
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -113,19 +113,15 @@ def sql_type(dtype: pl.DataType) -> str:
 
 
 def stored(
-    frame: pl.DataFrame, table: Table, *, source: str | pl.Series, run_id: str, loaded_at: dt.datetime
+    frame: pl.DataFrame, table: Table, *, source: pl.Series | pl.Expr, run_id: str, loaded_at: dt.datetime
 ) -> pl.DataFrame:
     """A frame with its provenance columns, in the table's order; those that it brings itself are kept.
 
-    `source` is what its rows were made from: of all of them, or of each.
+    `source` is what each row was made from.
     """
-    values = {"_source_sha256": source, "_run_id": run_id, "_loaded_at": loaded_at}
-    missing = [
-        (value.alias(name) if isinstance(value, pl.Series) else pl.lit(value, dtype=PROVENANCE[name][1]).alias(name))
-        for name, value in values.items()
-        if name not in frame.columns
-    ]
-    return frame.with_columns(missing).select([c.name for c in table.stored_columns()])
+    values = {"_source_sha256": source, "_run_id": pl.lit(run_id), "_loaded_at": pl.lit(loaded_at)}
+    missing = {name: value for name, value in values.items() if name not in frame.columns}
+    return frame.with_columns(**missing).select([c.name for c in table.stored_columns()])
 
 
 def content_hash(frame: pl.DataFrame) -> str:

@@ -173,11 +173,13 @@ class Lake:
 
     def partitions(self, table: Table) -> dict[str, int]:
         """The partitions that a table has in the lake, as it is cut now, with their sizes in bytes."""
-        prefix = f"{table.stage}/{table.name}/"
-        found = ((p.removeprefix(prefix), size) for p, size in self.list(prefix).items() if p.endswith(".parquet"))
-        names = ((name.removesuffix(".parquet"), size) for name, size in found)
-        keys = ((WHOLE if name == "all" else name, size) for name, size in names)
-        return {key: size for key, size in keys if table.may_have(key)}
+        prefix, found = f"{table.stage}/{table.name}/", dict[str, int]()
+        for path, size in self.list(prefix).items():
+            name = path.removeprefix(prefix).removesuffix(".parquet")
+            key = WHOLE if name == "all" else name
+            if path.endswith(".parquet") and table.may_have(key):
+                found[key] = size
+        return found
 
     # -- tables --------------------------------------------------------------------------------------------------
 

@@ -1,17 +1,17 @@
 """The landing store: bytes exactly as received, addressed by their content, with a manifest each.
 
-    landing/<table>/<sha256>.csv          the bytes, written once and never changed
-    landing/<table>/<sha256>.json         the manifest: where and when they were received
-    landing/<table>/current.json          the manifest of the newest, and what to ask the source with next time
+    landing/<dataset>/<sha256>.csv          the bytes, written once and never changed
+    landing/<dataset>/<sha256>.json         the manifest: where and when they were received
+    landing/<dataset>/current.json          the manifest of the newest, and what to ask the source with next time
 
 `current.json` is written last: a fetch that is killed before leaves the last good file current. A source that is a
 folder lands a set: each of its files as above, and a manifest that names them.
 
 A source that is read in batches lands folders of files, which are kept side by side:
 
-    landing/<table>/2024-11-15/<batch>/<name>.parquet     what a batch has of each of the source's tables
-    landing/<table>/2024-11-15/<batch>/manifest.json      written last: a batch without it is not seen
-    landing/<table>/current.json                          the newest manifest, with the files of all batches
+    landing/<dataset>/2024-11-15/<batch>/<name>.parquet     what a batch has of each of the source's tables
+    landing/<dataset>/2024-11-15/<batch>/manifest.json      written last: a batch without it is not seen
+    landing/<dataset>/current.json                          the newest manifest, with the files of all batches
 """
 
 from __future__ import annotations
@@ -72,24 +72,24 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Landing:
-    """The landing store of one table in a lake."""
+    """The landing store of one dataset in a lake."""
 
     lake: Lake
-    table: str
+    dataset: str
 
     def current(self) -> Manifest | None:
         """The manifest of the newest landed file, if there is one."""
-        data = self.lake.get(f"landing/{self.table}/current.json")
+        data = self.lake.get(f"landing/{self.dataset}/current.json")
         return Manifest(**json.loads(data)) if data else None
 
     def manifest(self, sha256: str) -> Manifest | None:
         """The manifest of a landed file."""
-        data = self.lake.get(f"landing/{self.table}/{sha256}.json")
+        data = self.lake.get(f"landing/{self.dataset}/{sha256}.json")
         return Manifest(**json.loads(data)) if data else None
 
     def manifests(self) -> Iterator[Manifest]:
         """The manifest of every file that was landed and is still there."""
-        prefix = f"landing/{self.table}/"
+        prefix = f"landing/{self.dataset}/"
         for path in self.lake.list(prefix):
             found = _MANIFEST.fullmatch(path.removeprefix(prefix))
             if found and (manifest := self.manifest(found[1])):
@@ -99,7 +99,7 @@ class Landing:
         """Delete a landed file and its manifest; the manifest last, so that what was cut off is found again."""
         if not manifest.members:  # a set has no bytes of its own
             self.lake.delete(self._object(manifest))
-        self.lake.delete(f"landing/{self.table}/{manifest.sha256}.json")
+        self.lake.delete(f"landing/{self.dataset}/{manifest.sha256}.json")
 
     def land(self, path: Path, manifest: Manifest) -> None:
         """Store a file and its manifest, and make it the current one."""
@@ -110,7 +110,7 @@ class Landing:
         """Store the files that are new in a set, each with its manifest, and make the set the current one."""
         for path, own in files:
             self._store_bytes(path, own)
-            self.lake.put(f"landing/{self.table}/{own.sha256}.json", _text(own), create=True)
+            self.lake.put(f"landing/{self.dataset}/{own.sha256}.json", _text(own), create=True)
         self._make_current(manifest)
 
     def members(self, manifest: Manifest) -> list[Manifest]:
@@ -120,8 +120,8 @@ class Landing:
         found = {sha256: self.manifest(sha256) for _, sha256 in sorted(manifest.members.items())}
         if lost := [sha256 for sha256, own in found.items() if own is None]:
             raise LakeError(
-                f"{self.lake.address(f'landing/{self.table}/{lost[0]}.json')} is missing. Delete "
-                f"{self.lake.address(f'landing/{self.table}/current.json')} and land the folder again."
+                f"{self.lake.address(f'landing/{self.dataset}/{lost[0]}.json')} is missing. Delete "
+                f"{self.lake.address(f'landing/{self.dataset}/current.json')} and land the folder again."
             )
         return [own for own in found.values() if own]
 
@@ -131,21 +131,22 @@ class Landing:
 
     def _make_current(self, manifest: Manifest) -> None:
         # A source may go back to a former file: its manifest then says when it came the last time.
-        self.lake.put(f"landing/{self.table}/{manifest.sha256}.json", _text(manifest))
-        self.lake.put(f"landing/{self.table}/current.json", _text(manifest))
+        self.lake.put(f"landing/{self.dataset}/{manifest.sha256}.json", _text(manifest))
+        self.lake.put(f"landing/{self.dataset}/current.json", _text(manifest))
 
     # -- batches -------------------------------------------------------------------------------------------------
 
-    def land_batch(self, folder: Path | None, manifest: Manifest) -> None:
+    def land_batch(self, folder: Path, manifest: Manifest) -> None:
         """Store the files of a batch and its manifest, if there are any, and make the manifest the current one."""
         batch = manifest.batch
-        own = {name: {batch: files[batch]} for name, files in manifest.files.items() if batch and batch in files}
-        if batch and folder is not None and own:
+        assert batch
+        own = {name: {batch: files[batch]} for name, files in manifest.files.items() if batch in files}
+        if own:
             for name in own:
-                self.lake.put(self._member(batch, name), folder / f"{name}.parquet")
+                self.lake.put(self._batched(batch, name), folder / f"{name}.parquet")
             text = _text(replace(manifest, files=own, state={}))
-            self.lake.put(f"{self._batch(batch)}manifest.json", text)
-        self.lake.put(f"landing/{self.table}/current.json", _text(manifest))
+            self.lake.put(f"{self.batch_folder(batch)}manifest.json", text)
+        self.lake.put(f"landing/{self.dataset}/current.json", _text(manifest))
 
     def files(self, known: Manifest | None) -> dict[str, dict[str, str]]:
         """The files of every batch by name: those that the manifest has, and those of whole batches beside them.
@@ -154,17 +155,17 @@ class Landing:
         """
         found = {name: dict(files) for name, files in known.files.items()} if known else {}
         there = {batch for files in found.values() for batch in files}
-        for path in self.lake.list(f"landing/{self.table}"):
+        for path in self.lake.list(f"landing/{self.dataset}"):
             if path.endswith("/manifest.json") and (batch := path.split("/")[-2]) not in there:
                 for name in Manifest(**json.loads(self.lake.get(path) or b"{}")).files:
-                    with self.open_member(batch, name) as file:
+                    with self.open_batched(batch, name) as file:
                         found.setdefault(name, {})[batch] = sha256(file)
         return found
 
     @contextmanager
-    def open_member(self, batch: str, name: str, expected: str | None = None) -> Generator[Path]:
+    def open_batched(self, batch: str, name: str, expected: str | None = None) -> Generator[Path]:
         """A file of a batch as a local path; raises LakeError if it is gone or (`expected` SHA-256) is another."""
-        path = self._member(batch, name)
+        path = self._batched(batch, name)
         if self.lake.folder is not None:
             yield self._checked(self.lake.folder / path, path, expected)
             return
@@ -181,19 +182,20 @@ class Landing:
             )
         return local
 
-    def _batch(self, batch: str) -> str:
-        return f"landing/{self.table}/{batch[:10]}/{batch}/"
+    def batch_folder(self, batch: str) -> str:
+        """Where the files of a batch are, below the lake's root."""
+        return f"landing/{self.dataset}/{batch[:10]}/{batch}/"
 
-    def _member(self, batch: str, name: str) -> str:
-        return f"{self._batch(batch)}{name}.parquet"
+    def _batched(self, batch: str, name: str) -> str:
+        return f"{self.batch_folder(batch)}{name}.parquet"
 
     # -- files ---------------------------------------------------------------------------------------------------
 
     def address(self, manifest: Manifest) -> str:
         """Where a landed file is, for a person."""
         if manifest.batch:
-            return self.lake.address(self._batch(manifest.batch))
-        return self.lake.address(f"landing/{self.table}/" if manifest.members else self._object(manifest))
+            return self.lake.address(self.batch_folder(manifest.batch))
+        return self.lake.address(f"landing/{self.dataset}/" if manifest.members else self._object(manifest))
 
     @contextmanager
     def open(self, manifest: Manifest) -> Generator[Path]:
@@ -202,7 +204,7 @@ class Landing:
         Raises LakeError if the bytes are gone or are not the ones that were landed.
         """
         with scratch_folder("landed") as folder:
-            path = folder / f"{self.table}{manifest.suffix}"
+            path = folder / f"{self.dataset}{manifest.suffix}"
             if self.lake.folder is not None:
                 path.symlink_to(self.lake.folder / self._object(manifest))
             elif self.lake.size(self._object(manifest)) is not None:
@@ -210,18 +212,18 @@ class Landing:
             if not path.exists() or sha256(path) != manifest.sha256:
                 raise LakeError(
                     f"{self.address(manifest)} is missing or not the file that was landed. Delete it, if it is there, "
-                    f"and {self.lake.address(f'landing/{self.table}/current.json')}, and land it again."
+                    f"and {self.lake.address(f'landing/{self.dataset}/current.json')}, and land it again."
                 )
             yield path
 
     def pages(self) -> LakePages:
         """The pages of extracts that are not whole yet."""
-        return LakePages(self.lake, f"landing/{self.table}/pages/")
+        return LakePages(self.lake, f"landing/{self.dataset}/pages/")
 
     def _object(self, manifest: Manifest) -> str:
         # A file that is JSON itself must not take its manifest's name.
         suffix = manifest.suffix if manifest.suffix != ".json" else ".data.json"
-        return f"landing/{self.table}/{manifest.sha256}{suffix}"
+        return f"landing/{self.dataset}/{manifest.sha256}{suffix}"
 
 
 @dataclass(frozen=True)

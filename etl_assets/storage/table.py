@@ -12,20 +12,9 @@ from functools import cached_property
 from typing import Literal
 
 import polars as pl
-from polars.datatypes import DataType, DataTypeClass
 
 from etl_assets.storage.changes import Changes
 
-#: Columns that every published row carries; they are not part of a row's content.
-PROVENANCE: dict[str, tuple[str, DataType | DataTypeClass, str]] = {
-    "_source_sha256": (
-        "text",
-        pl.String,
-        "SHA-256 of what the row was made from: its landed file, or its inputs",
-    ),
-    "_run_id": ("text", pl.String, "Dagster run that published the row"),
-    "_loaded_at": ("timestamp with time zone", pl.Datetime("us", "UTC"), "When the row was published (UTC)"),
-}
 SOURCE_ROW = "_source_row"
 #: Hash of a raw record's text: what says whether two records are the same.
 ROW_HASH = "_row_hash"
@@ -66,6 +55,14 @@ class Column:
     nullable: bool = True
     geometry: Geometry | None = None
     references: Reference | None = None
+
+
+#: Columns that every published row carries; they are not part of a row's content.
+PROVENANCE = (
+    Column("_source_sha256", "text", "SHA-256 of what the row was made from: its landed file, or its inputs", False),
+    Column("_run_id", "text", "Dagster run that published the row", False),
+    Column("_loaded_at", "timestamp with time zone", "When the row was published (UTC)", False),
+)
 
 
 @dataclass(frozen=True)
@@ -165,8 +162,7 @@ class Table:
     def stored_columns(self) -> tuple[Column, ...]:
         """The columns as stored: the declared ones, then the provenance."""
         own = {c.name for c in self.columns}
-        extra = [Column(n, sql, text, nullable=False) for n, (sql, _, text) in PROVENANCE.items() if n not in own]
-        return (*self.columns, *extra)
+        return (*self.columns, *(c for c in PROVENANCE if c.name not in own))
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ from dagster_shared.error import SerializableErrorInfo
 
 from etl_assets.automation.alerts import Problem, failed_runs
 from etl_assets.automation.receivers import DeliveryError, Mail, Message, Webhook, receivers
-from etl_assets.local.faults import Fault
 from etl_assets.local.in_process import execute
 from etl_assets.settings import NotConfiguredError
 from etl_assets_tests.automation.servers import Hook, Mailbox, Notified, mail_server, sns_topic, webhook
 from etl_assets_tests.automation.test_conditions import publish_with, under_way
+from etl_assets_tests.faults import Fault
 from etl_assets_tests.house import House
 
 FAULT = Fault.status(404)

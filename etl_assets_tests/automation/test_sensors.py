@@ -11,10 +11,10 @@ import dagster as dg
 import pytest
 
 from etl_assets.automation import sensors
-from etl_assets.local.faults import Fault
 from etl_assets.local.in_process import execute
 from etl_assets.sources import SourceRefusedError, SourceUnavailableError
 from etl_assets.stages.dataset import SPECS
+from etl_assets_tests.faults import Fault
 from etl_assets_tests.house import House, ephemeral
 
 FILE = "/protest_events/ccc.csv"

@@ -18,9 +18,9 @@ from etl_assets.datasets import gho, gho_countries
 from etl_assets.datasets.gho import SEXES
 from etl_assets.datasets.life_expectancy import FIRST_COUNTRIES
 from etl_assets.definitions import definitions
-from etl_assets.local.faults import Fault
 from etl_assets.stages.dataset import SPECS
 from etl_assets.storage.configured import landing_store
+from etl_assets_tests.faults import Fault
 from etl_assets_tests.house import House
 
 PATH = "/who_gho/api/WHOSIS_000001"

@@ -12,8 +12,8 @@ import pytest
 
 from etl_assets.datasets.poverty_national import GROUPS
 from etl_assets.datasets.poverty_small_area import VARIABLES
-from etl_assets.local.faults import Fault
 from etl_assets.settings import settings
+from etl_assets_tests.faults import Fault
 from etl_assets_tests.house import House
 from etl_assets_tests.sources.api import changed
 

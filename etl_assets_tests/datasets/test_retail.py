@@ -27,10 +27,10 @@ from etl_assets.datasets import (
     retail_transactions,
 )
 from etl_assets.datasets.customers_ml import CUTOFF
-from etl_assets.local.faults import Fault
 from etl_assets.quality.rules import Rule
 from etl_assets.storage.configured import landing_store
 from etl_assets_tests.conftest import TOKEN
+from etl_assets_tests.faults import Fault
 from etl_assets_tests.house import House
 
 SALES = "retail_sales"

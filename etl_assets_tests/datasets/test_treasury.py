@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from etl_assets.local.faults import Fault
 from etl_assets.quality.states import CODES
+from etl_assets_tests.faults import Fault
 from etl_assets_tests.house import House
 
 PATH = "/treasury/services/api/fiscal_service/v2/accounting/od/title_xii"

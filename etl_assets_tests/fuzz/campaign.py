@@ -23,7 +23,6 @@ import shapely
 from psycopg import sql
 
 from etl_assets.definitions import defs
-from etl_assets.local.faults import Faults
 from etl_assets.local.postgres import Cluster
 from etl_assets.local.sources import serve
 from etl_assets.quality.audit import audit
@@ -37,6 +36,7 @@ from etl_assets.stages.staleness import in_order
 from etl_assets.storage.frames import content_hash
 from etl_assets.storage.table import ROW_HASH, Table
 from etl_assets_tests.contents import partition_key
+from etl_assets_tests.faults import Faults
 from etl_assets_tests.fuzz.subjects import PAGED, Answer, Mutation, Subject
 from etl_assets_tests.house import House, ephemeral
 
@@ -410,7 +410,7 @@ def campaign(subject: Subject, sample: Path, folder: Path, cluster: Cluster) -> 
     url = cluster.create_database(database)
     with (
         pytest.MonkeyPatch.context() as patch,
-        serve(data, as_of=as_of, faults=faults, routes=PAGED, token=_TOKEN) as sources,
+        serve(data, as_of=as_of, handler=faults.handler(), routes=PAGED, token=_TOKEN) as sources,
         ephemeral() as instance,
     ):
         settings = {

@@ -17,8 +17,8 @@ import pytest
 import requests
 
 from etl_assets.local.apis import gho
-from etl_assets.local.faults import Fault, Faults
 from etl_assets.local.sources import ROUTES, serve
+from etl_assets_tests.faults import Fault, Faults
 
 GHO = "/who_gho/api"
 INDICATOR = f"{GHO}/WHOSIS_000001"
@@ -39,7 +39,7 @@ def faults() -> Faults:
 @pytest.fixture
 def get(sample: Path, faults: Faults) -> Iterator[Get]:
     """Asks a server that shows the sample."""
-    with serve(sample, faults=faults) as url, requests.Session() as session:
+    with serve(sample, handler=faults.handler()) as url, requests.Session() as session:
         yield lambda path, **query: session.get(url + path, params=query, timeout=10)
 
 

@@ -12,8 +12,8 @@ from etl_assets.automation.alerts import Problem
 from etl_assets.local import doctor as module
 from etl_assets.local.databases import DATABASES
 from etl_assets.local.doctor import doctor
-from etl_assets.local.faults import Fault
 from etl_assets.local.postgres import Cluster
+from etl_assets_tests.faults import Fault
 from etl_assets_tests.house import House
 
 

@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from etl_assets.local.faults import Fault, Faults
 from etl_assets.local.recordings import Request, Response, publications
 from etl_assets.local.sources import SourceServer, serve
+from etl_assets_tests.faults import Fault, Faults
 
 EVENTS = "/events/events.csv"
 OLD, NEW = b"id\n1\n", b"id\n1\n2\n"
@@ -328,7 +328,7 @@ def test_routes_answer_for_apis(data: Path):
 def test_faults_are_answered_in_order_and_then_all_is_well(data: Path):
     faults = Faults()
     faults.add(EVENTS, Fault.status(500), Fault.status(429, headers={"Retry-After": "1"}), Fault.status(404))
-    with serve(data, faults=faults) as url:
+    with serve(data, handler=faults.handler()) as url:
         responses = [requests.get(url + EVENTS, timeout=10) for _ in range(4)]
         assert requests.get(url + "/shop/sales.csv", timeout=10).ok
     assert [response.status_code for response in responses] == [500, 429, 404, 200]
@@ -340,7 +340,7 @@ def test_standing_fault_lasts_until_cleared(data: Path):
     faults = Faults()
     faults.always(EVENTS, Fault.status(503))
     faults.add(EVENTS, Fault.status(500))
-    with serve(data, faults=faults) as url:
+    with serve(data, handler=faults.handler()) as url:
         assert [requests.get(url + EVENTS, timeout=10).status_code for _ in range(3)] == [500, 503, 503]
         faults.clear()
         assert requests.get(url + EVENTS, timeout=10).content == NEW
@@ -349,7 +349,7 @@ def test_standing_fault_lasts_until_cleared(data: Path):
 def test_wrong_bodies(data: Path):
     faults = Faults()
     faults.add(EVENTS, Fault.html(), Fault.empty(), Fault.body(b"\x00\xff"), Fault.redirect())
-    with serve(data, faults=faults) as url:
+    with serve(data, handler=faults.handler()) as url:
         html, empty, odd, redirected = (requests.get(url + EVENTS, timeout=10) for _ in range(4))
     assert html.status_code == redirected.status_code == 200
     assert html.headers["Content-Type"] == redirected.headers["Content-Type"] == "text/html; charset=utf-8"
@@ -364,7 +364,7 @@ def test_wrong_bodies(data: Path):
 def test_truncated_body_is_shorter_than_it_says(data: Path):
     faults = Faults()
     faults.add(EVENTS, Fault.truncated())
-    with serve(data, faults=faults) as url:
+    with serve(data, handler=faults.handler()) as url:
         connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
         connection.request("GET", EVENTS)
         response = connection.getresponse()
@@ -378,7 +378,7 @@ def test_truncated_body_is_shorter_than_it_says(data: Path):
 def test_reset_connection(data: Path):
     faults = Faults()
     faults.add(EVENTS, Fault.reset())
-    with serve(data, faults=faults) as url:
+    with serve(data, handler=faults.handler()) as url:
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=10) as client:
             client.sendall(f"GET {EVENTS} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
@@ -392,7 +392,7 @@ def test_hanging_answer_ends_with_the_server(data: Path):
     faults = Faults()
     faults.add(EVENTS, Fault.hang(), Fault.hang(0.2))
     started = time.monotonic()
-    with serve(data, faults=faults) as url:
+    with serve(data, handler=faults.handler()) as url:
         with pytest.raises(requests.ReadTimeout):
             requests.get(url + EVENTS, timeout=0.2)
         assert requests.get(url + EVENTS, timeout=10).content == NEW
@@ -402,7 +402,7 @@ def test_hanging_answer_ends_with_the_server(data: Path):
 def test_log_of_requests(data: Path):
     faults = Faults()
     faults.add(EVENTS, Fault.status(500))
-    with serve(data, faults=faults) as url:
+    with serve(data, handler=faults.handler()) as url:
         requests.get(url + EVENTS + "?page=2", headers={"If-None-Match": '"x"'}, timeout=10)
         requests.head(url + EVENTS, timeout=10)
         requests.get(url + "/nothing", timeout=10)

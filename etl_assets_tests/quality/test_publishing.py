@@ -17,7 +17,6 @@ import pytest
 
 from etl_assets.automation.partitions import daily, monthly
 from etl_assets.definitions import definitions
-from etl_assets.local.faults import Faults
 from etl_assets.quality.audit import Bound, unreadable
 from etl_assets.quality.contract import Contract, column
 from etl_assets.sources.files import OptionalFile, read_csv
@@ -25,6 +24,7 @@ from etl_assets.stages import Dataset, Result, landing, presentation, raw, refin
 from etl_assets.stages.dataset import SPECS
 from etl_assets.storage.lake import LakeError
 from etl_assets.storage.table import Partitioning
+from etl_assets_tests.faults import Faults
 from etl_assets_tests.house import House, ephemeral
 
 HEADER = "day,number\n"

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
-from etl_assets.local.faults import Fault, Faults
 from etl_assets.sources import Fetched, Validators, Workspace
 from etl_assets.sources.census import CensusSource
 from etl_assets.sources.fiscal_data import FiscalDataSource
 from etl_assets.sources.odata import ODataSource
 from etl_assets.sources.paging import PagedSource, pages
+from etl_assets_tests.faults import Fault, Faults
 
 PROJECT = Path(__file__).parents[2]
 GHO_PATH = "/who_gho/api/WHOSIS_000001"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from etl_assets.local.apis import gho
-from etl_assets.local.faults import Faults
 from etl_assets.local.sources import ROUTES, serve
+from etl_assets_tests.faults import Faults
 from etl_assets_tests.sources.api import (
     GHO_PAGE,
     Api,
@@ -23,6 +23,6 @@ def api(sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.setenv("ETL_HTTP_ATTEMPTS", "2")
     as_of, faults = tmp_path / "as_of", Faults()
     as_of.write_text("2024-10-01")
-    with serve(sample, as_of=as_of, faults=faults, routes={**ROUTES, "who_gho": gho(GHO_PAGE)}) as url:
+    with serve(sample, as_of=as_of, handler=faults.handler(), routes={**ROUTES, "who_gho": gho(GHO_PAGE)}) as url:
         monkeypatch.setenv("ETL_LOCAL_SOURCES_URL", url)
         yield Api(url, sample, as_of, tmp_path, faults)

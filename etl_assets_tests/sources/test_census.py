@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from etl_assets.local.faults import Fault
 from etl_assets.settings import NotConfiguredError
 from etl_assets.sources import SourceRefusedError, SourceUnavailableError
 from etl_assets.sources.census import rows_by_header
+from etl_assets_tests.faults import Fault
 from etl_assets_tests.sources.api import (
     SAIPE,
     SAIPE_PATH,

@@ -18,7 +18,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from etl_assets.local.postgres import Cluster
 from etl_assets.sources import Fetched, SourceRefusedError, SourceUnavailableError, Validators, Workspace
-from etl_assets.sources.database import BATCH_FORMAT, DELETED, DatabaseSource, SourceTable, connected
+from etl_assets.sources.database import BATCH_FORMAT, DELETED, DatabaseSource, SourceTable
+from etl_assets.sources.postgres import connected
 
 KINDS = SourceTable("kind", "kind_id", ["name"])
 ITEMS = SourceTable("item", "item_id", ["price"], changed="last_updated")

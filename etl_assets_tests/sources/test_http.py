@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from etl_assets.local.faults import Fault, Faults
 from etl_assets.local.recordings import Request, Response
 from etl_assets.local.sources import serve
 from etl_assets.sources import SourceRefusedError, SourceUnavailableError, Validators
 from etl_assets.sources.http import download, probe, public
+from etl_assets_tests.faults import Fault, Faults
 
 FILE = "/events/all.csv"
 CONTENT = b"a,b\n" + b"1,2\n" * 10_000
@@ -35,7 +35,7 @@ def url(tmp_path: Path, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> Iter
     folder.mkdir(parents=True)
     (folder / "all.csv").write_bytes(CONTENT)
     monkeypatch.setenv("ETL_HTTP_RETRY_WAIT", "0")
-    with serve(tmp_path / "data", faults=faults) as base:
+    with serve(tmp_path / "data", handler=faults.handler()) as base:
         yield base + FILE
 
 

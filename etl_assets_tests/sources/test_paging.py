@@ -15,10 +15,10 @@ from urllib.parse import parse_qs
 import pytest
 import requests
 
-from etl_assets.local.faults import Fault
 from etl_assets.sources import SourceRefusedError, SourceUnavailableError
 from etl_assets.sources.odata import ODataSource
 from etl_assets.sources.paging import Call, Page, pages, read_pages
+from etl_assets_tests.faults import Fault
 from etl_assets_tests.sources.api import (
     APRIL,
     GHO,

@@ -16,11 +16,11 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from etl_assets.local.faults import Fault
 from etl_assets.sources import Fetched, SourceRefusedError, Validators
 from etl_assets.sources.paging import pages, versions
 from etl_assets.storage.lake import Lake
 from etl_assets.storage.landing import LakePages
+from etl_assets_tests.faults import Fault
 from etl_assets_tests.sources.api import (
     GHO,
     GHO_PAGE,

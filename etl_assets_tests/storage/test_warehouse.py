@@ -87,7 +87,7 @@ def database(warehouse_url: str) -> Database:
 def item(table: Table, key: str, frame: pl.DataFrame, digest: str = "content") -> Replacement:
     facts = Facts(key, frame.height, digest, "made from", "run", NOW.isoformat())
     return Replacement(
-        facts, Part(key, stored(frame, table, source="source", run_id="run", loaded_at=NOW), "made from")
+        facts, Part(key, stored(frame, table, source=pl.lit("source"), run_id="run", loaded_at=NOW), "made from")
     )
 
 

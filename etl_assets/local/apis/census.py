@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from etl_assets.local.apis.querying import BadQueryError, parameter, read
 from etl_assets.local.recordings import Request, Response
 
-__all__ = ["census"]
-
 _MOST_VARIABLES = 50
 _YEAR_NAMES = ("time", "YEAR")
 _LEVELS_ABOVE: dict[str, set[str]] = {"us": set(), "state": set(), "county": {"state"}}

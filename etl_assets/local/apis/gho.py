@@ -28,8 +28,6 @@ from etl_assets.local.apis.querying import (
 )
 from etl_assets.local.recordings import Request, Response, Route
 
-__all__ = ["gho"]
-
 _EDM_TYPES = {
     **dict.fromkeys(("Id", "TimeDim"), "Edm.Int32"),
     **dict.fromkeys(("NumericValue", "Low", "High"), "Edm.Double"),

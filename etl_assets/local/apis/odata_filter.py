@@ -14,8 +14,6 @@ from typing import Any
 
 from etl_assets.local.apis.querying import BadQueryError, Row, Table, Test, Value
 
-__all__ = ["Filter", "typed"]
-
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "eq": operator.eq,
     "ne": operator.ne,

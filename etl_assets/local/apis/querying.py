@@ -18,20 +18,6 @@ from typing import Any, TypeVar
 
 from etl_assets.local.recordings import Recording, Request
 
-__all__ = [
-    "ORDERS",
-    "BadQueryError",
-    "Row",
-    "Table",
-    "Test",
-    "Value",
-    "in_some_order",
-    "parameter",
-    "read",
-    "sorted_by",
-    "whole_number",
-]
-
 Row = Mapping[str, Any]
 Test = Callable[[Row], bool]
 Value = Callable[[Row], Any]

@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from etl_assets.local.apis.querying import BadQueryError, parameter, read, whole_number
 from etl_assets.local.recordings import Request, Response
 
-__all__ = ["retail"]
-
 _TABLES = {"customers": "customer_data.json", "exchange_rates": "exchange_rates.json"}
 _LARGEST_PAGE = 500
 

@@ -32,8 +32,6 @@ from etl_assets.local.apis.querying import (
 )
 from etl_assets.local.recordings import Request, Response, Route
 
-__all__ = ["treasury"]
-
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "eq": operator.eq,
     "gt": operator.gt,

@@ -18,31 +18,11 @@ from etl_assets.local.sample.files import Row, csv_bytes, gzipped
 _SOURCES = tuple(f"source{number}" for number in range(1, 31))
 _BEFORE_ISSUES = (
     *("date", "locality", "state", "resolved_locality", "resolved_state", "resolved_county", "fips_code"),
-    *(
-        "lat",
-        "lon",
-        "location",
-        "title",
-        "event_type",
-        "organizations",
-        "participants",
-        "notables",
-        "targets",
-    ),
+    *("lat", "lon", "location", "title", "event_type", "organizations", "participants", "notables", "targets"),
     *("claims_summary", "claims_verbatim"),
 )
 _AFTER_ISSUES = (
-    *(
-        "valence",
-        "conf",
-        "macroevent",
-        "online",
-        "size_text",
-        "size_low",
-        "size_high",
-        "size_mean",
-        "size_cat",
-    ),
+    *("valence", "conf", "macroevent", "online", "size_text", "size_low", "size_high", "size_mean", "size_cat"),
     *("participant_measures", "police_measures", "participant_injuries", "police_injuries", "arrests"),
     *("property_damage", "arrests_any", "participant_casualties_any", "police_casualties_any"),
     *("property_damage_any", "participant_deaths", "police_deaths", "notes", "coder", *_SOURCES),
@@ -91,21 +71,7 @@ class _Locality:
 
 
 _NAME_STARTS = (
-    *(
-        "Ash",
-        "Bell",
-        "Cedar",
-        "Clear",
-        "Elm",
-        "Fair",
-        "Glen",
-        "Green",
-        "Maple",
-        "Mill",
-        "North",
-        "Oak",
-        "Pine",
-    ),
+    *("Ash", "Bell", "Cedar", "Clear", "Elm", "Fair", "Glen", "Green", "Maple", "Mill", "North", "Oak", "Pine"),
     *("Red", "Rock", "Salt", "Stone", "West"),
 )
 _NAME_ENDS = ("brook", "dale", "field", "ford", "haven", "land", "port", "ridge", "ton", "view", "ville")

@@ -1,18 +1,19 @@
-"""How the server of local sources misbehaves where a test asks for it, and what it was asked.
-
-Here: the ways to answer wrongly, and which of them is next for a request. Not here: answering (sources.py).
-"""
+"""How the server of local sources misbehaves where a test asks for it, and what it was asked."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+import socket
+import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import parse_qs
 
 from etl_assets.local.recordings import Response
+from etl_assets.local.sources import Handler, without_key
 
 HTML = b"<!DOCTYPE html>\n<html><head><title>Missing Key</title></head><body>Sorry.</body></html>\n"
 HTML_PATH = "/_faults/page.html"
@@ -100,7 +101,7 @@ class Faults:
     >>> faults = Faults()
     >>> faults.add("/protest_events/ccc.csv", Fault.status(500), Fault.status(500))
     >>> faults.add("/treasury/services/api/…/title_xii", Fault.html(), query={"page[number]": "3"})
-    >>> with serve(data, faults=faults) as url: ...   # the third request for ccc.csv is answered properly
+    >>> with serve(data, handler=faults.handler()) as url: ...   # the third request for ccc.csv is answered properly
     """
 
     def __init__(self) -> None:
@@ -108,6 +109,10 @@ class Faults:
         self._queued: list[tuple[str, Query, deque[Fault]]] = []
         self._standing: list[tuple[str, Query, Fault]] = []
         self._log: list[LoggedRequest] = []
+
+    def handler(self) -> type[Handler]:
+        """What makes a server misbehave so."""
+        return type("_Faulty", (_FaultyHandler,), {"faults": self})
 
     def add(self, path: str, *faults: Fault, query: Query | None = None) -> None:
         """Answer the next requests for `path` (with this `query`) with these, one each, in this order."""
@@ -163,3 +168,36 @@ class Faults:
 def _has(query: str, wanted: Query) -> bool:
     fields = parse_qs(query, keep_blank_values=True) if wanted else {}
     return all(fields.get(name, [None]) == [value] for name, value in wanted.items())
+
+
+class _FaultyHandler(Handler):
+    """Answers as the next fault says, and writes down what it was asked."""
+
+    faults: Faults
+
+    def answer(self, path: str, query: str, headers: Mapping[str, str]) -> None:
+        """See `Handler.answer`."""
+        fault = self.faults.take(path, query)
+        if fault.delay and self.server.closing.wait(fault.delay):
+            self.close_connection = True
+            return
+        if path == HTML_PATH:
+            response = Response(200, HTML, "text/html; charset=utf-8")
+        else:
+            response = fault.instead or self.response(path, query, headers)
+        if fault.change:
+            response = replace(response, body=fault.change(response.body))
+        shown = {**headers, **({"authorization": "***"} if "authorization" in headers else {})}
+        self.faults.record(LoggedRequest(self.command, path, without_key(query), response.status, shown))
+        # Without a length, the end of the connection is what ends the answer.
+        length = {"Content-Length": str(len(response.body))} if fault.is_announced else {"Connection": "close"}
+        self.send_head(response, length)
+        if self.has_body(response):
+            self.wfile.write(response.body[: int(len(response.body) * fault.share_sent)])
+        if fault.share_sent < 1:
+            self.close_connection = True
+        if fault.reset_connection:
+            # Lingering for zero seconds makes close() send RST. The descriptor is closed directly, since
+            # the socket object would first say goodbye with FIN, which is how a truncated answer looks.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            os.close(self.connection.detach())

@@ -84,7 +84,7 @@ def refined_eventdata_baseline(raw: pl.DataFrame) -> Result:
     }
     rows = records.with_columns(**texts).select(
         *(reading.alias(name) for name, (_, reading) in readings.items()),
-        *COLUMNS[3:-1],
+        *(pl.when(pl.col(c) != "").then(c).alias(c) for c in COLUMNS[3:-1]),  # which CSV does not tell from none
         pl.selectors.starts_with("_"),
         _problems=unreadable(readings),
     )
@@ -94,10 +94,11 @@ def refined_eventdata_baseline(raw: pl.DataFrame) -> Result:
 def points(texts: pl.Series) -> pl.Series:
     """Points in degrees written as GeoJSON, (E)WKT or hexadecimal (E)WKB as WKB; null for what is none of them."""
     values = texts.str.strip_prefix("SRID=4326;").to_numpy()
-    shapes = shapely.from_geojson(values, on_invalid="ignore")
-    for read in (shapely.from_wkt, shapely.from_wkb):
-        rest = shapely.is_missing(shapes)
-        shapes[rest] = read(values[rest], on_invalid="ignore")
+    with np.errstate(over="ignore"):  # hexadecimal digits that look like a number of another form
+        shapes = shapely.from_geojson(values, on_invalid="ignore")
+        for read in (shapely.from_wkt, shapely.from_wkb):
+            rest = shapely.is_missing(shapes)
+            shapes[rest] = read(values[rest], on_invalid="ignore")
     is_elsewhere = ~np.isin(shapely.get_srid(shapes), (-1, 0, 4326))  # -1 is that of no shape
     shapes[is_elsewhere | (abs(shapely.get_x(shapes)) > 180) | (abs(shapely.get_y(shapes)) > 90)] = None
     return wkb(shapes, texts.name)

@@ -48,12 +48,13 @@ NAMES = {
 SOURCES = [name for n in range(1, 31) for name in (f"source{n}", f"source_{n}")]
 REQUIRED = ["date", "locality", "state"]
 KEY = ["event_date", "locality", "state", "location", "title", "event_type", "organizations"]
-#: What else tells events of one natural key apart; the sources alone, where other things have been corrected.
+#: What else tells events of one natural key apart.
 TELLING = [
     *("participants", "claims", "valence", "online", "size_low", "size_mean", "size_high", "arrests", "sources"),
     *("participant_injuries", "police_injuries", "county_given", "fips_given", "lat", "lon"),
 ]
-STEADY = ["sources"]
+#: And what does, one after another, where others of these have been corrected in all of them at once.
+STEADY = (["participants", "claims", "sources"], ["claims", "sources"], ["claims"], ["sources"])
 
 
 class ProtestEvents(
@@ -90,7 +91,9 @@ class ProtestEvents(
     sources: pl.List(pl.String) = column("Sources in the order given, without repeats and gaps")
     source_count: pl.Int32 = column("Number of sources", ge=0)
     county_given: pl.String = column("County as the source has it", nullable=True)
-    fips_given: pl.String = column("FIPS code as the source has it", nullable=True, str_matches=r"^\d{5}$")
+    fips_given: pl.String = column(
+        "FIPS code as the source has it", nullable=True, str_matches="^(0[1-9]|[1-9][0-9])[0-9]{3}$"
+    )
     county_located: pl.String = column("County that contains the point", nullable=True)
     fips_located: pl.String = column("FIPS code of the county that contains the point", nullable=True)
     fips: pl.String = column("FIPS code as located, else as given", nullable=True)
@@ -152,7 +155,7 @@ def refined_protest_events(raw: pl.DataFrame, counties: gpd.GeoDataFrame, before
     del records  # as large as the raw records
     days = raw["_partition"].unique().sort().to_list()
     published = lake().read(storage_table(ProtestEvents), days, [*KEY, *TELLING, "row_hash", "ordinal"])
-    events = with_ordinals(events, published.frame, KEY, TELLING, STEADY).with_columns(
+    events = with_ordinals(events, published.frame, KEY, TELLING, *STEADY).with_columns(
         geometry=_points(events["lat"], events["lon"])
     )
     names = pl.DataFrame({"fips_located": counties["fips"].to_list(), "county_located": counties["name"].to_list()})
@@ -183,7 +186,7 @@ def typed(records: pl.DataFrame) -> pl.DataFrame:
         value = text(name).cast(pl.Float64, strict=False)
         return pl.when(value.is_finite()).then(value)  # "nan" and "inf" are texts, not numbers
 
-    fips = text("fips_code").str.replace(r"\.0$", "").str.zfill(5)
+    fips = text("fips_code").str.replace(r"\.0$", "").str.replace("^([0-9]{4})$", "0$1")
     sources = pl.concat_list([text(name) for name in SOURCES if name in there] or [pl.lit(None, pl.String)])
     date, valence = text("date").str.to_date("%Y-%m-%d", strict=False), number("valence")
     truth = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
@@ -255,9 +258,7 @@ class Eventdata(
 )
 def presentation_eventdata(events: pl.DataFrame, before: pl.DataFrame, partitions: list[str]) -> pl.DataFrame:
     """An event that is a row from before, in all that a reader saw of it, keeps that row's ids."""
-    seen = ["event_date", "event_state", "event_county", "event_city", "event_type", "event_source"]
-    nth = pl.int_range(pl.len()).over(seen).alias("nth")
-    rows = events.sort("event_id").select(
+    rows = _seen(events.sort("event_id").select(
         "event_id",
         "event_date",
         event_state="state",
@@ -266,14 +267,10 @@ def presentation_eventdata(events: pl.DataFrame, before: pl.DataFrame, partition
         event_type="event_type",
         event_source=pl.col("sources").list.join(", "),
         geometry="geometry",
-    ).with_columns(nth)  # fmt: skip
-    old = (
-        before.filter(pl.col("event_date").cast(pl.String).is_in(partitions))
-        .sort("id")
-        .select(list(Eventdata.columns()))
-        .with_columns(nth)
-    )
-    new = rows.join(old, on=[*seen, "nth"], how="anti", nulls_equal=True, maintain_order="left")
+    ))  # fmt: skip
+    columns = list(Eventdata.columns())
+    old = _seen(before.filter(pl.col("event_date").cast(pl.String).is_in(partitions)).sort("id").select(columns))
+    new = rows.join(old, on=["seen", "nth"], how="anti", maintain_order="left")
     ids = identities("eventdata").allocate(new["event_id"], floor=int(before["id"].max() or 0))  # pyrefly: ignore[bad-argument-type]
     for given, former, of in ((new["event_id"], "event_id", EVENT_IDS), (ids, "id", ROW_IDS)):
         twice = given.filter(given.is_in(before[former].implode()))
@@ -284,7 +281,19 @@ def presentation_eventdata(events: pl.DataFrame, before: pl.DataFrame, partition
                 f"delete {', '.join(of)} in the lake, rebuild the warehouse, run again.",
                 allow_retries=False,
             )
-    return pl.concat([old.drop("nth"), new.drop("nth").with_columns(id=ids).select(list(Eventdata.columns()))])
+    return pl.concat([old.select(columns), new.with_columns(id=ids).select(columns)])
+
+
+def _seen(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows with what a reader saw of each, and which it is of those that look the same.
+
+    Sources are the same however they are joined, and no source is an empty text here, none in what was there before.
+    """
+    texts = ["event_state", "event_county", "event_city", "event_type", "event_source"]
+    sources = pl.col("event_source").str.split(",").list.eval(pl.element().str.strip_chars())
+    joined = rows.with_columns(event_source=sources.list.unique(maintain_order=True).list.join(", "))
+    seen = joined.select(pl.struct("event_date", pl.col(texts).fill_null(""))).to_series().alias("seen")
+    return rows.with_columns(seen).with_columns(nth=pl.int_range(pl.len()).over("seen"))
 
 
 class CountyProtestsMonthly(

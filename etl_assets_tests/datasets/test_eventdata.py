@@ -39,17 +39,18 @@ def before(**changes: Any) -> Row:
     } | changes  # fmt: skip
 
 
-#: One that the source has too, one that it has twice, one of a day that it does not have, one without a place.
+#: One that the source has twice, one that it has, one of a day that it does not have, one without a place. A source
+#: may have been told twice; without any, a CSV file has no text.
 BEFORE = [
-    before(),
-    before(id=90, event_id=7002, event_city="Pasadena", event_source="a.example, b.example"),
+    before(event_source="a.example,a.example"),
+    before(id=90, event_id=7002, event_city="Pasadena", event_source=""),
     before(id=500, event_id=7003, event_date="2017-01-20"),
     before(id=7, event_id=7004, event_date="2025-01-16", event_county=None, geometry=None),
 ]
 EVENTS = [
     event(),
     event(title="Another, equal in what eventdata shows"),
-    event(locality="Pasadena", source2="b.example"),
+    event(locality="Pasadena", source1=""),
     event(locality="Glendale"),
     event(date="2025-01-20"),
 ]

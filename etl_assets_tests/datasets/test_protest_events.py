@@ -148,7 +148,7 @@ def ordinals(before: dict[str, int], *names: str) -> dict[str, int]:
     published = pl.DataFrame(
         [of(name) | {"ordinal": ordinal} for name, ordinal in before.items()], schema={**kinds, "ordinal": pl.Int32}
     )
-    found = with_ordinals(events, published, KEY, TELLING, STEADY)
+    found = with_ordinals(events, published, KEY, TELLING, *STEADY)
     assert found.columns == [*events.columns, "ordinal"]
     assert found["row_hash"].to_list() == [ord(name) for name in names]
     return dict(zip(names, found["ordinal"].to_list(), strict=True))
@@ -174,6 +174,19 @@ def ordinals(before: dict[str, int], *names: str) -> dict[str, int]:
 )
 def test_an_event_keeps_its_ordinal(before: dict[str, int], now: str, expected: dict[str, int]) -> None:
     assert ordinals(before, *now) == expected
+
+
+def test_a_correction_of_all_twins_does_not_exchange_them() -> None:
+    """Written with other digits and in another order, they are told apart by what they claim."""
+    key = dict.fromkeys(KEY, "x")
+    schema = dict.fromkeys([*KEY, *TELLING], pl.String) | {"sources": pl.List(pl.String)}
+    twins = [key | {"claims": claims, "sources": ["a"], "lat": "42.6526"} for claims in ("for", "against")]
+    published = pl.DataFrame(twins, schema).with_columns(
+        row_hash=pl.Series([1, 2], dtype=pl.Int64), ordinal=pl.Series([1, 2], dtype=pl.Int32)
+    )
+    now = pl.DataFrame([twin | {"lat": "42.65", "sources": ["a", "b"]} for twin in reversed(twins)], schema)
+    now = now.with_columns(pl.Series("row_hash", [3, 4]), pl.Series("_source_row", [1, 2]), _source_sha256=pl.lit("f"))
+    assert with_ordinals(now, published, KEY, TELLING, *STEADY)["ordinal"].to_list() == [2, 1]
 
 
 def test_ordinals_of_different_keys_do_not_meet() -> None:
@@ -218,6 +231,7 @@ BAD: list[tuple[Row, str, str, str]] = [
     (event(size_high="inf"), "size_high", "inf", "readable"),
     (event(size_low="-1"), "size_low", "-1.0", "greater_than_or_equal_to"),
     (event(fips_code="no code"), "fips_given", "no code", "str_matches"),
+    (event(fips_code="37"), "fips_given", "37", "str_matches"),
     (event(title="y" * 9_000_000), "title", "y" * 200, "str_length"),
 ]
 

@@ -111,6 +111,9 @@ class Settings(BaseSettings):
     local_sources_url: str | None = Field(
         default=None, description="The local source server; written by the embedded default when it starts"
     )
+    local_versions: dict[str, str] = Field(
+        default_factory=dict, description="Which recordings of each API that server shows; written with its address"
+    )
     sample_data: Path | None = Field(
         default=None,
         description="A folder of recordings for the local source server; default: the own sample",
@@ -247,6 +250,11 @@ class Settings(BaseSettings):
                 "Start it with `./dev up`, or set ETL_SOURCES=live to ask the publishers."
             )
         return f"{self.local_sources_url.rstrip('/')}/{local}"
+
+    def local_version(self, source: str) -> str:
+        """Which recordings the local server shows of an API; empty where another one is asked."""
+        is_asked = self.sources == "local" and source not in self.addresses
+        return self.local_versions.get(source, "") if is_asked else ""
 
 
 def settings() -> Settings:

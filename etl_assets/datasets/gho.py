@@ -13,7 +13,7 @@ from etl_assets.datasets.gho_countries import refined_gho_countries
 from etl_assets.quality.audit import table as ui_table
 from etl_assets.quality.audit import unreadable
 from etl_assets.quality.contract import Contract, column
-from etl_assets.quality.readings import distinct_as_read, moment, optional
+from etl_assets.quality.readings import distinct_as_read, moment, number, optional, whole
 from etl_assets.sources.odata import ODataSource
 from etl_assets.sources.paging import read_pages
 from etl_assets.stages import Dataset, Result, landing, raw, refined
@@ -138,18 +138,23 @@ def refined_health_indicators(raw: pl.DataFrame, countries: pl.DataFrame) -> Res
 
     numbers = {"value": "NumericValue", "low": "Low", "high": "High"}
     readings = {
-        "year": ("TimeDim", pl.col("TimeDim").cast(pl.Int32, strict=False)),
-        **{name: (given, optional(raw, given).cast(pl.Float64, strict=False)) for name, given in numbers.items()},
+        "year": ("TimeDim", whole(pl.col("TimeDim"), pl.Int32)),
+        **{name: (given, number(optional(raw, given))) for name, given in numbers.items()},
         "published_at": ("Date", moment(optional(raw, "Date"))),
     }
     sexes = [dimension(n).replace_strict(SEXES, default=None, return_dtype=pl.String) for n in (1, 2, 3)]
+    # A sex that is unknown is none that readers could ask for.
+    told = {
+        f"dim{n}": (f"Dim{n}", pl.when(~dimension(n).str.starts_with("SEX_")).then(dimension(n)).otherwise(sex))
+        for n, sex in enumerate(sexes, 1)
+    }
     table = raw.select(
         *(reading.alias(name) for name, (_, reading) in readings.items()),
         pl.selectors.starts_with("_"),
         indicator="IndicatorCode",
         title=pl.col("IndicatorCode").replace({code: indicator.title for code, indicator in ENABLED.items()}),
-        spatial_type="SpatialDimType",
-        spatial_code="SpatialDim",
+        spatial_type=pl.col("SpatialDimType").str.strip_chars(),
+        spatial_code=pl.col("SpatialDim").str.strip_chars(),
         dim1=dimension(1),
         dim2=dimension(2),
         dim3=dimension(3),
@@ -158,7 +163,7 @@ def refined_health_indicators(raw: pl.DataFrame, countries: pl.DataFrame) -> Res
         numeric_given=optional(raw, "NumericValue"),
         parent_code=optional(raw, "ParentLocationCode"),
         parent_region=optional(raw, "ParentLocation"),
-        _problems=unreadable({name: pair for name, pair in readings.items() if pair[0] in raw.columns}),
+        _problems=unreadable({name: pair for name, pair in (readings | told).items() if pair[0] in raw.columns}),
     )
     names = countries.select(spatial_type=pl.lit("COUNTRY"), spatial_code="country_code", country="country")
     table = table.join(names, on=["spatial_type", "spatial_code"], how="left", maintain_order="left")

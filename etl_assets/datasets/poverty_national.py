@@ -8,7 +8,7 @@ import polars as pl
 from etl_assets.automation.partitions import yearly
 from etl_assets.quality.audit import unreadable
 from etl_assets.quality.contract import Contract, column
-from etl_assets.quality.readings import distinct_as_read
+from etl_assets.quality.readings import distinct_as_read, number, whole
 from etl_assets.sources.census import CensusSource, rows_by_header
 from etl_assets.sources.paging import read_pages
 from etl_assets.stages import Dataset, Result, landing, presentation, raw, refined
@@ -80,7 +80,7 @@ def raw_poverty_national(path: Path) -> pl.DataFrame:
 @refined(DATASET, NationalPoverty, raw=raw_poverty_national)
 def refined_national_poverty(raw: pl.DataFrame) -> Result:
     """Typed and labelled; rows that say the same are merged, but where two methods may give the same number."""
-    year, rate = pl.col("time").cast(pl.Int32, strict=False), pl.col("PCTPOV").cast(pl.Float64, strict=False)
+    year, rate = whole(pl.col("time"), pl.Int32), number(pl.col("PCTPOV"))
     nth, values = (count.over("time", "RACE") for count in (pl.int_range(pl.len()), pl.len()))
     has_methods = year.is_in(list(METHODS)).fill_null(False)
     method: pl.Expr = pl.when(~has_methods).then(pl.lit("published"))

@@ -10,7 +10,7 @@ from etl_assets.automation.partitions import yearly
 from etl_assets.datasets.us_counties import refined_us_counties
 from etl_assets.quality.audit import unreadable
 from etl_assets.quality.contract import Contract, column, geometry
-from etl_assets.quality.readings import distinct_as_read, optional
+from etl_assets.quality.readings import distinct_as_read, number, optional, whole
 from etl_assets.sources.census import CensusSource, rows_by_header
 from etl_assets.sources.paging import read_pages
 from etl_assets.stages import Dataset, Result, landing, presentation, raw, refined
@@ -55,7 +55,9 @@ class SmallAreaPoverty(
 
     year: pl.Int32 = column("Year of the estimate", unit="year", ge=1989, le=2100)
     level: pl.String = column("What the row is of", isin=["state", "county"])
-    fips: pl.String = column("FIPS code: two digits for a state, five for a county", str_matches=r"^(\d{2}|\d{5})$")
+    fips: pl.String = column(
+        "FIPS code: two digits for a state, five for a county", str_matches="^(0[1-9]|[1-9][0-9])([0-9]{3})?$"
+    )
     name: pl.String = column("Name as the source has it")
     poor: pl.Int64 = column("People in poverty, estimate", unit="people", nullable=True, ge=0)
     poor_moe: pl.Int64 = column("Margin of error of that, 90 % confidence", unit="people", nullable=True, ge=0)
@@ -72,7 +74,7 @@ landing_poverty_small_area = landing(
         path="data/timeseries/poverty/saipe",
         variables=["NAME", *VARIABLES.values()],
         geographies={"state": {"for": "state:*"}, "county": {"for": "county:*", "in": "state:*"}},
-        first_year=2010,
+        first_year=1989,
     ),
 )
 
@@ -87,10 +89,13 @@ def raw_poverty_small_area(path: Path) -> pl.DataFrame:
 def refined_small_area_poverty(raw: pl.DataFrame) -> Result:
     """Typed; rows that say the same are merged."""
     county = optional(raw, "county")
-    kinds = {name: SmallAreaPoverty.columns()[name].dtype.type for name in VARIABLES}
+    rates = {"poverty_rate", "poverty_rate_moe"}
     readings = {
-        "year": ("time", pl.col("time").cast(pl.Int32, strict=False)),
-        **{name: (given, optional(raw, given).cast(kinds[name], strict=False)) for name, given in VARIABLES.items()},
+        "year": ("time", whole(pl.col("time"), pl.Int32)),
+        **{
+            name: (given, (number if name in rates else whole)(optional(raw, given)))
+            for name, given in VARIABLES.items()
+        },
     }
     table = raw.select(
         *(reading.alias(name) for name, (_, reading) in readings.items()),

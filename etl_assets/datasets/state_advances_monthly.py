@@ -14,9 +14,11 @@ from etl_assets.datasets.treasury_title_xii import (
 )
 from etl_assets.datasets.us_counties import refined_us_counties
 from etl_assets.quality.contract import Contract, column
+from etl_assets.quality.quarantine import UNPLACED
 from etl_assets.quality.states import FIPS
 from etl_assets.stages import Of, Result, presentation
 from etl_assets.stages.pictures import choropleth, lines
+from etl_assets.storage.table import PARTITION
 
 
 class StateAdvancesMonthly(Contract, stage="presentation", table="state_advances_monthly", key=["month", "state_code"]):
@@ -43,7 +45,7 @@ class StateAdvancesMonthly(Contract, stage="presentation", table="state_advances
 @presentation(
     DATASET,
     StateAdvancesMonthly,
-    statements=Of(raw_treasury_title_xii, ["record_date", "state_nm", "src_line_nbr"]),
+    statements=Of(raw_treasury_title_xii, ["record_date", "state_nm", "src_line_nbr", PARTITION]),
     advances=refined_state_unemployment_advances,
     counties=Of(refined_us_counties, ["state_fips", "geometry"]),
 )
@@ -56,12 +58,12 @@ def presentation_state_advances_monthly(
     """
     by = ["month", "state_code"]
     state = state_of(pl.col("state_nm"))
-    there = statements.select(
+    there = statements.filter(pl.col(PARTITION) != UNPLACED).select(
         record_date=pl.col("record_date").str.to_date("%Y-%m-%d", strict=False),
         state_code=code_of(state),
         line=pl.col("src_line_nbr").cast(pl.Int32, strict=False),
         state=state,
-        month=(pl.col("record_date").str.slice(0, 7) + "-01").str.to_date("%Y-%m-%d", strict=False),
+        month=pl.col(PARTITION).str.to_date("%Y-%m-%d"),
     )
     is_read = pl.col("record_date").is_not_null() & pl.col("state_code").is_not_null()
     unknown = there.filter(is_read).unique().join(advances, on=StateUnemploymentAdvances.place().key, how="anti")

@@ -9,7 +9,7 @@ import polars as pl
 from etl_assets.automation.partitions import monthly
 from etl_assets.quality.audit import unreadable
 from etl_assets.quality.contract import Contract, column
-from etl_assets.quality.readings import distinct_as_read, exact
+from etl_assets.quality.readings import distinct_as_read, exact, whole
 from etl_assets.quality.states import CODES
 from etl_assets.sources.fiscal_data import FiscalDataSource
 from etl_assets.sources.paging import read_pages
@@ -97,7 +97,7 @@ landing_treasury_title_xii = landing(
         source="treasury",
         live="https://api.fiscaldata.treasury.gov",
         path="services/api/fiscal_service/v2/accounting/od/title_xii",
-        sort="record_date,src_line_nbr",
+        sort="record_date,src_line_nbr,state_nm",
     ),
 )
 
@@ -132,7 +132,7 @@ def refined_state_unemployment_advances(raw: pl.DataFrame) -> Result:
         "record_date": ("record_date", given["record_date"].str.to_date("%Y-%m-%d", strict=False)),
         "interest_rate": ("interest_rate_pct", exact(given["interest_rate_pct"], RATE)),
         **{name: (source, exact(given[source], AMOUNT)) for name, source in AMOUNTS.items()},
-        **{name: (source, given[source].cast(pl.Int32, strict=False)) for name, source in NUMBERS.items()},
+        **{name: (source, whole(given[source], pl.Int32)) for name, source in NUMBERS.items()},
     }
     table = raw.select(
         *(reading.alias(target) for target, (_, reading) in readings.items()),

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import io
+import re
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -28,6 +29,7 @@ READER = "etl_source_reader"
 _DDL = Path(__file__).parent / "ddl"
 #: The sources that are databases; each has its declaration.
 DATABASES = tuple(sorted(path.stem for path in _DDL.glob("*.sql")))
+_DECLARED = re.compile(r"^CREATE TABLE (\w+)", re.MULTILINE)
 _SUFFIXES = (".parquet", ".jsonl", ".csv")
 
 
@@ -44,13 +46,13 @@ def show(cluster: Cluster, source: str, recordings: Recordings, *, database: str
         # Of two that do this at once, the second finds it done.
         connection.execute("SELECT pg_advisory_xact_lock(hashtext('etl_assets.databases'))")
         declared = hashlib.sha256(ddl.encode()).hexdigest()
-        files = {table: _find(recordings, source, table) for table in _tables(connection)}
+        # The declared tables alone, each after those that it refers to: others are somebody's own, and stay.
+        files = {table: _find(recordings, source, table) for table in _DECLARED.findall(ddl)}
         if _told(connection) != [declared, _stamp(files)]:
             if _told(connection)[:1] != [declared]:
                 connection.execute("DROP SCHEMA public CASCADE")
                 connection.execute("CREATE SCHEMA public")
                 connection.execute(ddl.encode())
-                files = {table: _find(recordings, source, table) for table in _tables(connection)}
             _load(connection, files)
             _let_read(connection, name, _password(owner))
             _tell(connection, name, f"{declared} {_stamp(files)}")
@@ -86,12 +88,6 @@ def _told(connection: psycopg.Connection) -> list[str]:
 def _tell(connection: psycopg.Connection, name: str, text: str) -> None:
     statement = sql.SQL("COMMENT ON DATABASE {} IS {}")
     connection.execute(statement.format(sql.Identifier(name), sql.Literal(text)))
-
-
-def _tables(connection: psycopg.Connection) -> list[str]:
-    """The tables in the order in which they were declared: each after those that it refers to."""
-    query = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' ORDER BY oid"
-    return [name for (name,) in connection.execute(query).fetchall()]
 
 
 def _load(connection: psycopg.Connection, files: dict[str, Recording | None]) -> None:

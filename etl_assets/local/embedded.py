@@ -12,12 +12,13 @@ import json
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 from etl_assets.local.databases import DATABASES, show
 from etl_assets.local.postgres import Cluster
 from etl_assets.local.recordings import Recordings
 from etl_assets.local.sample import write_sample
-from etl_assets.local.sources import SourceServer
+from etl_assets.local.sources import ROUTES, SourceServer
 from etl_assets.local.whole import write_whole
 from etl_assets.settings import PROJECT, Settings, explicit_settings, home
 
@@ -45,7 +46,7 @@ def up(*, may_show: bool = True) -> None:
     """
     configured = explicit_settings()
     home().mkdir(parents=True, exist_ok=True)
-    given: dict[str, str] = {}
+    given: dict[str, Any] = {}
     databases = _databases(configured)
     if configured.warehouse_url is None and configured.dagster_storage_url is None:
         for variable in [name for name in os.environ if name.startswith("PG") and name not in _CREDENTIALS]:
@@ -58,6 +59,7 @@ def up(*, may_show: bool = True) -> None:
             given["dagster_storage_url"] = cluster().create_database("dagster")
     if configured.sources == "local" and configured.local_sources_url is None:
         given["local_sources_url"] = _start_sources(configured, may_show=may_show)
+        given["local_versions"] = _versions(source_server().recordings())
         token = configured.retail_token
         given["retail_token"] = source_server().token(token.get_secret_value() if token else None)
     for source in databases:
@@ -77,6 +79,8 @@ def publish(date: str) -> dict[str, str]:
         show(cluster(), source, source_server().recordings())
     if _has_own_folder(explicit_settings()):
         _drop_sales(source_server().recordings())
+    given = json.loads((home() / "local.json").read_text())
+    write_whole(home() / "local.json", json.dumps(given | {"local_versions": _versions(source_server().recordings())}))
     return shown
 
 
@@ -85,6 +89,16 @@ def down() -> None:
     source_server().stop()
     cluster().stop()
     (home() / "local.json").unlink(missing_ok=True)
+
+
+def _versions(recordings: Recordings) -> dict[str, str]:
+    """By API, a digest of which of its recordings are shown."""
+    found = {}
+    for source in ROUTES:
+        shown = {name: file.path.stat() for name, file in sorted(recordings.latest(source).items())}
+        told = json.dumps([[name, stat.st_size, stat.st_mtime_ns] for name, stat in shown.items()])
+        found[source] = hashlib.sha256(told.encode()).hexdigest()[:16]
+    return found
 
 
 def _databases(configured: Settings) -> list[str]:

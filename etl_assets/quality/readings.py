@@ -36,20 +36,27 @@ def of_this_era(time: pl.Expr) -> pl.Expr:
 def exact(text: pl.Expr, kind: pl.Decimal) -> pl.Expr:
     """A decimal that loses nothing: null for more digits than the type has, and for what is no number.
 
-    A small one may have an exponent, as programs write 6.1e-05; of 1E+05, a spreadsheet may have left digits out.
+    Zeros at the end are no digits. A small one may have an exponent, as programs write 6.1e-05; of 1E+05, a spreadsheet
+    may have left digits out.
     """
     text = text.str.strip_chars()
-    fraction = rf"(\.\d{{1,{kind.scale}}})?" if kind.scale else ""
+    fraction = rf"(\.\d{{1,{kind.scale}}}0*)?" if kind.scale else ""
     is_plain = text.str.contains(rf"^-?\d{{1,{kind.precision - kind.scale}}}{fraction}$")
     small = text.str.extract_groups(r"^-?\d(?:\.(?<digits>\d+))?[eE]-(?<exponent>\d{1,3})$").struct
     places = small.field("digits").str.len_chars().fill_null(0) + small.field("exponent").cast(pl.UInt32)
     return pl.when(is_plain | (places <= kind.scale)).then(text).cast(kind, strict=False)
 
 
-def whole(text: pl.Expr) -> pl.Expr:
+def whole(text: pl.Expr, kind: type[pl.Int32 | pl.Int64] = pl.Int64) -> pl.Expr:
     """A whole number of up to 18 digits; null for what is none. 56.0 is one: pandas writes them so beside gaps."""
     text = text.str.strip_chars().str.replace(r"\.0+$", "")
-    return pl.when(text.str.contains(r"^-?\d{1,18}$")).then(text).cast(pl.Int64, strict=False)
+    return pl.when(text.str.contains(r"^-?\d{1,18}$")).then(text).cast(kind, strict=False)
+
+
+def number(text: pl.Expr) -> pl.Expr:
+    """A number; null for what is none, as "nan" and "inf" are."""
+    value = text.str.strip_chars().cast(pl.Float64, strict=False)
+    return pl.when(value.is_finite()).then(value)
 
 
 def moment(text: pl.Expr) -> pl.Expr:

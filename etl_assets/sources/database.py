@@ -152,7 +152,13 @@ class DatabaseSource:
                     marks.append(str(_one(connection, statement)))
                 except (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable):  # the extract says what lacks
                     connection.rollback()
-        text = f"{sorted((name, *counts) for name, counts in counters.items())} {marks}"
+        columns = connection.execute(
+            "SELECT relname, array_agg(attname || ' ' || atttypid ORDER BY attnum) FROM pg_attribute"
+            " JOIN pg_class ON pg_class.oid = attrelid WHERE relnamespace = to_regnamespace('public')"
+            " AND relname = ANY(%s) AND attnum > 0 AND NOT attisdropped GROUP BY 1 ORDER BY 1",
+            ([table.name for table in self.tables],),
+        ).fetchall()  # another column writes no row
+        text = f"{sorted((name, *counts) for name, counts in counters.items())} {marks} {columns}"
         return hashlib.sha256(text.encode()).hexdigest()
 
 

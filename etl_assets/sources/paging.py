@@ -218,7 +218,8 @@ class PagedSource(ABC):
     def _now(self, before: Versions) -> dict[str, Version]:
         """The version of each part: as the source says it, or as it is known where that is recent enough."""
         today, found = datetime.now(UTC).date(), {}
-        place = http.place(self.url())
+        # Recordings that are others say so at once, which no API does.
+        place = f"{http.place(self.url())}#{settings().local_version(self.source)}".removesuffix("#")
         for part, days in self.parts().items():
             was, request = before.get(part), f"{place} {self.request(part)}"
             if was and was.request == request and today < date.fromisoformat(was.day) + timedelta(days=days):

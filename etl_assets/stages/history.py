@@ -9,7 +9,7 @@ last week today, gives the same tables.
 import hashlib
 import types
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,7 +142,7 @@ def _publish_versions(
 ) -> None:
     """Publish the history of some blocks, and what was kept out of it; blocks with too much of that are refused."""
     key, made, bound = contract.place().key[0], work.made, work.spec.dataset.bound
-    rows_in, (records, repeats) = records.height, _without_repeats(records, key)
+    rows_in, (records, repeats) = records.height, _without_repeats(records, key, contract.columns())
     found, gone = _observed(records, contract, keys)
     if found.errors:
         message = f"{work.table.full_name}: {'; '.join(found.errors)}. Nothing was written."
@@ -185,13 +185,13 @@ def _publish_versions(
     work.publish([Publication(work.table, parts), Publication(quarantine, others)])
 
 
-def _without_repeats(records: pl.DataFrame, key: str) -> tuple[pl.DataFrame, int]:
+def _without_repeats(records: pl.DataFrame, key: str, declared: Collection[str]) -> tuple[pl.DataFrame, int]:
     """Records, but for those that say the same as the one before of their key; and how many do.
 
-    A bad one that is landed again and again is in quarantine once.
+    A bad one that is landed again and again is in quarantine once, whatever else than the declared columns it has.
     """
     ordered = records.sort(key, BATCH, SOURCE_ROW)
-    told = [c for c in records.columns if not c.startswith("_") or c == DELETED]
+    told = [c for c in records.columns if c in declared or c == DELETED]
     is_repeat = ordered.select(pl.all_horizontal(pl.col(c).eq_missing(pl.col(c).shift()) for c in told)).to_series()
     return ordered.filter(~is_repeat), int(is_repeat.sum())
 
@@ -239,7 +239,7 @@ def _reading(name: str, dtype: pl.DataType) -> pl.Expr:
     if dtype == pl.Boolean:
         return text.replace_strict({"t": True, "f": False}, default=None, return_dtype=pl.Boolean)
     if dtype == pl.Date:
-        return of_this_era(text.str.to_date("%Y-%m-%d", strict=False))
+        return of_this_era(text.str.strip_chars().str.to_date("%Y-%m-%d", strict=False))
     if dtype == pl.Datetime:
         return of_this_era(text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False))
     return text if dtype == pl.String else text.cast(dtype, strict=False)

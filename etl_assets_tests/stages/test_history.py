@@ -32,8 +32,11 @@ def test_what_is_landed_once_more_is_seen_again() -> None:
     """However bad it is; what comes back after something else is a version, and gone is no repeat of there."""
     told = [("1", "a"), ("1", "a"), ("1", "b"), ("1", "a"), ("2", "a"), ("2", None), ("2", None), ("2", None)]
     records = pl.DataFrame(told, ["id", "name"], orient="row").with_columns(
-        pl.Series(DELETED, [False] * 7 + [True]), pl.Series(BATCH, list("abcdabcd")), pl.lit(1).alias(SOURCE_ROW)
+        pl.Series(DELETED, [False] * 7 + [True]),
+        pl.Series(BATCH, list("abcdabcd")),
+        pl.lit(1).alias(SOURCE_ROW),
+        pl.Series("new_column", range(8)),
     )
-    kept, repeats = _without_repeats(records.reverse(), "id")
+    kept, repeats = _without_repeats(records.reverse(), "id", ["id", "name"])
     assert kept.select("id", BATCH).rows() == [("1", "a"), ("1", "c"), ("1", "d"), ("2", "a"), ("2", "b"), ("2", "d")]
     assert repeats == 2

@@ -9,13 +9,18 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from etl_assets.local.apis.querying import BadQueryError, parameter, read
 from etl_assets.local.recordings import Request, Response
 
 _MOST_VARIABLES = 50
+#: What the API knows of each series, whatever was recorded of it.
+_VARIABLES = {
+    "saipe": {"NAME", *(f"{name}_{of}" for name in ("SAEPOVALL", "SAEPOVRTALL", "SAEMHI") for of in ("PT", "MOE"))},
+    "histpov2": {"NAME", "PCTPOV", "RACE"},
+}
 _YEAR_NAMES = ("time", "YEAR")
 _LEVELS_ABOVE: dict[str, set[str]] = {"us": set(), "state": set(), "county": {"state"}}
 _KEY_PAGES = {
@@ -65,7 +70,7 @@ def census(request: Request) -> Response | None:
         case "bad":
             return _key_page("invalid_key.html", {"X-DataWebAPI-KeyError": "1"})
     try:
-        return _table(request, answers)
+        return _table(request, answers, _VARIABLES.get(name, set()))
     except BadQueryError as error:
         return Response(400, f"error: {error}".encode(), "text/plain;charset=utf-8")
 
@@ -84,8 +89,8 @@ def _answer(content: bytes) -> _Answer:
     return _Answer(columns, rows, year, columns[year + 1 :])
 
 
-def _table(request: Request, answers: Sequence[_Answer]) -> Response:
-    known = {*_YEAR_NAMES, *itertools.chain.from_iterable(answer.columns for answer in answers)}
+def _table(request: Request, answers: Sequence[_Answer], variables_known: Set[str]) -> Response:
+    known = {*_YEAR_NAMES, *variables_known, *itertools.chain.from_iterable(answer.columns for answer in answers)}
     variables = [name.strip() for name in (parameter(request, "get") or "").split(",") if name.strip()]
     level, codes = _geography(parameter(request, "for"), "for")
     if not variables:

@@ -36,6 +36,11 @@ def home() -> Path:
     return Path(os.environ.get("ETL_HOME") or PROJECT / ".etl").expanduser().resolve()
 
 
+def dagster_home() -> Path:
+    """Dagster's own folder: `DAGSTER_HOME`, or one in ETL_HOME."""
+    return Path(os.environ.get("DAGSTER_HOME") or home() / "dagster")
+
+
 def _lake_url() -> str:
     return (home() / "lake").as_uri()
 

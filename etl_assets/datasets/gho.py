@@ -143,11 +143,9 @@ def refined_health_indicators(raw: pl.DataFrame, countries: pl.DataFrame) -> Res
         "published_at": ("Date", moment(optional(raw, "Date"))),
     }
     sexes = [dimension(n).replace_strict(SEXES, default=None, return_dtype=pl.String) for n in (1, 2, 3)]
-    # A sex that is unknown is none that readers could ask for.
-    told = {
-        f"dim{n}": (f"Dim{n}", pl.when(~dimension(n).str.starts_with("SEX_")).then(dimension(n)).otherwise(sex))
-        for n, sex in enumerate(sexes, 1)
-    }
+    for n, sex in enumerate(sexes, 1):  # one that is unknown is none that readers could ask for
+        is_known = ~dimension(n).str.starts_with("SEX_") | sex.is_not_null()
+        readings[f"dim{n}"] = (f"Dim{n}", pl.when(is_known).then(dimension(n)))
     table = raw.select(
         *(reading.alias(name) for name, (_, reading) in readings.items()),
         pl.selectors.starts_with("_"),
@@ -155,15 +153,12 @@ def refined_health_indicators(raw: pl.DataFrame, countries: pl.DataFrame) -> Res
         title=pl.col("IndicatorCode").replace({code: indicator.title for code, indicator in ENABLED.items()}),
         spatial_type=pl.col("SpatialDimType").str.strip_chars(),
         spatial_code=pl.col("SpatialDim").str.strip_chars(),
-        dim1=dimension(1),
-        dim2=dimension(2),
-        dim3=dimension(3),
         sex=pl.coalesce(sexes),
         value_given=optional(raw, "Value"),
         numeric_given=optional(raw, "NumericValue"),
         parent_code=optional(raw, "ParentLocationCode"),
         parent_region=optional(raw, "ParentLocation"),
-        _problems=unreadable({name: pair for name, pair in (readings | told).items() if pair[0] in raw.columns}),
+        _problems=unreadable({name: pair for name, pair in readings.items() if pair[0] in raw.columns}),
     )
     names = countries.select(spatial_type=pl.lit("COUNTRY"), spatial_code="country_code", country="country")
     table = table.join(names, on=["spatial_type", "spatial_code"], how="left", maintain_order="left")

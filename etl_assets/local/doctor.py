@@ -31,7 +31,7 @@ from etl_assets.automation.alerts import problems
 from etl_assets.automation.receivers import receivers
 from etl_assets.local import embedded
 from etl_assets.logs import plain
-from etl_assets.settings import PROJECT, NotConfiguredError, home, settings
+from etl_assets.settings import PROJECT, NotConfiguredError, dagster_home, home, settings
 from etl_assets.sources import SourceError
 from etl_assets.sources.http import moment_of
 from etl_assets.stages.dataset import SPECS, Spec
@@ -119,7 +119,7 @@ def _python() -> Iterator[Finding]:
 
 def _folders() -> Iterator[Finding]:
     """Folders and disk."""
-    folders = {"ETL_HOME": home(), "DAGSTER_HOME": Path(os.environ.get("DAGSTER_HOME") or home() / "dagster")}
+    folders = {"ETL_HOME": home(), "DAGSTER_HOME": dagster_home()}
     if (folder := lake().folder) is not None:
         folders["lake"] = folder
     for name, folder in folders.items():
@@ -188,7 +188,7 @@ def _warehouse() -> Iterator[Finding]:
 
 def _dagster() -> Iterator[Finding]:
     """Dagster's own storage."""
-    if "DAGSTER_HOME" not in os.environ:  # the embedded default, which names it, could not be started: that is told
+    if not os.environ.get("DAGSTER_HOME"):  # the embedded default, which names it, could not be started: that is told
         return
     with dg.DagsterInstance.get() as instance:
         where = "PostgreSQL" if settings().dagster_storage_url else "SQLite"
@@ -260,7 +260,7 @@ def _clock(whose: str, clock: datetime) -> Finding:
 
 def _pipeline() -> Iterator[Finding]:
     """What runs, checks, sensors and schedules have found."""
-    if "DAGSTER_HOME" not in os.environ:
+    if not os.environ.get("DAGSTER_HOME"):
         return
     with dg.DagsterInstance.get() as instance:
         found = problems(instance)

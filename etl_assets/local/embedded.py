@@ -20,7 +20,7 @@ from etl_assets.local.recordings import Recordings
 from etl_assets.local.sample import write_sample
 from etl_assets.local.sources import ROUTES, SourceServer
 from etl_assets.local.whole import write_whole
-from etl_assets.settings import PROJECT, Settings, explicit_settings, home
+from etl_assets.settings import PROJECT, Settings, dagster_home, explicit_settings, home
 
 log = logging.getLogger("etl_assets.local")
 
@@ -67,7 +67,7 @@ def up(*, may_show: bool = True) -> None:
     if _has_own_folder(configured):
         given["retail_sales_folder"] = str(_drop_sales(_recordings(configured)))
     write_whole(home() / "local.json", json.dumps(given, indent=1))
-    _dagster_home()
+    _make_dagster_home()
 
 
 def publish(date: str) -> dict[str, str]:
@@ -184,9 +184,10 @@ def _start_sources(configured: Settings, *, may_show: bool = True) -> str:
     return url
 
 
-def _dagster_home() -> None:
-    """Dagster's home: DAGSTER_HOME, or a folder in ETL_HOME, with the project's settings."""
-    folder = Path(os.environ.setdefault("DAGSTER_HOME", str(home() / "dagster")))
+def _make_dagster_home() -> None:
+    """Make Dagster's folder, with the project's settings, and name it to Dagster."""
+    folder = dagster_home()
+    os.environ["DAGSTER_HOME"] = str(folder)
     folder.mkdir(parents=True, exist_ok=True)
     link = folder / "dagster.yaml"
     if not link.exists():

@@ -31,7 +31,7 @@ from sqlalchemy.exc import OperationalError
 from etl_assets.local import ui
 from etl_assets.local.in_process import execute
 from etl_assets.logs import plain
-from etl_assets.quality.quarantine import UNPLACED, quarantine_table
+from etl_assets.quality.quarantine import UNPLACED
 from etl_assets.settings import NotConfiguredError, database_parts, explicit_settings, home, settings
 from etl_assets.sources import SourceError
 from etl_assets.stages.dataset import Spec
@@ -230,14 +230,14 @@ class Driver:
             cut = {k: f for k, f in facts.items() if not (spec.table.partitioning and k == WHOLE)}
             outcome = self.outcomes.get(spec.key.to_user_string(), Outcome())
             is_raw = spec.table.stage == "raw"  # of which those are kept out that belong to no partition
-            held = state.facts(quarantine_table(spec.table.name))
+            held = state.facts(spec.quarantine) if spec.quarantine else {}
             kept_out = sum(f.rows for k, f in held.items() if (k == UNPLACED) == is_raw)
             table.add_row(
                 spec.table.full_name,
                 f"{sum(f.rows for f in cut.values()):,}",
                 f"{len(cut):,}" if spec.table.partitioning else "",
                 f"{outcome.partitions:,}" if outcome.partitions else "",
-                f"{kept_out:,}" if spec.table.stage == "refined" or (is_raw and kept_out) else "",
+                f"{kept_out:,}" if spec.quarantine and (kept_out or not is_raw) else "",
                 f"{outcome.seconds:.1f}" if outcome.seconds else "",
             )
         self.console.print(table)

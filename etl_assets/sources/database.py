@@ -226,6 +226,7 @@ class _Reading:
         self._copy(table, self._select(table, columns), columns, path)
         there, known = pl.read_parquet(path), self._landed(table)
         path.unlink()
+        self._refuse_twins(table, there)
         changed = there
         # What the source has dropped is null in every row once that has been landed.
         known = known.select(c for c in known.columns if c in columns or known[c].null_count() < known.height)
@@ -236,6 +237,15 @@ class _Reading:
             changed = there.join(known, on=list(columns), how="anti", nulls_equal=True)
         gone = known.select(table.key).join(there, on=table.key, how="anti") if known.width else pl.DataFrame()
         return self._write(table, path, changed, gone, _Extract(compared=True, known=known.height))
+
+    def _refuse_twins(self, table: SourceTable, there: pl.DataFrame) -> None:
+        """One of two rows of a key, as views may have them, would be taken for a change of the other."""
+        keys = there[table.key]
+        if (twice := keys.filter(keys.is_duplicated()).unique().sort()).len():
+            raise SourceRefusedError(
+                f"database {self.source.source}, table {table.name}: {twice.len()} values of {table.key}, which is the "
+                f"key, are there more than once, such as {twice[0]}. Nothing was landed, the last good state stays."
+            )
 
     def _landed(self, table: SourceTable, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """The last landed state of a table (of some of its columns); a frame without columns if there is none."""
@@ -310,6 +320,7 @@ class _Reading:
         compared = self.work.folder / f".{table.name}.parquet"
         self._copy(table, self._select(table, few), few, compared)
         there = pl.read_parquet(compared, columns=list(few))
+        self._refuse_twins(table, there)
         now = pl.read_parquet(path, columns=list(few))
         landed = self._landed(table, [*few, DELETED])
         known = pl.concat([landed, now]).unique(table.key, keep="last") if landed.width else now

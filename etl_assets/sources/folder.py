@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import email.utils
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -29,6 +30,8 @@ from etl_assets.sources import (
     Validators,
     Workspace,
 )
+
+log = logging.getLogger(__name__)
 
 _UNFINISHED = (".part", ".partial", ".tmp", ".crdownload", ".filepart", "~")
 #: A local file whose last line has no end, and that was written to within this time, is taken to be unfinished.
@@ -53,7 +56,7 @@ class WatchedFolder:
         url = self._url()
         store = self._store(url)
         files = self._files(url, store)
-        version = _version({name: _stamp(meta) for name, meta in files if not _is_being_written(url, store, meta)})
+        version = _version({name: _stamp(meta) for name, meta in files if not _waits(url, store, meta)})
         return None if known and known.etag == version else version
 
     def fetch(self, work: Workspace, known: Validators | None) -> FetchedFolder | None:
@@ -66,7 +69,7 @@ class WatchedFolder:
             stamp, path = _stamp(meta), work.folder / f"{number}{self.suffix}"
             if landed.get(name) != stamp:
                 try:
-                    if _is_being_written(url, store, meta) or not _download(store, name, stamp, path):
+                    if _waits(url, store, meta) or not _download(store, name, stamp, path):
                         waiting.append(name)
                         continue
                     self.check(path)
@@ -125,15 +128,22 @@ def _version(stamps: Mapping[str, str]) -> str:
     return hashlib.sha256("\n".join(f"{name}\0{stamp}" for name, stamp in sorted(stamps.items())).encode()).hexdigest()
 
 
-def _is_being_written(url: str, store: ObjectStore, meta: Mapping[str, Any]) -> bool:
-    """Whether a local file seems to be; an object of a bucket is there as a whole or not at all."""
+def _waits(url: str, store: ObjectStore, meta: Mapping[str, Any]) -> bool:
+    """Whether a local file seems to be being written; an object of a bucket is there as a whole or not at all."""
     if local_folder(url) is None or datetime.now(UTC) - meta["last_modified"] >= _SETTLES_AFTER:
         return False
     size = meta["size"]
     try:
-        return not size or bytes(obstore.get_range(store, meta["path"], start=size - 1, length=1)) not in (b"\n", b"\r")
+        if size and bytes(obstore.get_range(store, meta["path"], start=size - 1, length=1)) in (b"\n", b"\r"):
+            return False
     except FileNotFoundError:
         return True  # or was, and has been moved away since
+    log.warning(
+        "%s/%s is not taken yet: its last line has no end, so it may still be being written. It is taken from a minute "
+        "after it was last written to.",
+        url.rstrip("/"), meta["path"],
+    )  # fmt: skip
+    return True
 
 
 def _download(store: ObjectStore, name: str, stamp: str, to: Path) -> bool:

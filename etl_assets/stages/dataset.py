@@ -91,6 +91,8 @@ class Spec:
     partitions: dg.TimeWindowPartitionsDefinition | None = None
     #: Says by what code it is made; see the function of this name.
     code_version: str = ""
+    #: Where the records are that it keeps out; None if it keeps out none.
+    quarantine: Table | None = None
 
     @property
     def whole(self) -> bool:
@@ -204,10 +206,11 @@ def declare(
     made_by: Any,
     inputs: Mapping[str, Input],
     partitions: dg.TimeWindowPartitionsDefinition | None = None,
+    quarantine: Table | None = None,
 ) -> Spec:
     """Register the asset of a table; `made_by` is the contract or function in whose file its code stands."""
     key = dg.AssetKey([table.stage, table.name])
-    return remember(Spec(key, dataset, table, None, inputs, partitions, code_version(made_by)))
+    return remember(Spec(key, dataset, table, None, inputs, partitions, code_version(made_by), quarantine))
 
 
 def remember(spec: Spec) -> Spec:

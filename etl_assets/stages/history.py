@@ -97,7 +97,7 @@ def _history(
     versions = _history_of(contract)
     table = storage_table(versions, with_source=True)
     inputs = {"raw": whole_input(raw)} | {name: whole_input(of) for name, (_, of) in references.items()}
-    spec = declare(dataset, table, contract, inputs)
+    spec = declare(dataset, table, contract, inputs, quarantine=quarantine_table(contract.place().table))
     checks = [
         dg.AssetCheckSpec(
             "contract", asset=spec.key, blocking=True,
@@ -181,8 +181,8 @@ def _publish_versions(
         others.append(Part(name, out, digest))
     if found.failures.height and not was_refused:  # the cases that are shown are of the block that is named
         made.failures = found.examples()
-    quarantine = quarantine_table(work.table.name.removesuffix("_history"))
-    work.publish([Publication(work.table, parts), Publication(quarantine, others)])
+    assert work.spec.quarantine is not None
+    work.publish([Publication(work.table, parts), Publication(work.spec.quarantine, others)])
 
 
 def _without_repeats(records: pl.DataFrame, key: str, declared: Collection[str]) -> tuple[pl.DataFrame, int]:

@@ -86,7 +86,9 @@ def raw(
     )  # fmt: skip
 
     def decorate(read: Callable[[Path], pl.DataFrame]) -> dg.AssetsDefinition:
-        spec = declare(dataset, made, read, {"landed": Input(source.key, None, by_partition=False)})
+        quarantine = None if partition is None else quarantine_table(dataset.name)
+        inputs = {"landed": Input(source.key, None, by_partition=False)}
+        spec = declare(dataset, made, read, inputs, quarantine=quarantine)
 
         @table_asset(
             spec,
@@ -138,7 +140,8 @@ def _read(context: dg.AssetExecutionContext, spec: Spec, reader: _Reader, landed
     digest = hashlib.sha256("\n".join(f"{part.key} {part.digest}" for part in parts).encode()).hexdigest()
     publications = [Publication(table, parts, whole=made_from if table.partitioning else None)]
     if kept_out is not None:
-        publications.append(Publication(quarantine_table(table.name), [Part(UNPLACED, kept_out, made_from)]))
+        assert spec.quarantine is not None
+        publications.append(Publication(spec.quarantine, [Part(UNPLACED, kept_out, made_from)]))
     changed = [p.key for p in parts if p.key not in before or before[p.key].content_hash != p.digest]
     in_calendar = [p for p in parts if p.key != UNPLACED]
     yield dg.Output(

@@ -22,11 +22,12 @@ def why_shrunk(
 ) -> str | None:
     """Why a file is not to be landed in the place of the known one: it is much smaller than the last good one.
 
-    A source may go back to what it had before; that was no fragment then. Of a folder, each file is judged by itself.
-    Nothing is known of how large the answer to another request is.
+    A source may go back to what it had before; that was no fragment then, nor is what it says is older. Of a folder,
+    each file is judged by itself. Nothing is known of how large the answer to another request is.
     """
     is_other = asks_otherwise(Validators(manifest.etag), Validators(known.etag))
-    if is_other or manifest.members or store.manifest(manifest.sha256) is not None:
+    is_older = manifest.published_at < known.published_at
+    if is_other or is_older or manifest.members or store.manifest(manifest.sha256) is not None:
         return None
     good, dataset = _last_read(context, spec, store, known), spec.dataset
     if manifest.size >= good.size * (1 - dataset.max_shrink):

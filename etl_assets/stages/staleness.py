@@ -13,7 +13,6 @@ from functools import cached_property
 
 import dagster as dg
 
-from etl_assets.quality.quarantine import quarantine_table
 from etl_assets.stages.dataset import SPECS, Input, Spec, numbered
 from etl_assets.storage.configured import lake, landing_store, warehouse
 from etl_assets.storage.lake import Facts, Lake
@@ -34,10 +33,9 @@ class State:
     @classmethod
     def of(cls, instance: dg.DagsterInstance, specs: Collection[Spec]) -> State:
         """The state of the assets that are about to be looked at, and of what they are made from, asked for at once."""
-        own = [spec.table for spec in specs]
+        own = [table for spec in specs for table in (spec.table, spec.quarantine)]
         inputs = [source.table for spec in specs for source in spec.inputs.values()]
-        quarantines = [quarantine_table(table.name) for table in own if table]
-        names = {table.full_name for table in (*own, *inputs, *quarantines) if table}
+        names = {table.full_name for table in (*own, *inputs) if table}
         nothing: dict[str, dict[str, Facts]] = {name: {} for name in names}
         keys = [spec.key for spec in specs]
         records = {r.asset_entry.asset_key: r for r in (instance.get_asset_records(keys) if keys else ())}

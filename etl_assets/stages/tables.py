@@ -102,7 +102,8 @@ def _stage(
             "them (partitioning=Partitioning(…))"
         )
     upstream = {name: _input(given, table, partitions) for name, given in inputs.items()}
-    spec = declare(dataset, table, contract, upstream, partitions)
+    quarantine = quarantine_table(table.name) if accounted else None
+    spec = declare(dataset, table, contract, upstream, partitions, quarantine)
 
     def decorate(function: Callable[..., Frame | Result]) -> dg.AssetsDefinition:
         kinds = typing.get_type_hints(function)
@@ -296,10 +297,9 @@ class _Step:
         parts = [Part(key, frames.get(key, nothing), made_from[key]) for key in keys]
         whole = self.spec.made_whole_from(self.versions) if self.spec.whole and self.table.partitioning else None
         publications = [Publication(self.table, parts, whole)]
-        if self.raw is not None:
+        if self.raw is not None and (quarantine := self.spec.quarantine) is not None:
             kept_out = quarantined(found, self.raw, rejected["_key"].fill_null(WHOLE))
             held = {str(k[0]): part for k, part in kept_out.partition_by(PARTITION, as_dict=True).items()}
-            quarantine = quarantine_table(self.table.name)
             if self.spec.whole:  # a partition may have nothing but rejected rows
                 known = publisher().warehouse.facts(quarantine.full_name).keys() - {UNPLACED}
                 keys = sorted(known | held.keys())

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -30,7 +28,7 @@ from dagster_aws.s3.compute_log_manager import S3ComputeLogManager
 from dagster_postgres import DagsterPostgresStorage
 from sqlalchemy import tuple_
 
-from etl_assets.settings import home, settings
+from etl_assets.settings import dagster_home, settings
 
 #: Events that Dagster has elsewhere as well as in its log.
 _INDEXED = ASSET_EVENTS | ASSET_CHECK_EVENTS
@@ -59,7 +57,7 @@ class ConfiguredStorage(DagsterStorage, _Configured):
         """The storage that is configured now."""
         url = settings().dagster_storage_url
         if url is None:
-            return DagsterSqliteStorage(base_dir=str(_dagster_home()), inst_data=inst_data)
+            return DagsterSqliteStorage(base_dir=str(dagster_home()), inst_data=inst_data)
         # SQLAlchemy takes a bare postgresql:// for psycopg 3, and dagster-postgres needs psycopg 2.
         address = "postgresql+psycopg2://" + url.get_secret_value().split("://", 1)[1]
         storage = DagsterPostgresStorage(address, should_autocreate_tables=True, inst_data=inst_data)
@@ -221,7 +219,7 @@ class ConfiguredComputeLogs(ComputeLogManager, _Configured):
         """The manager that is configured now."""
         if _at_a_terminal:
             return NoOpComputeLogManager()
-        folder, lake = str(_dagster_home() / "storage"), urlsplit(settings().lake_url)
+        folder, lake = str(dagster_home() / "storage"), urlsplit(settings().lake_url)
         if lake.scheme != "s3":
             return LocalComputeLogManager(folder, inst_data=inst_data)
         return S3ComputeLogManager(
@@ -245,7 +243,3 @@ def at_a_terminal() -> Generator[None]:
         yield
     finally:
         _at_a_terminal.pop()
-
-
-def _dagster_home() -> Path:
-    return Path(os.environ.get("DAGSTER_HOME") or home() / "dagster")

@@ -231,10 +231,14 @@ class Publisher:
         rows = _stored(table, [part for part in parts if part.key in new], run_id, loaded_at)
         return [(done, Replacement(facts, rows.get(done.key)) if facts else None) for done, facts in found]
 
-    def restore(self, table: Table) -> tuple[int, int]:
+    def was_published(self, table: Table) -> bool:
+        """Whether the lake has a table, be it without a row."""
+        return bool(self.lake.partitions(table)) or Book.read(self.lake, table).whole is not None
+
+    def restore(self, table: Table, *, is_made: bool = False) -> tuple[int, int]:
         """Drop a table of the warehouse and load it from the lake, as it is there; gives partitions and rows.
 
-        One that was never published is not made.
+        One that has nothing in the lake was never published and is not made, unless it is said that it was (`is_made`).
         Raises LakeError, and leaves the table, if one of its objects is damaged. Of a table some of whose objects are
         gone, that it is whole is not put on record: the next run makes it whole.
         """
@@ -247,6 +251,8 @@ class Publisher:
         keys, rows = sorted(known), 0
         with self.warehouse.writing([table]) as transaction:
             transaction.drop(table)
+            if is_made and not keys:
+                transaction.replace(table, [])
             for start in range(0, len(keys), _RESTORED_AT_ONCE):
                 frames = self.lake.partition_frames(table, keys[start : start + _RESTORED_AT_ONCE])
                 items = [Replacement(known[key], Part(key, f, known[key].made_from)) for key, f in frames.items()]

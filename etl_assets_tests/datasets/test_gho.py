@@ -204,10 +204,12 @@ def test_rows_that_are_not_right(who: House) -> None:
         12: ({"SpatialDim": ""}, "str_matches('\\S'): spatial_code is"),
         13: ({"Low": 80.5, "High": 70.5}, "low_is_not_above_high"),
         14: ({"NumericValue": -5}, "value_is_one_of_the_indicator"),
+        15: ({"Dim1": "SEX_X"}, "readable: dim1 is SEX_X"),
     }
     rows.sort(key=lambda row: row["SpatialDimType"] == "COUNTRY")  # the server lists countries by their codes
     for n, (change, _) in bad.items():
         rows[n] |= change
+    rows[16] |= {"SpatialDimType": f" {rows[16]['SpatialDimType']}", "TimeDim": rows[16]["TimeDim"]}
     rows[20] |= {"NumericValue": None, "Low": None, "High": None, "Value": "Data not available"}
     twice = rows[30] | {"Id": 123456789}
     in_another_way = rows[31] | {"Dim1": rows[31]["Dim1"].removeprefix("SEX_"), "Comments": "once more"}

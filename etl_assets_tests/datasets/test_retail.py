@@ -351,7 +351,7 @@ WRONG = {
 }  # fmt: skip
 
 
-def test_files_that_are_dropped(retail: Retail) -> None:
+def test_files_that_are_dropped(retail: Retail, caplog: pytest.LogCaptureFixture) -> None:
     """Each is taken once, whatever it is called; those that are broken or not finished keep no other back."""
     house, count = retail.house, "SELECT count(*) FROM refined.retail_sales"
     assert retail.run(SALES), house.failures()
@@ -366,6 +366,7 @@ def test_files_that_are_dropped(retail: Retail) -> None:
     retail.drop("download.csv.part", HEADER + lines(1201, 1210))
     assert house.run(), house.failures()
     assert house.value(count) == first + 10
+    assert "later/unfinished.csv is not taken yet: its last line has no end" in caplog.text
     assert house.value("SELECT count(DISTINCT _source_sha256) FROM raw.retail_sales") == 2
     for name, (_, why) in BROKEN.items():
         assert re.search(f"{SALES}: {re.escape(name)} was not taken. .*{re.escape(why)}", house.printed), (

@@ -229,6 +229,12 @@ def test_what_is_in_quarantine_is_not_taken_for_repaid_nor_a_part_for_the_whole(
     assert treasury.value(
         "SELECT bool_and(is_complete) FROM presentation.state_advances_monthly WHERE month < %s", month
     )
+    # What is of no partition is of no month.
+    beyond = [rows[400] | {"record_date": day} for day in ("1999-12-31",)]
+    publish(treasury, "2021-09-01", [*rows, *beyond])
+    assert treasury.run(), treasury.failures()
+    months = "SELECT min(month)::text, max(month)::text FROM presentation.state_advances_monthly"
+    assert treasury.sql(months) == [(f"{min(row['record_date'] for row in rows)[:7]}-01", month)]
 
     # Nor what nobody can say of whom, or of which day, it is.
     for wrong in ({"state_nm": "Atlantis"}, {"record_date": f"{last[:7]}-1x"}):

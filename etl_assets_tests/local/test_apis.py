@@ -430,6 +430,16 @@ def test_census_nulls(get: Get):
     assert {row[1] for row in states[1:]} == {None}  # known, and not in what was recorded
 
 
+def test_census_knows_what_was_never_recorded(tmp_path: Path):
+    file = tmp_path / "census" / "saipe" / "state_2014.json"
+    file.parent.mkdir(parents=True)
+    file.write_text('[["NAME", "time", "state"], ["Ohio", "2014", "39"]]')
+    with serve(tmp_path) as url:
+        query = STATES | {"get": "NAME,SAEMHI_PT", "time": "2014"}
+        rows = requests.get(url + SAIPE, query, timeout=10).json()
+    assert rows == [["NAME", "SAEMHI_PT", "time", "state"], ["Ohio", None, "2014", "39"]]
+
+
 def test_census_year_of_two_methods(get: Get):
     rows = get(HISTPOV, get="PCTPOV,RACE", time="2013", key="k", **{"for": "us:*"}).json()
     assert rows[0] == ["PCTPOV", "RACE", "time", "us"]

@@ -65,6 +65,18 @@ def test_a_database_goes_from_one_state_to_the_next_by_changes(cluster: Cluster,
     assert ask(url, written) == [(4, 1, 1)]
 
 
+def test_what_somebody_does_in_the_database_stays(cluster: Cluster, data: Path, database: str) -> None:
+    """Rows, and tables with a key and without; a table that is gone brings no other back."""
+    url = show(cluster, "retail", Recordings(data), database=database)
+    with psycopg.connect(cluster.create_database(database)) as connection:
+        connection.execute("CREATE TABLE notes AS SELECT * FROM products")
+        connection.execute("CREATE TABLE more (id int PRIMARY KEY)")
+        connection.execute("DROP TABLE transactions")
+        connection.execute("INSERT INTO products (product_id) VALUES (3)")
+    assert show(cluster, "retail", Recordings(data), database=database) == url
+    assert ask(url, "SELECT count(*) FROM products") == [(3,)]
+
+
 def test_the_pipelines_role_reads_and_does_not_write(cluster: Cluster, data: Path, database: str) -> None:
     url = show(cluster, "retail", Recordings(data), database=database)
     assert ask(url, "SELECT product_id, price FROM products ORDER BY 1") == [

@@ -40,7 +40,13 @@ def test_a_folder_of_recordings_is_shown_until_another_is_named(
         assert shown() == "one"
         name(tmp_path / "two")
         assert shown(may_show=False) == "one", "to ask the warehouse takes nobody's sources to another state"
+        before = embedded._versions(embedded.source_server().recordings())
         assert shown() == "two"
+        file = tmp_path / "two" / "census" / "saipe" / "state_2014.json"
+        file.parent.mkdir(parents=True)
+        file.write_text("[]")
+        after = embedded._versions(embedded.source_server().recordings())
+        assert {name for name in after if after[name] != before[name]} == {"census"}
         monkeypatch.delenv("ETL_SAMPLE_DATA")
         (tmp_path / "two").rename(tmp_path / "not mounted")
         for may_show in (True, False):
@@ -62,7 +68,7 @@ def test_a_checkout_may_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """Dagster's settings are found where the project is now."""
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     (tmp_path / "dagster.yaml").symlink_to(tmp_path / "where it was" / "dagster.yaml")
-    embedded._dagster_home()
+    embedded._make_dagster_home()
     assert (tmp_path / "dagster.yaml").resolve() == PROJECT / "dagster.yaml"
 
 

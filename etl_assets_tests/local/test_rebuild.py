@@ -41,12 +41,15 @@ def test_a_dropped_warehouse_comes_back_row_for_row(
     house.publish("2025-04-04")  # so that days have been emptied and columns added
     assert house.run(), house.failures()
     before, objects = everything(house), house.objects()
+    there = "SELECT table_schema, table_name FROM information_schema.tables ORDER BY 1, 2"
+    names = house.sql(there)
 
     cluster.drop_database(house.warehouse_url.rpartition("/")[2])
     assert rebuild_warehouse() == 0
     after = everything(house)
     assert [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)] == []
     assert house.objects() == objects
+    assert house.sql(there) == names  # those that are empty, too
     assert house.value("SELECT obj_description('refined.protest_events'::regclass)")
 
     assert house.run(), house.failures()

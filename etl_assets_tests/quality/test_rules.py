@@ -8,7 +8,7 @@ from decimal import Decimal
 import polars as pl
 import pytest
 
-from etl_assets.quality.readings import date_by_form, exact, whole
+from etl_assets.quality.readings import date_by_form, exact, number, whole
 from etl_assets.quality.rules import Rule, by_rules, obey, outlier, told
 
 FORMS = {
@@ -127,7 +127,7 @@ def test_a_whole_number_may_be_written_with_a_fraction_of_nothing() -> None:
 
 def test_numbers_are_read_exactly_or_not_at_all() -> None:
     texts = pl.DataFrame(
-        {"text": ["1.10", " 7 ", "-0.5", "1.234,50", "1,5", "1e3", "1.005", "99999999999", "", None, "٣"]}
+        {"text": ["1.10000", " 7 ", "-0.5", "1.234,50", "1,5", "1e3", "1.005", "99999999999", "", None, "٣"]}
     )
     money = texts.select(exact(pl.col("text"), pl.Decimal(12, 2))).to_series().to_list()
     assert money == [Decimal("1.10"), Decimal(7), Decimal("-0.50"), *[None] * 8]
@@ -140,6 +140,12 @@ def test_numbers_are_read_exactly_or_not_at_all() -> None:
         None,
         None,
     ]
+
+
+def test_numbers_are_finite() -> None:
+    texts = pl.DataFrame({"text": [" 79.5 ", "-1e3", "nan", "inf", "1,5", "", None]})
+    assert texts.select(number(pl.col("text")))["text"].to_list() == [79.5, -1000.0, *[None] * 5]
+    assert texts.head(1).select(whole(pl.lit("3000000000"), pl.Int32)).item() is None
 
 
 def test_a_small_number_may_have_an_exponent() -> None:

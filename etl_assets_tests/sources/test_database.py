@@ -245,6 +245,21 @@ def test_a_row_without_a_key_is_refused(shop: Shop) -> None:
         shop.extract()
 
 
+def test_two_rows_of_a_key_are_no_change_of_each_other(shop: Shop) -> None:
+    shop.do("ALTER TABLE kind DROP CONSTRAINT kind_pkey", "INSERT INTO kind VALUES (2, 'twin', NULL)")
+    with pytest.raises(
+        SourceRefusedError, match=r"table kind: 1 values of kind_id, which is the key, are .* such as 2"
+    ):
+        shop.extract()
+    shop.do("DELETE FROM kind WHERE name = 'twin'", "ALTER TABLE item DROP CONSTRAINT item_pkey")
+    shop.extract()
+    shop.do("INSERT INTO item VALUES (7, 1, true, '2023-01-01')")  # which only comparing finds
+    with pytest.raises(
+        SourceRefusedError, match=r"table item: 1 values of item_id, which is the key, are .* such as 7"
+    ):
+        shop.extract()
+
+
 def test_all_tables_of_a_batch_are_of_one_moment(shop: Shop) -> None:
     """The extract waits for the second table when the first has been read; both change meanwhile."""
     with psycopg.connect(shop.owner) as other:
@@ -293,8 +308,11 @@ def until_waiting(shop: Shop) -> None:
 
 
 def test_another_shape_is_landed_or_refused_with_both_lists(shop: Shop) -> None:
+    known = Validators(etag=SOURCE.probe(None))
     shop.extract()
+    assert SOURCE.probe(known) is None
     shop.do("ALTER TABLE kind ADD colour text DEFAULT 'red'")
+    assert SOURCE.probe(known) is not None, "though no row was written"
     gained = landed(shop.extract(), "kind")
     assert gained["colour"].to_list() == ["red"] * 3  # every row is another than it was
     shop.do("ALTER TABLE kind ADD shelf int DEFAULT 7")

@@ -15,7 +15,7 @@ import pytest
 from etl_assets.local.recordings import Request, Response
 from etl_assets.local.sources import serve
 from etl_assets.sources import SourceRefusedError, SourceUnavailableError, Validators
-from etl_assets.sources.http import download, probe, public
+from etl_assets.sources.http import download, moment_of, probe, public
 from etl_assets_tests.faults import Fault, Faults
 
 FILE = "/events/all.csv"
@@ -176,6 +176,23 @@ def test_retry_after_may_be_a_time(url: str, tmp_path: Path, faults: Faults, mon
     assert download(url, tmp_path / "got") is not None
     assert len(slept) == 1
     assert 60 < slept[0] <= 100
+
+
+@pytest.mark.parametrize(
+    ("header", "moment"),
+    [
+        ("Wed, 05 Mar 2025 10:00:00 GMT", datetime(2025, 3, 5, 10, tzinfo=UTC)),
+        ("Wed, 05 Mar 2025 10:00:00 -0000", datetime(2025, 3, 5, 10, tzinfo=UTC)),
+        ("Wed, 05 Mar 2025 10:00:00 -0100", datetime(2025, 3, 5, 11, tzinfo=UTC)),
+        ("Mon, 01 Jan 99999999999 00:00:00 GMT", None),
+        ("Fri, 31 Dec 9999 23:59:59 -0100", None),
+        ("soon", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_moment_is_read_or_none(header: str | None, moment: datetime | None) -> None:
+    assert moment_of(header) == moment
 
 
 REFUSED = {

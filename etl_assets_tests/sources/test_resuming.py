@@ -257,6 +257,18 @@ def test_a_change_of_what_is_asked_for_asks_for_it(api: Api) -> None:
     assert all("SAEPOVRTALL_PT" in row for rows in census_rows(second).values() for row in rows)
 
 
+def test_other_recordings_are_another_version(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an API that gives no sign of it, too, and within the days for which it is not asked again."""
+    first = api.extract(SAIPE, stored={})
+    assert SAIPE.probe(first.validators) is None
+    monkeypatch.setenv("ETL_LOCAL_VERSIONS", '{"census": "another"}')
+    assert SAIPE.probe(first.validators) is not None
+    before = api.asked(SAIPE_PATH, "time")
+    second = api.extract(SAIPE, known=first.validators, previous=first.path, stored={})
+    assert {"2018", "2019"} <= (api.asked(SAIPE_PATH, "time") - before).keys()
+    assert SAIPE.probe(second.validators) is None
+
+
 def test_another_filter_is_another_version(api: Api) -> None:
     """Though it gives as many rows of the same publication."""
     first = api.extract(replace(GHO, sets={"WHOSIS_000001": "SpatialDim eq 'ZAF'"}), stored={})

@@ -26,7 +26,7 @@ def object_store(url: str) -> ObjectStore:
     """
     folder = local_folder(url)
     if folder is not None:
-        return LocalStore(folder, mkdir=True, automatic_cleanup=True)  # of folders without an object
+        return LocalStore(folder, mkdir=True, automatic_cleanup=True)  # deletes folders that have become empty
     options: dict[str, Any] = {}
     if url.startswith("s3://"):
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")

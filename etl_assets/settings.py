@@ -26,7 +26,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-#: A shorter one would be found in any text.
+#: Shorter ones are not masked: they occur in any text.
 _SHORTEST_SECRET = 4
 PROJECT = Path(__file__).resolve().parent.parent
 

@@ -1,1 +1,1 @@
-"""What starts runs: calendars of partitions, sensors that look at the sources, and the conditions' own sensor."""
+"""What starts runs, and what watches them: calendars, sensors, schedules, alerts, freshness and housekeeping."""

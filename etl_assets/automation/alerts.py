@@ -30,8 +30,9 @@ from etl_assets.stages.failures import sentence, why_step_failed
 from etl_assets.stages.newest import NEWEST
 from etl_assets.stages.run_tags import RunPartitions
 
-#: How far back a failed run is still news, in days, and how many of them are looked at.
+#: How many days back, and how many of the newest, failed runs are looked at.
 _DAYS, _RUNS = 7, 100
+#: At the most: letters of a sentence, names in a list, messages to a receiver in one tick.
 _TEXT, _NAMED, _AT_ONCE = 1500, 10, 5
 
 
@@ -79,7 +80,7 @@ def alerts_sensor() -> dg.SensorDefinition:
         found = problems(context.instance)
         if not told_to:
             nobody = "Nobody is told: set ETL_ALERT_WEBHOOK_URL, ETL_ALERT_SMTP_URL or ETL_ALERT_SNS_TOPIC"
-            return dg.SkipReason(f"{_told(found)}. {' '.join(misconfigured) or nobody}")
+            return dg.SkipReason(f"{_summary(found)}. {' '.join(misconfigured) or nobody}")
         told, failures = deliver(found, told_to, json.loads(context.cursor or "{}"))
         context.update_cursor(json.dumps(told))
         for failure in failures:
@@ -87,7 +88,7 @@ def alerts_sensor() -> dg.SensorDefinition:
         return dg.SkipReason(
             "; ".join(
                 [
-                    _told(found),
+                    _summary(found),
                     *(f"{f}: it is tried again at the next tick" for f in failures),
                     *misconfigured,
                 ]
@@ -133,7 +134,7 @@ def deliver(
     return now, failures
 
 
-def _told(found: Sequence[Problem]) -> str:
+def _summary(found: Sequence[Problem]) -> str:
     """How many problems there are, and which."""
     titles = _some([problem.message().title for problem in found])
     return f"Problems: {len(found)}" + (f" ({titles})" if found else "")
@@ -247,7 +248,7 @@ class _Made:
             log = self.instance.event_log_storage
             attempts = log.get_latest_asset_partition_materialization_attempts_without_materializations(spec.key)
             self._unmade[spec.key] = set(attempts)
-        own = RunPartitions.told(run.tags)
+        own = RunPartitions.of_tags(run.tags)
         if own is None:
             return None
         left = [key for key in sorted(self._unmade[spec.key]) if own.may_have(key)]

@@ -22,8 +22,8 @@ from etl_assets.storage.landing import Manifest
 
 #: Tag of the runs that a sensor starts: the version of the source that the run is to land.
 VERSION = "etl/source_version"
-#: How often a version is asked for whose run failed for a passing reason, and how long after the first failure; the
-#: wait triples.
+#: How many runs may try to land one version while they fail for a passing reason, and how many seconds the second
+#: waits; each further one waits three times as long.
 ATTEMPTS = 4
 FIRST_WAIT = 300.0
 #: For how long a source may be out of reach before its sensor's ticks fail, in seconds.

@@ -8,7 +8,7 @@ from etl_assets.datasets.retail_sales import DATES
 from etl_assets.quality.audit import Bound
 from etl_assets.quality.contract import Contract, column
 from etl_assets.quality.readings import date_by_form, whole
-from etl_assets.quality.rules import Rule, by_rules, corrections, told, values_before
+from etl_assets.quality.rules import Rule, by_rules, corrections, summary, values_before
 from etl_assets.sources.paging import read_pages
 from etl_assets.sources.retail_api import RetailApi, records
 from etl_assets.stages import Dataset, Result, landing, raw, refined
@@ -77,4 +77,4 @@ def raw_retail_customers(path: Path) -> pl.DataFrame:
 def refined_retail_customers(raw: pl.DataFrame) -> Result:
     """Typed, by the rules; records that are equal in all are merged."""
     table, merged = by_rules(raw, READINGS, RULES, NOTHING)
-    return Result(table, merged, {"rules": told(table, RULES)})
+    return Result(table, merged, {"rules": summary(table, RULES)})

@@ -7,7 +7,7 @@ import polars as pl
 from etl_assets.quality.audit import Bound, unreadable
 from etl_assets.quality.contract import Contract, column
 from etl_assets.quality.readings import date_by_form, exact, whole
-from etl_assets.quality.rules import Rule, by_rules, corrections, outlier, told, values_before
+from etl_assets.quality.rules import Rule, by_rules, corrections, outlier, summary, values_before
 from etl_assets.sources import SourceRefusedError
 from etl_assets.sources.files import UNPARSED, read_csv
 from etl_assets.sources.folder import WatchedFolder
@@ -116,4 +116,4 @@ def refined_retail_sales(raw: pl.DataFrame) -> Result:
     table = table.with_columns(
         quantity_is_outlier=outlier(pl.col("quantity")), price_is_outlier=outlier(pl.col("price"))
     )
-    return Result(table, merged, {"rules": told(table, RULES)})
+    return Result(table, merged, {"rules": summary(table, RULES)})

@@ -48,14 +48,14 @@ def show(cluster: Cluster, source: str, recordings: Recordings, *, database: str
         declared = hashlib.sha256(ddl.encode()).hexdigest()
         # The declared tables alone, each after those that it refers to: others are somebody's own, and stay.
         files = {table: _find(recordings, source, table) for table in _DECLARED.findall(ddl)}
-        if _told(connection) != [declared, _stamp(files)]:
-            if _told(connection)[:1] != [declared]:
+        if _state(connection) != [declared, _stamp(files)]:
+            if _state(connection)[:1] != [declared]:
                 connection.execute("DROP SCHEMA public CASCADE")
                 connection.execute("CREATE SCHEMA public")
                 connection.execute(ddl.encode())
             _load(connection, files)
             _let_read(connection, name, _password(owner))
-            _tell(connection, name, f"{declared} {_stamp(files)}")
+            _set_state(connection, name, f"{declared} {_stamp(files)}")
             # The counters of written rows, which tell a reader that there is something new, are told at once.
             connection.execute("SELECT pg_stat_force_next_flush()")
     parts = urlsplit(owner)
@@ -78,14 +78,14 @@ def _stamp(files: dict[str, Recording | None]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _told(connection: psycopg.Connection) -> list[str]:
+def _state(connection: psycopg.Connection) -> list[str]:
     """What the database was last brought to: the digests of its declaration and of the recording."""
     query = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()"
     found = connection.execute(query).fetchone()
     return str(found[0] or "").split() if found else []
 
 
-def _tell(connection: psycopg.Connection, name: str, text: str) -> None:
+def _set_state(connection: psycopg.Connection, name: str, text: str) -> None:
     statement = sql.SQL("COMMENT ON DATABASE {} IS {}")
     connection.execute(statement.format(sql.Identifier(name), sql.Literal(text)))
 

@@ -129,9 +129,9 @@ def _shown_before() -> Path | None:
     Without ETL_SAMPLE_DATA it stays the one that is shown: changing it would look like a publication in which nearly
     everything has shrunk. Raises ValueError if it is gone, for a disk that is not mounted is no publication either.
     """
-    if not _told().exists():
+    if not _wish_file().exists():
         return None
-    folder, own = Path(_told().read_text().partition(" ")[2]), home() / "sample"
+    folder, own = Path(_wish_file().read_text().partition(" ")[2]), home() / "sample"
     if not folder.is_dir() and folder != own:
         raise ValueError(
             f"The folder of recordings that the local sources show, {folder}, is gone. Put it back, or name another by "
@@ -140,7 +140,7 @@ def _shown_before() -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def _told() -> Path:
+def _wish_file() -> Path:
     """The file that says which date and folder somebody has asked for."""
     return home() / "sources" / "told"
 
@@ -175,12 +175,12 @@ def _start_sources(configured: Settings, *, may_show: bool = True) -> str:
         before = source_server().recordings()
     # A date in the environment counts when it is new: it does not undo a later `./dev publish`.
     wish = f"{configured.sample_as_of or ''} {data.resolve()}"
-    is_new = not _told().exists() or _told().read_text() != wish
+    is_new = not _wish_file().exists() or _wish_file().read_text() != wish
     url = source_server().start(data, configured.sample_as_of if is_new else None)
     now = source_server().recordings()
     if before is not None and now != before:
         log.info("The local sources show %s%s from now on.", now.data, f" as of {now.as_of}" if now.as_of else "")
-    write_whole(_told(), wish)
+    write_whole(_wish_file(), wish)
     return url
 
 

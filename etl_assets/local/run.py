@@ -46,7 +46,7 @@ from etl_assets.storage.table import WHOLE
 _OWNER = "etl/process"
 _SOURCES_AT_ONCE = 8
 #: Checks that fail no run, and say something of what has just been made.
-_TOLD = ("volume", "columns", "quarantine")
+_REPORTED_CHECKS = ("volume", "columns", "quarantine")
 _LONGEST_WARNING = 300
 
 
@@ -93,7 +93,7 @@ class _Steps:
             self.published[name] += 1
         elif event.dagster_event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             found = event.dagster_event.asset_check_evaluation_data
-            if found.check_name in _TOLD and not found.passed:
+            if found.check_name in _REPORTED_CHECKS and not found.passed:
                 self.outcomes[name].warnings.append(f"{found.check_name}: {found.description}")
         elif (event.dagster_event.is_step_success or event.dagster_event.is_step_failure) and name in self.started:
             outcome, ran = self.outcomes[name], max(len(self.work.partitions), 1)

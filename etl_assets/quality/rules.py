@@ -110,7 +110,7 @@ def by_rules(
     return obey(rows, rules), merged
 
 
-def told(frame: pl.DataFrame, rules: Sequence[Rule]) -> dg.TableMetadataValue:
+def summary(frame: pl.DataFrame, rules: Sequence[Rule]) -> dg.TableMetadataValue:
     """What each rule did to a frame, for the UI: rule, action, rows and reason."""
     names = [frame[CORRECTIONS].list.explode()]
     if PROBLEMS in frame.columns:

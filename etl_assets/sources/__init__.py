@@ -26,10 +26,10 @@ class Validators:
 class Workspace:
     """What a source may use while it fetches: a folder that goes with the step, and pages that outlive it.
 
-    `pages` holds what an extract has already got, by name; a killed one finds it there. `previous` opens the last
-    landed file. A source that is read in batches finds the names of those that were landed, what it has told itself
-    with the last (`Fetched.state`), and the files that `landed` gives of one name, oldest batch first. That of a folder
-    finds in `state` what tells the version of each file that is landed, by name.
+    `pages` holds what an extract has got so far, by name: a killed one goes on from there. `previous` opens the last
+    landed file. Of a source that is read in batches, `batches` names those that were landed, `landed` gives a table's
+    files of them, oldest first, and `state` is what the source wanted to know this time (`Fetched.state`). Of a folder,
+    `state` has the stamp of each landed file, by name.
     """
 
     folder: Path

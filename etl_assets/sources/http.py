@@ -1,8 +1,8 @@
 """One HTTP client for all sources: conditional requests, retries with backoff, and answers that are what they say.
 
 Passing errors (429 with its Retry-After, 5xx, connections, fewer bytes than announced) are asked again within a
-limit; lasting ones (other 4xx, an HTML page where data was asked for, nothing at all) are refused at once. A host has
-so many connections, which are kept open and used again: no more requests than that are under way to it, of a process.
+limit; lasting ones (other 4xx, an HTML page where data was asked for, nothing at all) are refused at once. A process
+keeps a few connections to each host open, and has no more requests than that under way to it.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ def table_asset(
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Decorate the step that makes a table as an asset, which is made when it is out of date.
 
-    With `ins`, which are loaded for it, the step gives its publications to the IO manager; it may give none, where
-    nothing of it was good. Without, it reads and publishes by itself. It is described as the table, unless otherwise.
+    With `ins`, Dagster loads these for it, and its publications go to the IO manager (none, if nothing was good).
+    Without, the step reads and publishes by itself. `description` is the table's where none is given.
     """
     assert spec.table is not None
     loaded = {source.key for source in ins.values()} if ins else set()

@@ -103,7 +103,7 @@ def _publish_day(
                 rows_of[partition].append(batch)
         # Landed files never change: which of them have rows of a block says what it holds.
         content = {p: work.digest(p, *(f"{b} {batches[b]}" for b in rows_of[p])) for p in {*rows_of, *known}}
-        # Which block says what the day was made from is not known before it is made: those that said so are made anew.
+        # The last block of a day carries what the day was made from; the one that carried it before gives it up.
         changed = sorted(
             p for p in content if p not in known or known[p].content_hash != content[p] or known[p].made_from
         )
@@ -115,7 +115,7 @@ def _publish_day(
             columns = [c for c in frame.columns if not c.startswith("_")]
             table = work.table.widened(columns)
             cut = {str(name[0]): part for name, part in frame.partition_by(PARTITION, as_dict=True).items()}
-            # The day is as it should be once its last block is.
+            # Only with its last block is the day done.
             of = {group[-1]: made_from} if number == len(groups) else {}
             parts = [Part(p, cut.get(p, frame.clear()), of.get(p, ""), content[p]) for p in group]
             work.publish([Publication(table, parts)])

@@ -84,7 +84,7 @@ class BlockStep:
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def publish(self, publications: Sequence[Publication]) -> None:
-        """Publish partitions, once there are more: what comes last is published with the table as a whole."""
+        """Hold partitions, and publish those held before; the last are published with the whole table (`finish`)."""
         self._flush()
         self.held.update({publication.table.full_name: publication for publication in publications})
 

@@ -15,7 +15,7 @@ from etl_assets.storage.table import WHOLE
 
 #: How long a partition that could not be made waits to be asked for again; each time twice as long, up to a day.
 _FIRST_WAIT, _LONGEST_WAIT = timedelta(minutes=10), timedelta(days=1)
-#: How often it is looked for objects that are gone from the lake: S3 wants money for each listing, and ticks are many.
+#: How often the lake is listed to find lost objects: S3 charges for each listing, and ticks are many.
 _LISTED_EVERY = timedelta(minutes=10)
 
 

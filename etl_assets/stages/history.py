@@ -117,7 +117,8 @@ def _history(
             partitions[block_of(partition)].append(partition)
         keys = {name: _keys(*of) for name, of in references.items()}
         seen = [f"{name} {hashlib.sha256(known.to_numpy().tobytes()).hexdigest()}" for name, known in keys.items()]
-        # A block all of whose versions are good stays so when there are more keys that they could refer to.
+        # A block without quarantined rows (clean) is the same whatever keys there are more; one with some (stained)
+        # may lose them when keys come that they refer to.
         clean = {k: work.digest(*(f"{p} {found[p]}" for p in names)) for k, names in partitions.items()}
         stained = {k: work.digest(digest, *seen) for k, digest in clean.items()}
         stale = [k for k in clean if work.made_from(k) not in (clean[k], stained[k])]

@@ -20,7 +20,7 @@ from etl_assets.stages.failures import why_step_failed
 from etl_assets.stages.run_tags import RunPartitions
 
 #: Dagster's events that are a line each, though it takes them for details.
-_TOLD = {
+_LINES = {
     dg.DagsterEventType.RUN_START,
     dg.DagsterEventType.RUN_SUCCESS,
     dg.DagsterEventType.RUN_FAILURE,
@@ -60,7 +60,7 @@ class JsonHandler(logging.StreamHandler):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is worth a line."""
-        return self._is_on and (record.levelno >= logging.INFO or _told(record))
+        return self._is_on and (record.levelno >= logging.INFO or _is_line(record))
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     event: dg.DagsterEvent | None = meta.get("dagster_event")
     tags = meta.get("job_tags") or {}
     spec = spec_of_step(meta.get("step_key"))
-    partitions = RunPartitions.told(tags)
+    partitions = RunPartitions.of_tags(tags)
     partition = event.partition if event and event.partition else partitions and str(partitions)
     error = why_step_failed(event) if event and event.is_step_failure else None
     return {
@@ -88,9 +88,9 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     }
 
 
-def _told(record: logging.LogRecord) -> bool:
+def _is_line(record: logging.LogRecord) -> bool:
     event: dg.DagsterEvent | None = (getattr(record, "dagster_meta", None) or {}).get("dagster_event")
-    return event is not None and event.event_type in _TOLD
+    return event is not None and event.event_type in _LINES
 
 
 def _rows(event: dg.DagsterEvent | None) -> int | None:

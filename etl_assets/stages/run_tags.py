@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 _ONE = "dagster/partition"
 _FIRST, _LAST = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
-#: Of a run between whose partitions there are others, which Dagster shows as one of all of them: how many it has. (It
-#: has an index on the values of tags, into which not so many keys go as a run may have.)
+#: How many partitions a run has that skips some between its first and its last, which is all that Dagster's own tags
+#: can say. Not which: the values of tags are indexed, and so many keys do not fit there.
 _SOME = "etl/partitions"
 
 
@@ -21,7 +21,7 @@ class RunPartitions:
     some: int | None = None
 
     @classmethod
-    def told(cls, tags: Mapping[str, str]) -> RunPartitions | None:
+    def of_tags(cls, tags: Mapping[str, str]) -> RunPartitions | None:
         """Those of a run with these tags; None if it has none."""
         first, last = (tags.get(tag) or tags.get(_ONE) for tag in (_FIRST, _LAST))
         if first is None or last is None:

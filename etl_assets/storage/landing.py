@@ -3,6 +3,7 @@
     landing/<dataset>/<sha256>.csv          the bytes, written once and never changed
     landing/<dataset>/<sha256>.json         the manifest: where and when they were received
     landing/<dataset>/current.json          the manifest of the newest, and what to ask the source with next time
+    landing/<dataset>/pages/…               the pages of an extract that is not whole yet
 
 `current.json` is written last: a fetch that is killed before leaves the last good file current. A source that is a
 folder lands a set: each of its files as above, and a manifest that names them.

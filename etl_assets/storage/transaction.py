@@ -1,6 +1,7 @@
 """Work on the warehouse's tables within one transaction: partitions replaced together with their bookkeeping.
 
-Here: making, widening and filling tables from their declaration, and `etl.publications`, which says what they hold.
+Here: making, widening and filling tables from their declaration, `etl.publications`, which says what they hold, and
+`etl.changes`, which says what publishing them changed.
 Not here: connections, locks and what a database needs before it can hold tables; that is the warehouse's.
 """
 

@@ -126,11 +126,11 @@ def test_what_was_made_from_is_on_record_as_in_any_run(
     ],
 )
 def test_tags_say_which_partitions_a_run_has(tags: dict[str, str], text: str) -> None:
-    told = RunPartitions.told(tags)
+    told = RunPartitions.of_tags(tags)
     assert told is not None
     assert str(told) == text
     assert [told.may_have(key) for key in ("2025-01-02", "2025-01-03", "2025-01-08")] == [False, True, False]
 
 
 def test_a_run_without_partitions_has_none() -> None:
-    assert RunPartitions.told({"dagster/run_key": "1"}) is None
+    assert RunPartitions.of_tags({"dagster/run_key": "1"}) is None

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from etl_assets.quality.readings import date_by_form, exact, number, whole
-from etl_assets.quality.rules import Rule, by_rules, obey, outlier, told
+from etl_assets.quality.rules import Rule, by_rules, obey, outlier, summary
 
 FORMS = {
     r"\d{4}-\d{2}-\d{2}": "%Y-%m-%d",
@@ -45,7 +45,7 @@ def test_every_change_is_on_record() -> None:
         [("price is missing", "price", None)], [], [("price is missing", "price", None)],
         [("price is too much", "price", "100")], [],
     ]  # fmt: skip
-    counts = {row.data["rule"]: (row.data["action"], row.data["rows"]) for row in told(found, rules).records}
+    counts = {row.data["rule"]: (row.data["action"], row.data["rows"]) for row in summary(found, rules).records}
     assert counts["place is blank"] == ("null", 2)
     assert counts["price is missing"] == ("quarantine", 2)
 
@@ -80,7 +80,7 @@ def test_without_rules_or_rows_nothing_is_changed() -> None:
     assert obey(frame, ()).drop("corrections", "values_before").equals(frame)
     rule = Rule("price", "is negative", pl.col("price") < 0, "null", "no price")
     assert obey(frame.clear(), [rule]).schema["corrections"] == pl.List(pl.String)
-    assert [row.data["rows"] for row in told(obey(frame.clear(), [rule]), [rule]).records] == [0]
+    assert [row.data["rows"] for row in summary(obey(frame.clear(), [rule]), [rule]).records] == [0]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def up(*, may_show: bool = True) -> None:
         given[f"{source}_url"] = show(cluster(), source, _recordings(configured))
     if _has_own_folder(configured):
         given["retail_sales_folder"] = str(_drop_sales(_recordings(configured)))
-    write_whole(home() / "local.json", json.dumps(given, indent=1))
+    _give(given)
     _make_dagster_home()
 
 
@@ -79,8 +80,8 @@ def publish(date: str) -> dict[str, str]:
         show(cluster(), source, source_server().recordings())
     if _has_own_folder(explicit_settings()):
         _drop_sales(source_server().recordings())
-    given = json.loads((home() / "local.json").read_text())
-    write_whole(home() / "local.json", json.dumps(given | {"local_versions": _versions(source_server().recordings())}))
+    before = json.loads((home() / "local.json").read_text())
+    _give(before | {"local_versions": _versions(source_server().recordings())})
     return shown
 
 
@@ -89,6 +90,10 @@ def down() -> None:
     source_server().stop()
     cluster().stop()
     (home() / "local.json").unlink(missing_ok=True)
+
+
+def _give(given: Mapping[str, Any]) -> None:
+    write_whole(home() / "local.json", json.dumps(given, indent=1))
 
 
 def _versions(recordings: Recordings) -> dict[str, str]:

@@ -85,6 +85,12 @@ class Audit:
             failures=self.failures.filter(pl.col("row").is_in(rows.implode())),
         )
 
+    def example(self) -> str:
+        """The first of the failures, in words."""
+        first = self.failures.row(0, named=True)
+        what = f"{first['check']}: {first['column'] or 'the row'} is {first['value'] or 'missing'}"
+        return f"record {first['record']} ({what})"
+
     def examples(self) -> dg.TableMetadataValue:
         """Some of the failures as a table for the UI, at most five of each check."""
         some = self.failures.group_by("column", "check", maintain_order=True).head(5).head(_EXAMPLES)

@@ -39,6 +39,15 @@ _BLOCK = 4 << 20
 _SYSTEM_COLUMNS = {"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
 #: Bytes of a name that PostgreSQL keeps; it cuts the rest off without a word.
 _LONGEST_NAME = 63
+#: How files begin that are dropped in the place of text, and what they are.
+_OTHER_FORMS = {
+    b"\xff\xfe": "text in UTF-16",
+    b"\xfe\xff": "text in UTF-16",
+    b"\x1f\x8b": "packed (gzip)",
+    b"PK\x03\x04": "a spreadsheet, or packed (zip)",
+    b"PAR1": "a Parquet file",
+    b"%PDF": "a PDF",
+}
 
 
 @dataclass(frozen=True)
@@ -129,9 +138,10 @@ def read_csv(path: Path, required: Sequence[str] = (), delimiter: str | None = N
     not are taken as Latin-1. A column without a name is called by its position (`column_1`), and one whose name
     begins with `_`, as those that are added do, gets `source` before it.
 
-    Raises SourceRefusedError for what is wrong with the file as a whole: no header, a required column missing, a
-    column twice, a quote that is never closed.
+    Raises SourceRefusedError for what is wrong with the file as a whole: no text at all, no header, a required column
+    missing, a column twice, a quote that is never closed.
     """
+    _refuse_other_forms(path)
     text = _readable(path)
     header, found = _header(text.path, path.name)
     if delimiter not in (None, found):
@@ -163,6 +173,17 @@ def read_csv(path: Path, required: Sequence[str] = (), delimiter: str | None = N
     if text.has_lone_cr:
         frame = frame.with_columns(pl.col(pl.String).str.replace_all(_LONE_CR, "\r", literal=True))
     return frame
+
+
+def _refuse_other_forms(path: Path) -> None:
+    with path.open("rb") as file:
+        start = file.read(4)
+    for begins, form in _OTHER_FORMS.items():
+        if start.startswith(begins):
+            raise SourceRefusedError(
+                f"{path.name} is {form}, and has to be delimited text in UTF-8. Write it as that; the last good file "
+                "stays."
+            )
 
 
 def check_columns(file: str, found: Sequence[str], required: Sequence[str]) -> None:

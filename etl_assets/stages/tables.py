@@ -227,7 +227,7 @@ class _Step:
                 f"{stray}. The function of this stage must keep to the rows of its inputs.",
                 allow_retries=False,
             )
-        verdicts = self._verdicts(keys, good, rejected, known)
+        verdicts = self._verdicts(keys, good, found, rejected, known)
         yield from self._refuse_unbalanced(self._total(verdicts))
         accepted = [v.key for v in verdicts if v.refusal is None]
         passed = keys if self.spec.partitions is None and accepted else accepted
@@ -258,7 +258,12 @@ class _Step:
         return sorted({k for k in good["_key"].unique() if k is not None} | (there - {WHOLE}))
 
     def _verdicts(
-        self, keys: Sequence[str], good: pl.DataFrame, rejected: pl.DataFrame, known: Mapping[str, Facts]
+        self,
+        keys: Sequence[str],
+        good: pl.DataFrame,
+        found: Audit,
+        rejected: pl.DataFrame,
+        known: Mapping[str, Facts],
     ) -> list[_Verdict]:
         """One verdict per partition of the run; a table that one step makes is judged as one."""
         cut = self.spec.partitions is not None
@@ -273,7 +278,11 @@ class _Step:
             into = None if rows_in is None else rows_in.get(key, 0)
             refusal = None
             if bound.exceeded(numbers[1], sum(numbers)):
-                refusal = f"{bound.refusal(numbers[1], sum(numbers))}. Nothing was written, the last good state stays."
+                own = found.part(rejected["_key"] == key) if cut else found
+                refusal = (
+                    f"{bound.refusal(numbers[1], sum(numbers))}, such as {own.example()}. Nothing was written, the "
+                    "last good state stays."
+                )
             elif into is not None and cut and into != sum(numbers):
                 refusal = (
                     f"{into} rows came in, but {numbers[0]} are to be published, {numbers[1]} quarantined and "

@@ -195,6 +195,7 @@ def test_a_day_beyond_the_bound_keeps_its_last_state(counts: House, file: Path) 
     assert (
         "1 of 3 partitions were refused, the others are published. 2025-01-02: 3 of 4 rows break" in counts.failures()
     )
+    assert re.search(r", such as record 5 \(.*: number is -1\)\. Nothing was written", counts.failures())
     assert counts.made()["refined/counts"] == 2
     assert rows(counts) == {"2025-01-01": [1, 9], "2025-01-02": [3, 4], "2025-01-03": [6]}
     assert [row[0] for row in quarantine(counts)] == ["2025-01-01"]

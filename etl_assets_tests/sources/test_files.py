@@ -126,7 +126,9 @@ def test_columns_keep_their_names(tmp_path: Path, header: str, columns: list[str
             "date,locality,state,date\n1,2,3,4\n", r"columns \['date'\] are there more than once", id="column twice"
         ),
         pytest.param("<!doctype html>\n<html></html>\n", r"missing: .*It has: \['<!doctype html>'\]", id="html"),
-        pytest.param(HEADER.encode("utf-16"), "required columns are missing", id="utf-16"),
+        pytest.param(HEADER.encode("utf-16"), "is text in UTF-16, and has to be", id="utf-16"),
+        pytest.param(gzip.compress(HEADER.encode()), "is packed .gzip., and has to be", id="gzip"),
+        pytest.param(b"PK\x03\x04" + b"x" * 99, "is a spreadsheet, or packed .zip.", id="spreadsheet"),
         pytest.param(bytes(range(256)) * 9, "required columns are missing", id="binary"),
         pytest.param(HEADER.replace("\n", "\r") + "1,2,3,4\r", "bare carriage return", id="classic mac"),
         pytest.param(f"date,locality,state,{LARGE}\n", "header cannot be read", id="10 MB in the header"),

@@ -36,6 +36,10 @@ _DAYS, _RUNS = 7, 100
 _TEXT, _NAMED, _AT_ONCE = 1500, 10, 5
 
 
+#: What a sentence quotes of the rows that it is about.
+_AN_EXAMPLE = re.compile(r", such as .*?(?=\. Nothing was written)", re.DOTALL)
+
+
 @dataclass(frozen=True)
 class Problem:
     """Something that is wrong now. Of one `kind` and `scope`, the same sentence (`what`) is the same cause."""
@@ -53,8 +57,9 @@ class Problem:
 
     @property
     def cause(self) -> str:
-        """What tells causes apart: a sentence about another day, run or number of rows is still the same cause."""
-        pattern = re.sub(r"[0-9a-f-]{12,}|\d+", "#", f"{self.kind}\n{self.scope}\n{self.what}".lower())
+        """What tells causes apart: a sentence about another day, run, row or number of rows is still the same cause."""
+        what = _AN_EXAMPLE.sub("", self.what)
+        pattern = re.sub(r"[0-9a-f-]{12,}|\d+", "#", f"{self.kind}\n{self.scope}\n{what}".lower())
         return hashlib.sha256(pattern.encode()).hexdigest()[:12]
 
     def message(self) -> Message:

@@ -132,7 +132,8 @@ def refined_health_indicators(raw: pl.DataFrame, countries: pl.DataFrame) -> Res
 
     def dimension(n: int) -> pl.Expr:
         """The value of a dimension; older answers leave out the type that newer ones put before it."""
-        value, prefix = optional(raw, f"Dim{n}"), optional(raw, f"Dim{n}Type") + "_"
+        value, kind = (optional(raw, name).str.strip_chars() for name in (f"Dim{n}", f"Dim{n}Type"))
+        value, prefix = pl.when(value != "").then(value), kind + "_"
         typed = pl.when(value.str.starts_with(prefix)).then(value).otherwise(prefix + value)
         return typed.fill_null(value).fill_null("")
 

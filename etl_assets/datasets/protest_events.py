@@ -54,7 +54,10 @@ TELLING = [
     *("participant_injuries", "police_injuries", "county_given", "fips_given", "lat", "lon"),
 ]
 #: And what does, one after another, where others of these have been corrected in all of them at once.
-STEADY = (["participants", "claims", "sources"], ["claims", "sources"], ["claims"], ["sources"])
+STEADY = (
+    *(["participants", "claims", "sources"], ["claims", "sources"], ["participants", "claims"]),
+    *(["claims"], ["sources"]),
+)
 
 
 class ProtestEvents(

@@ -46,14 +46,15 @@ def show(cluster: Cluster, source: str, recordings: Recordings, *, database: str
         # Of two that do this at once, the second finds it done.
         connection.execute("SELECT pg_advisory_xact_lock(hashtext('etl_assets.databases'))")
         declared = hashlib.sha256(ddl.encode()).hexdigest()
-        # The declared tables alone, each after those that it refers to: others are somebody's own, and stay.
+        # The declared tables alone, each after those that it refers to: others are somebody's own, and stay until the
+        # declaration is another.
         files = {table: _find(recordings, source, table) for table in _DECLARED.findall(ddl)}
         if _state(connection) != [declared, _stamp(files)]:
             if _state(connection)[:1] != [declared]:
                 connection.execute("DROP SCHEMA public CASCADE")
                 connection.execute("CREATE SCHEMA public")
                 connection.execute(ddl.encode())
-            _load(connection, files)
+            _load(connection, {table: file for table, file in files.items() if _is_there(connection, table)})
             _let_read(connection, name, _password(owner))
             _set_state(connection, name, f"{declared} {_stamp(files)}")
             # The counters of written rows, which tell a reader that there is something new, are told at once.
@@ -128,6 +129,10 @@ def _load(connection: psycopg.Connection, files: dict[str, Recording | None]) ->
                 *map(sql.Identifier, (table, f"incoming_{table}", key, key))
             )
         )
+
+
+def _is_there(connection: psycopg.Connection, table: str) -> bool:
+    return connection.execute("SELECT to_regclass(%s)", (f"public.{table}",)).fetchone() != (None,)
 
 
 def _columns(connection: psycopg.Connection, table: str) -> dict[str, str]:

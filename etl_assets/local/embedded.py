@@ -60,13 +60,14 @@ def up(*, may_show: bool = True) -> None:
             given["dagster_storage_url"] = cluster().create_database("dagster")
     if configured.sources == "local" and configured.local_sources_url is None:
         given["local_sources_url"] = _start_sources(configured, may_show=may_show)
-        given["local_versions"] = _versions(source_server().recordings())
         token = configured.retail_token
         given["retail_token"] = source_server().token(token.get_secret_value() if token else None)
     for source in databases:
         given[f"{source}_url"] = show(cluster(), source, _recordings(configured))
     if _has_own_folder(configured):
         given["retail_sales_folder"] = str(_drop_sales(_recordings(configured)))
+    if "local_sources_url" in given:
+        given["local_versions"] = _versions(source_server().recordings())
     _give(given)
     _make_dagster_home()
 
@@ -100,8 +101,9 @@ def _versions(recordings: Recordings) -> dict[str, str]:
     """By API, a digest of which of its recordings are shown."""
     found = {}
     for source in ROUTES:
-        shown = {name: file.path.stat() for name, file in sorted(recordings.latest(source).items())}
-        told = json.dumps([[name, stat.st_size, stat.st_mtime_ns] for name, stat in shown.items()])
+        paths = sorted(file.path for file in recordings.latest(source).values())
+        shown = [(str(path.relative_to(recordings.data)), path.stat()) for path in paths]
+        told = json.dumps([[name, stat.st_size, stat.st_mtime_ns] for name, stat in shown])
         found[source] = hashlib.sha256(told.encode()).hexdigest()[:16]
     return found
 

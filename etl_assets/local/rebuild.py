@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import psycopg
 from rich.console import Console
 from rich.text import Text
@@ -10,6 +12,7 @@ from etl_assets.logs import plain
 from etl_assets.stages.staleness import in_order
 from etl_assets.storage.configured import publisher
 from etl_assets.storage.lake import LakeError
+from etl_assets.storage.table import Table
 from etl_assets.storage.transaction import WarehouseError
 
 
@@ -25,14 +28,17 @@ def rebuild_warehouse() -> int:
     found = [(spec.table, spec.quarantine) for spec in in_order()]
     tables = {table.full_name: table for pair in found for table in pair if table}
     # An empty one has no object in the lake: it is made if what is published together with it was.
-    beside = {quarantine.full_name: table for table, quarantine in found if table and quarantine}
+    beside: dict[str, list[Table]] = defaultdict(list)
+    for table, quarantine in found:
+        if table and quarantine:
+            beside[quarantine.full_name].append(table)
     if not any(publisher().lake.partitions(table) for table in tables.values()):
         console.print(f"The lake {publisher().lake.url} holds no table, so nothing was dropped. See to ETL_LAKE_URL.")
         return 1
     publisher().warehouse.prepare()  # one that cannot be reached is not told of for every table
     for name, table in sorted(tables.items()):
         try:
-            is_made = name in beside and publisher().was_published(beside[name])
+            is_made = any(map(publisher().was_published, beside[name]))
             partitions, rows = publisher().restore(table, is_made=is_made)
         except (LakeError, WarehouseError, ValueError, psycopg.Error) as error:  # an object of an earlier contract, say
             failed.append(name)

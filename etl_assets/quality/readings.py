@@ -36,8 +36,8 @@ def of_this_era(time: pl.Expr) -> pl.Expr:
 def exact(text: pl.Expr, kind: pl.Decimal) -> pl.Expr:
     """A decimal that loses nothing: null for more digits than the type has, and for what is no number.
 
-    Zeros at the end are no digits. A small one may have an exponent, as programs write 6.1e-05; of 1E+05, a spreadsheet
-    may have left digits out.
+    Zeros at the end are no digits too many. A small one may have an exponent, as programs write 6.1e-05; of 1E+05, a
+    spreadsheet may have left digits out.
     """
     text = text.str.strip_chars()
     fraction = rf"(\.\d{{1,{kind.scale}}}0*)?" if kind.scale else ""

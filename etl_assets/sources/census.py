@@ -41,7 +41,8 @@ class CensusSource(PagedSource):
 
     def request(self, part: str) -> str:
         """A digest of what is asked for: years that are settled are those of the same variables and places."""
-        asked = json.dumps([list(self.variables), {name: dict(place) for name, place in self.geographies.items()}])
+        places = {name: dict(place) for name, place in self.geographies.items()}
+        asked = json.dumps([list(self.variables), places, self.first_year])
         return hashlib.sha256(asked.encode()).hexdigest()[:16]
 
     def state(self, part: str) -> str:

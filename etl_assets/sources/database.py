@@ -239,7 +239,10 @@ class _Reading:
         return self._write(table, path, changed, gone, _Extract(compared=True, known=known.height))
 
     def _refuse_twins(self, table: SourceTable, there: pl.DataFrame) -> None:
-        """One of two rows of a key, as views may have them, would be taken for a change of the other."""
+        """One of two rows of a key, as views may have them, would be taken for a change of the other.
+
+        One that is written later, and read without the other, is found when rows are compared the next time.
+        """
         keys = there[table.key]
         if (twice := keys.filter(keys.is_duplicated()).unique().sort()).len():
             raise SourceRefusedError(
@@ -270,6 +273,7 @@ class _Reading:
             since = sql.SQL("WHERE {} >= {}").format(sql.Identifier(table.changed), sql.Literal(mark))
         # The rows at the watermark are read again: only what was not there is landed.
         rows = self._copy(table, self._select(table, columns, since), columns, path, without=known)
+        self._refuse_twins(table, pl.read_parquet(path, columns=[table.key]))
         gone, landed = pl.DataFrame(), 0
         compared = before == {} or self._has_to_compare(table, before, counters, rows)
         if compared and self.work.batches:

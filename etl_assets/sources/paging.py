@@ -362,8 +362,9 @@ def versions(known: Validators | None) -> dict[str, Version]:
 def asks_otherwise(now: Validators, before: Validators) -> bool:
     """Whether the same service was asked for other parts than before, or for something else of them."""
     new, old = versions(now), versions(before)
-    places = {version.request.partition(" ")[0] for version in (*new.values(), *old.values())}
-    asked, was_asked = ({part: version.request for part, version in found.items()} for found in (new, old))
+    # Of which recordings, which the place says too, is no matter of the request.
+    places = {v.request.partition(" ")[0].partition("#")[0] for v in (*new.values(), *old.values())}
+    asked, was_asked = ({part: v.request.partition(" ")[2] for part, v in found.items()} for found in (new, old))
     return len(places) == 1 and asked != was_asked
 
 

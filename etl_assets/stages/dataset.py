@@ -42,7 +42,7 @@ class Dataset:
     #: What becomes of columns that the last file did not have: kept and reported (evolve), refused with the whole file
     #: (freeze), or left out and reported (discard). A required column that is missing is always refused.
     schema: Literal["evolve", "freeze", "discard"] = "evolve"
-    #: A file that is smaller than the last good one by more than this share is refused.
+    #: A file that is smaller than the last good one by more than this share is refused, unless it says it is older.
     max_shrink: float = 0.5
     #: How long ago a new file may last have been landed before the dataset counts as stale; None: for ever.
     stale_after: timedelta | None = None

@@ -44,8 +44,9 @@ def landing(dataset: Dataset, source: Source, *, metadata: Mapping[str, Any] | N
     """The asset `landing/<dataset>`: asks the source, and lands its file if it is another than the last one.
 
     The step fails, and the last good file stays, if the source cannot be reached, answers with something else than
-    data, or with much less than before (`Dataset.max_shrink`). Of a folder, the files that are new are landed; those
-    that are broken are reported by the check `files` and keep no other back. `metadata` is shown with the asset.
+    data, or with much less than before (`Dataset.max_shrink`) and without saying that it is older. Of a folder, the
+    files that are new are landed; those that are broken are reported by the check `files` and keep no other back.
+    `metadata` is shown with the asset.
     """
     spec = remember(Spec(dg.AssetKey(["landing", dataset.name]), dataset, None, source))
     every = dg.AssetCheckSpec("files", asset=spec.key, description="Every file of the folder can be read")

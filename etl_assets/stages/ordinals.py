@@ -23,13 +23,14 @@ def with_ordinals(
     """
     record = ["_source_sha256", SOURCE_ROW]
     rows = rows.with_columns(ordinal=pl.lit(None, pl.Int32))
-    for same in (["row_hash"], *([*key, *columns] for columns in telling), key):
+    for own in (["row_hash"], *telling, []):
+        same = own if own == ["row_hash"] else [*key, *own]
         lacking = rows.filter(pl.col("ordinal").is_null())
         left = published.join(rows.drop_nulls("ordinal"), on=[*key, "ordinal"], how="anti", nulls_equal=True)
         if lacking.is_empty() or left.is_empty():
             break
-        kept = _numbered(left.sort("ordinal"), same).select("same", "nth", kept="ordinal")
-        kept = _numbered(lacking, same).join(kept, on=["same", "nth"]).select(*record, "kept")
+        kept = _numbered(left.sort("ordinal"), same, own).select("same", "nth", kept="ordinal")
+        kept = _numbered(lacking, same, own).join(kept, on=["same", "nth"]).select(*record, "kept")
         rows = rows.join(kept, on=record, how="left", maintain_order="left")
         rows = rows.with_columns(ordinal=pl.coalesce("ordinal", "kept")).drop("kept")
     alone = pl.len().over(key) == 1
@@ -49,7 +50,14 @@ def with_ordinals(
     return rows.with_columns(ordinal=pl.coalesce("ordinal", "free")).drop("free")
 
 
-def _numbered(rows: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
-    """Rows with `same`, a hash of some columns, and `nth`, their position among those in which these are the same."""
+def _numbered(rows: pl.DataFrame, columns: Sequence[str], telling: Sequence[str]) -> pl.DataFrame:
+    """Rows with `same`, a hash of some columns, and `nth`, their position among those in which these are the same.
+
+    Rows that have nothing in those that are to tell them apart are left out: they would all be the same.
+    """
     text = rows.with_columns(pl.selectors.by_dtype(pl.List(pl.String)).list.join("\n"))
-    return rows.with_columns(same=row_hash(text, columns)).with_columns(nth=pl.int_range(pl.len()).over("same"))
+    numbered = rows.with_columns(same=row_hash(text, columns)).with_columns(nth=pl.int_range(pl.len()).over("same"))
+    if not telling:
+        return numbered
+    says = text.select(pl.any_horizontal(pl.col(name).cast(pl.String).fill_null("") != "" for name in telling))
+    return numbered.filter(says.to_series())

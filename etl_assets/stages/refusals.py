@@ -11,6 +11,7 @@ import dagster as dg
 
 from etl_assets.sources import Fetched, FetchedFolder, SourceRefusedError, Validators
 from etl_assets.sources.database import BATCH_FORMAT
+from etl_assets.sources.http import moment_of
 from etl_assets.sources.paging import asks_otherwise
 from etl_assets.stages.dataset import SPECS, Dataset, Spec, numbered
 from etl_assets.stages.raw import made_from_file
@@ -26,7 +27,7 @@ def why_shrunk(
     each file is judged by itself. Nothing is known of how large the answer to another request is.
     """
     is_other = asks_otherwise(Validators(manifest.etag), Validators(known.etag))
-    is_older = manifest.published_at < known.published_at
+    is_older = _is_older(moment_of(manifest.last_modified), moment_of(known.last_modified))
     if is_other or is_older or manifest.members or store.manifest(manifest.sha256) is not None:
         return None
     good, dataset = _last_read(context, spec, store, known), spec.dataset
@@ -37,6 +38,11 @@ def why_shrunk(
         f"{dataset.max_shrink:.0%}. If that is right, raise max_shrink of the dataset {dataset.name} for one run; the "
         "last good file stays."
     )
+
+
+def _is_older(now: datetime | None, before: datetime | None) -> bool:
+    """Whether a source that says when its files are of has gone back."""
+    return now is not None and before is not None and now < before
 
 
 def _last_read(context: dg.AssetExecutionContext, spec: Spec, store: Landing, known: Manifest) -> Manifest:

@@ -299,6 +299,15 @@ def test_a_receiver_that_is_configured_by_half_says_what_is_missing(monkeypatch:
     assert "is not an ARN" in why
 
 
+def test_an_example_is_not_what_a_cause_is_known_by() -> None:
+    why = (
+        "21 of 30 rows break the contract: more than 20 rows and 5%, such as record 3 (isin: state is {}). Nothing was"
+    )
+    one, other = (Problem("a step failed", "x", why.format(state) + " written.", "", "") for state in ("ZZ", "Q. Q"))
+    assert one.cause == other.cause
+    assert one.cause != Problem("a step failed", "x", "The source is gone. Nothing was written.", "", "").cause
+
+
 def test_a_title_from_a_source_cannot_forge_a_mail(hook: Hook) -> None:
     with mail_server() as box:
         problem = Problem(

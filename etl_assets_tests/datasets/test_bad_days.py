@@ -81,8 +81,8 @@ def test_a_source_that_misbehaves(small: House) -> None:
         assert re.search(f"http://[^ ]+{FILE} .*{why}", small.failures()), (kind, small.failures())
         assert FILE in small.printed, kind
         check_stays(small, before, kind)
-    fragment = Response(200, event_file(ROWS[:9]), headers={"Last-Modified": "Sat, 01 Mar 2025 00:00:00 GMT"})
-    small.faults.always(FILE, Fault(fragment))  # no fragment, since it says that it is older
+    older = {"Last-Modified": "Sat, 01 Mar 2025 00:00:00 GMT"}
+    small.faults.always(FILE, Fault(Response(200, event_file(ROWS[:9]), headers=older)))  # which is no fragment then
     assert small.run(), small.failures()
     assert small.value("SELECT count(*) FROM refined.protest_events") == 9
     small.faults.clear()

@@ -209,7 +209,7 @@ def test_rows_that_are_not_right(who: House) -> None:
     rows.sort(key=lambda row: row["SpatialDimType"] == "COUNTRY")  # the server lists countries by their codes
     for n, (change, _) in bad.items():
         rows[n] |= change
-    rows[16] |= {"SpatialDimType": f" {rows[16]['SpatialDimType']}", "TimeDim": rows[16]["TimeDim"]}
+    rows[16] |= {"SpatialDimType": f" {rows[16]['SpatialDimType']}", "Dim1": f" {rows[16]['Dim1']} "}
     rows[20] |= {"NumericValue": None, "Low": None, "High": None, "Value": "Data not available"}
     twice = rows[30] | {"Id": 123456789}
     in_another_way = rows[31] | {"Dim1": rows[31]["Dim1"].removeprefix("SEX_"), "Comments": "once more"}

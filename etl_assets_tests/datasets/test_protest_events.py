@@ -187,6 +187,21 @@ def test_a_correction_of_all_twins_does_not_exchange_them() -> None:
     now = pl.DataFrame([twin | {"lat": "42.65", "sources": ["a", "b"]} for twin in reversed(twins)], schema)
     now = now.with_columns(pl.Series("row_hash", [3, 4]), pl.Series("_source_row", [1, 2]), _source_sha256=pl.lit("f"))
     assert with_ordinals(now, published, KEY, TELLING, *STEADY)["ordinal"].to_list() == [2, 1]
+    now = now.with_columns(participants=pl.Series(["old", "young"]), claims=pl.lit(None, pl.String))
+    published = published.with_columns(participants=pl.Series(["young", "old"]), claims=pl.lit(None, pl.String))
+    assert with_ordinals(now, published, KEY, TELLING, *STEADY)["ordinal"].to_list() == [2, 1]
+
+
+def test_nothing_said_tells_no_twins_apart() -> None:
+    """A new event that claims nothing is not the one that claimed nothing before and has the same sources still."""
+    key = dict.fromkeys(KEY, "x")
+    schema = dict.fromkeys([*KEY, *TELLING], pl.String) | {"sources": pl.List(pl.String)}
+    published = pl.DataFrame([key | {"sources": ["a"]}, key | {"sources": ["b"]}], schema).with_columns(
+        row_hash=pl.Series([1, 2], dtype=pl.Int64), ordinal=pl.Series([1, 2], dtype=pl.Int32)
+    )
+    now = pl.DataFrame([key | {"sources": ["c"]}, key | {"sources": ["a"], "claims": "c"}], schema)
+    now = now.with_columns(pl.Series("row_hash", [3, 4]), pl.Series("_source_row", [1, 2]), _source_sha256=pl.lit("f"))
+    assert with_ordinals(now, published, KEY, TELLING, *STEADY)["ordinal"].to_list() == [2, 1]
 
 
 def test_ordinals_of_different_keys_do_not_meet() -> None:

@@ -75,6 +75,11 @@ def test_what_somebody_does_in_the_database_stays(cluster: Cluster, data: Path, 
         connection.execute("INSERT INTO products (product_id) VALUES (3)")
     assert show(cluster, "retail", Recordings(data), database=database) == url
     assert ask(url, "SELECT count(*) FROM products") == [(3,)]
+    file = data / "retail" / "products.csv"
+    file.write_text(file.read_text() + "4,1\r\n")
+    show(cluster, "retail", Recordings(data), database=database)
+    assert ask(url, "SELECT product_id FROM products ORDER BY 1") == [(1,), (2,), (4,)]
+    assert ask(url, "SELECT count(*) FROM notes") == [(2,)]
 
 
 def test_the_pipelines_role_reads_and_does_not_write(cluster: Cluster, data: Path, database: str) -> None:

@@ -114,8 +114,13 @@ def a_source_that_fails_is_named_and_nothing_is_lost(dev: Dev) -> None:
 
 
 def a_published_correction_is_run_for_the_days_that_differ(dev: Dev) -> None:
-    code, printed = dev.do("publish", "2025-04-04")
-    assert code == 0
+    versions = [json.loads((home(dev) / "local.json").read_text())["local_versions"]]
+    for date in ("2025-11-09", "2025-04-04"):
+        code, printed = dev.do("publish", date)
+        assert code == 0
+        versions.append(json.loads((home(dev) / "local.json").read_text())["local_versions"])
+    assert versions[0] == versions[2]
+    assert {name for name in versions[0] if versions[0][name] != versions[1][name]} == {"who_gho"}
     assert "protest_events: 2025-04-04" in printed
     code, printed = dev.do("run", "protest_events")
     assert code == 0, printed

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from etl_assets.local import embedded, ui
-from etl_assets.settings import PROJECT, explicit_settings, home
+from etl_assets.settings import PROJECT, explicit_settings, home, settings
 
 
 def test_a_folder_of_recordings_is_shown_until_another_is_named(
@@ -42,11 +42,21 @@ def test_a_folder_of_recordings_is_shown_until_another_is_named(
         assert shown(may_show=False) == "one", "to ask the warehouse takes nobody's sources to another state"
         before = embedded._versions(embedded.source_server().recordings())
         assert shown() == "two"
-        file = tmp_path / "two" / "census" / "saipe" / "state_2014.json"
+        file = tmp_path / "two" / "census" / "2014" / "saipe" / "state_2014.json"
         file.parent.mkdir(parents=True)
-        file.write_text("[]")
+        file.write_text("[1]")
+        os.utime(file, (0, 0))
+        other = file.parents[2] / "2015" / "saipe" / "state_2014.json"
+        other.parent.mkdir(parents=True)
+        other.write_text("[2]")
+        os.utime(other, (0, 0))
         after = embedded._versions(embedded.source_server().recordings())
         assert {name for name in after if after[name] != before[name]} == {"census"}
+        embedded._give({"local_versions": after})
+        assert settings().local_version("census") == after["census"]
+        monkeypatch.setenv("ETL_CENSUS_URL", "http://127.0.0.1:1")
+        assert settings().local_version("census") == ""
+        monkeypatch.delenv("ETL_CENSUS_URL")
         monkeypatch.delenv("ETL_SAMPLE_DATA")
         (tmp_path / "two").rename(tmp_path / "not mounted")
         for may_show in (True, False):

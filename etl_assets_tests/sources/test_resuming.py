@@ -17,7 +17,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from etl_assets.sources import Fetched, SourceRefusedError, Validators
-from etl_assets.sources.paging import pages, versions
+from etl_assets.sources.paging import asks_otherwise, pages, versions
 from etl_assets.storage.lake import Lake
 from etl_assets.storage.landing import LakePages
 from etl_assets_tests.faults import Fault
@@ -267,6 +267,11 @@ def test_other_recordings_are_another_version(api: Api, monkeypatch: pytest.Monk
     second = api.extract(SAIPE, known=first.validators, previous=first.path, stored={})
     assert {"2018", "2019"} <= (api.asked(SAIPE_PATH, "time") - before).keys()
     assert SAIPE.probe(second.validators) is None
+    assert not asks_otherwise(second.validators, first.validators)
+    monkeypatch.setenv("ETL_LOCAL_VERSIONS", '{"census": "a third"}')
+    wider = replace(SAIPE, variables=[*SAIPE.variables, "SAEPOVRTALL_PT"])
+    third = api.extract(wider, known=second.validators, previous=second.path, stored={})
+    assert asks_otherwise(third.validators, second.validators)
 
 
 def test_another_filter_is_another_version(api: Api) -> None:

@@ -8,6 +8,7 @@ import pandera.polars as pa
 import polars as pl
 import shapely
 
+from etl_assets.quality.audit import unreadable
 from etl_assets.quality.contract import Contract, column, geometry
 from etl_assets.quality.readings import distinct, optional
 from etl_assets.sources.files import WebFile, read_geojson
@@ -70,6 +71,7 @@ def refined_us_counties(raw: pl.DataFrame) -> Result:
     made = pl.col("STATE").str.zfill(2) + optional(records, "COUNTY").str.zfill(3)
     fips = records.select(fips=pl.coalesce(pl.col("id").str.zfill(5), made))["fips"]
     vintage = max([OLDEST_VINTAGE, *(year for code, year in CODES_SINCE.items() if code in fips)])
+    shapes = wkb(boundaries(records["geometry"]))
     counties = records.select(
         pl.selectors.starts_with("_"),
         fips=fips,
@@ -78,7 +80,8 @@ def refined_us_counties(raw: pl.DataFrame) -> Result:
         legal_type=optional(records, "LSAD"),
         census_area=optional(records, "CENSUSAREA").cast(pl.Float64, strict=False),
         vintage=pl.lit(vintage, pl.Int32),
-        geometry=wkb(boundaries(records["geometry"])),
+        geometry=shapes,
+        _problems=unreadable({"geometry": ("geometry", pl.lit(shapes))}),
     )
     shown = gpd.GeoDataFrame(
         {"square miles": counties["census_area"].to_numpy()},

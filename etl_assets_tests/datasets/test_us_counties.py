@@ -92,6 +92,7 @@ def test_features_are_typed_merged_or_quarantined(house: House) -> None:
             county(id="06007", NAME=None),
             county(id="6-9"),
             county(id="06009", geometry={"type": "Polygon", "coordinates": []}),
+            county(id="06013", geometry={"type": "LineString", "coordinates": [[0, 0], [1, 1]]}),
             county(id=None, STATE="6", COUNTY="11", NAME="Colusa"),  # as the Census Bureau's own have it
         ),
     )
@@ -111,9 +112,10 @@ def test_features_are_typed_merged_or_quarantined(house: House) -> None:
         ("name", "not_nullable", "", 7, "06007"),
         ("fips", r"str_matches('^\d{5}$')", "006-9", 8, "6-9"),
         ("geometry", "is_not_empty", "010600000001000", 9, "06009"),
+        ("geometry", "readable", '{"type":"LineSt', 10, "06013"),
     ]
     facts = {k: v.value for k, v in house.check("refined/us_counties", "balance").metadata.items()}
-    assert facts == {"rows_in": 10, "rows_out": 4, "quarantined": 5, "merged": 1}
+    assert facts == {"rows_in": 11, "rows_out": 4, "quarantined": 6, "merged": 1}
 
 
 def box(west: float, south: float, size: float) -> dict[str, Any]:

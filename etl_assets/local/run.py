@@ -31,7 +31,6 @@ from sqlalchemy.exc import OperationalError
 from etl_assets.local import ui
 from etl_assets.local.in_process import execute
 from etl_assets.logs import plain
-from etl_assets.quality.quarantine import UNPLACED
 from etl_assets.settings import NotConfiguredError, database_parts, explicit_settings, home, settings
 from etl_assets.sources import SourceError
 from etl_assets.stages.dataset import Spec
@@ -223,21 +222,23 @@ class Driver:
         for name, justify in (("table", "left"), ("rows", "right"), ("partitions", "right"), ("made", "right"),
                               ("quarantined", "right"), ("seconds", "right")):  # fmt: skip
             table.add_column(name, justify=justify)
+        # Two may keep records out in one table: it is told of with the later one.
+        keepers = {spec.quarantine.full_name: spec for spec in in_order(self.datasets) if spec.quarantine}
         for spec in in_order(self.datasets):
             if spec.table is None:
                 continue
             facts = state.facts(spec.table)
             cut = {k: f for k, f in facts.items() if not (spec.table.partitioning and k == WHOLE)}
             outcome = self.outcomes.get(spec.key.to_user_string(), Outcome())
-            is_raw = spec.table.stage == "raw"  # of which those are kept out that belong to no partition
-            held = state.facts(spec.quarantine) if spec.quarantine else {}
-            kept_out = sum(f.rows for k, f in held.items() if (k == UNPLACED) == is_raw)
+            kept_out = ""
+            if spec.quarantine and keepers[spec.quarantine.full_name] is spec:
+                kept_out = f"{sum(f.rows for f in state.facts(spec.quarantine).values()):,}"
             table.add_row(
                 spec.table.full_name,
                 f"{sum(f.rows for f in cut.values()):,}",
                 f"{len(cut):,}" if spec.table.partitioning else "",
                 f"{outcome.partitions:,}" if outcome.partitions else "",
-                f"{kept_out:,}" if spec.quarantine and (kept_out or not is_raw) else "",
+                kept_out,
                 f"{outcome.seconds:.1f}" if outcome.seconds else "",
             )
         self.console.print(table)

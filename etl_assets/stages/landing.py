@@ -79,6 +79,8 @@ def landing(dataset: Dataset, source: Source, *, metadata: Mapping[str, Any] | N
                     known.state if known and asks else {},
                     lambda name: _batched(store, files.get(name, {}), name),
                 )
+                if known and not asks:
+                    work.pages.clear()  # what an extract that was cut off has got is asked for anew, too
                 fetched = source.fetch(work, validators_of(known) if asks else None)
                 if isinstance(fetched, FetchedFolder):
                     yield from _land_folder(context, spec, store, known, fetched, anew=not asks)

@@ -290,6 +290,11 @@ def test_an_extract_that_is_refused_goes_on(who: House) -> None:
     assert who.faults.count(PATH, query={"$skip": None, "$top": None}) == asked
     assert not list(landing_store("gho").pages())
     check_restatement(who, recorded(who.data, FIRST), recorded(who.data, SECOND))
+    who.faults.add(PATH, Fault.html(), query={"$skip": "1000"})
+    who.datasets = ("gho",)
+    assert not who.run(anew=True)
+    assert who.run(anew=True), who.failures()
+    assert who.faults.count(PATH, query={"$skip": None, "$top": None}) == asked + 2, "anew is anew"
 
 
 def test_an_indicator_that_matches_nothing_any_more(who: House) -> None:

@@ -45,7 +45,7 @@ _OTHER_FORMS = {
     b"\xfe\xff": "text in UTF-16",
     b"\x1f\x8b": "packed (gzip)",
     b"PK\x03\x04": "a spreadsheet, or packed (zip)",
-    b"PAR1": "a Parquet file",
+    b"PAR1\x15": "a Parquet file",  # with the byte that follows: a column may be called PAR1
     b"%PDF": "a PDF",
 }
 
@@ -177,7 +177,7 @@ def read_csv(path: Path, required: Sequence[str] = (), delimiter: str | None = N
 
 def _refuse_other_forms(path: Path) -> None:
     with path.open("rb") as file:
-        start = file.read(4)
+        start = file.read(max(map(len, _OTHER_FORMS)))
     for begins, form in _OTHER_FORMS.items():
         if start.startswith(begins):
             raise SourceRefusedError(

@@ -162,6 +162,13 @@ def test_multi_line_texts_with_many_commas_are_not_taken_for_open_quotes(tmp_pat
     assert values(frame) == [("2025-01-02", "B", "CA", text)]
 
 
+def test_a_column_may_be_called_as_a_parquet_file_begins(tmp_path: Path) -> None:
+    assert values(read_csv(csv(tmp_path, "PAR1,b\n1,2\n"))) == [("1", "2")]
+    pl.DataFrame({"a": ["1"]}).write_parquet(path := tmp_path / "events.csv")
+    with pytest.raises(SourceRefusedError, match="is a Parquet file"):
+        read_csv(path)
+
+
 def test_a_header_alone_is_no_error_of_reading(tmp_path: Path) -> None:
     """Whether a dataset may be empty is not the reader's to say."""
     for content in (HEADER, HEADER.rstrip(), HEADER.replace("\n", "\r\n")):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -61,7 +59,8 @@ def runs(dev: Dev) -> int:
 
 
 def two_runs_at_once_do_the_work_once(dev: Dev) -> None:
-    for code, printed in map(dev.finish, [dev.start("run", "protest_events"), dev.start("run", "protest_events")]):
+    for command in [dev.start("run", "protest_events"), dev.start("run", "protest_events")]:
+        code, printed = command.finish()
         assert code == 0, printed
     assert count(dev, "SELECT count(*) FROM refined.protest_events") == 431
     assert count(dev, "SELECT count(DISTINCT event_id) FROM refined.protest_events") == 431
@@ -138,23 +137,14 @@ def two_dagster_runs_of_a_partition_at_once_do_not_corrupt_it(dev: Dev) -> None:
             "DELETE FROM etl.publications WHERE partition = %s AND asset <> 'raw.protest_events'", (day,)
         )
     before = [count(dev, f"SELECT count(*) FROM {table}") for table in tables]
-    environment = dev.environment() | {"DAGSTER_HOME": str(home(dev) / "dagster")}
+    at_home = replace(dev, settings={**dev.settings, "DAGSTER_HOME": str(home(dev) / "dagster")})
     selection = " or ".join(f'key:"{table.replace(".", "/")}"' for table in tables)
-    command = [sys.executable, "-W", "ignore", "-m", "dagster", "asset", "materialize", "-m", "etl_assets.definitions"]
+    materialize = ("asset", "materialize", "-m", "etl_assets.definitions", "--select", selection, "--partition", day)
     with held_at_table(cluster(dev).url(), tables[0]) as wait:
-        both = [
-            subprocess.Popen(
-                [*command, "--select", selection, "--partition", day],
-                cwd=dev.folder,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for _ in range(2)
-        ]
-        wait(2, lambda: all(process.poll() is None for process in both))
-    for code, printed in map(dev.finish, both):
+        both = [at_home.start(*materialize, module="dagster") for _ in range(2)]
+        wait(2, lambda: all(command.is_running() for command in both))
+    for command in both:
+        code, printed = command.finish()
         assert code == 0, printed[-3000:]
     assert [count(dev, f"SELECT count(*) FROM {table}") for table in tables] == before
     for table in tables:
@@ -174,7 +164,8 @@ def the_password_is_told_to_nobody(dev: Dev) -> None:
     assert code != 0
     assert "The warehouse at 127.0.0.1:9/warehouse cannot be reached" in printed
     token = json.loads((home(dev) / "local.json").read_text())["retail_token"]
-    assert not [text for text in dev.printed if password in text or token in text]
+    printed = [command.output.read_text() for command in dev.commands]
+    assert not [text for text in printed if password in text or token in text]
     for table, column in (("event_logs", "event"), ("runs", "run_body")):
         found = f"SELECT count(*) FROM {table} WHERE strpos({column}::text, '{password}') > 0"
         assert count(dev, found, "dagster") == 0, table

@@ -6,7 +6,6 @@ Four moments that a process is held at; moments by chance are those of the chaos
 from __future__ import annotations
 
 import resource
-import signal
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -58,12 +57,11 @@ class Separate:
     def kill_at(self, moment: AbstractContextManager[Waiter]) -> None:
         """Start `./dev run`, and kill it with -9 at a moment."""
         with moment as wait:
-            process = self.dev.start("run", "protest_events")
+            command = self.dev.start("run", "protest_events")
             try:
-                wait(1, lambda: process.poll() is None)
+                wait(1, command.is_running)
             finally:
-                process.kill()
-                process.communicate()
+                command.kill()
             # Its sessions end with it; the server would notice only when it next has something to say to them.
             with psycopg.connect(self.dagster_url) as connection:
                 query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = ANY(%s)"
@@ -75,11 +73,11 @@ class Separate:
     def interrupt_at(self, moment: AbstractContextManager[Waiter]) -> None:
         """Start `./dev run`, and press Ctrl-C at a moment: it ends, and does not go on with other work."""
         with moment as wait:
-            process = self.dev.start("run", "protest_events")
-            wait(1, lambda: process.poll() is None)
-            process.send_signal(signal.SIGINT)
-            printed, _ = process.communicate(timeout=60)
-            assert process.returncode == 130, printed
+            command = self.dev.start("run", "protest_events")
+            wait(1, command.is_running)
+            command.interrupt()
+            code, printed = command.finish()
+            assert code == 130, printed
             assert "Traceback" not in printed
         assert self.unfinished_runs() == 0
 
@@ -135,9 +133,9 @@ def separate(cluster: Cluster, house: House, tmp_path: Path) -> Iterator[Separat
 
 @pytest.mark.long
 def test_a_run_killed_anywhere_is_made_good_by_the_next(house: House, separate: Separate) -> None:
-    process = separate.dev.start("run", "protest_events")
+    command = separate.dev.start("run", "protest_events")
     house.has_run()
-    assert separate.dev.finish(process)[0] == 0
+    assert command.finish()[0] == 0
     first = rows(house)
     assert differences(first, rows(separate.house)) == []
 
@@ -169,10 +167,10 @@ def test_dagsters_own_storage_that_goes_away_is_named(cluster: Cluster, separate
     """What a person has to do is the last thing that is said, after what Dagster says of its attempts."""
     assert separate.dev.do("run", "us_counties")[0] == 0
     with separate.event("landing.us_counties") as wait:
-        process = separate.dev.start("run", "--anew", "us_counties")
-        wait(1, lambda: process.poll() is None)
+        command = separate.dev.start("run", "--anew", "us_counties")
+        wait(1, command.is_running)
         cluster.drop_database(separate.dagster_url.rpartition("/")[2])
-    code, printed = separate.dev.finish(process)
+    code, printed = command.finish()
     assert code == 1
     assert "Dagster's own storage at 127.0.0.1:" in printed.splitlines()[-1]
 

@@ -78,8 +78,8 @@ def doctor() -> int:
         console.print(table)
     else:
         for item in found:
-            words = " ".join(f"{item.state:5} {item.about}: {item.said} {item.mend}".split("\n")).rstrip()
-            console.print(Text(plain(words)))
+            told = f"{item.said.removesuffix('.')}. {item.mend}" if item.mend else item.said
+            console.print(Text(plain(f"{item.state:5} {item.about}: {' '.join(told.split())}")))
     wrong = sum(item.is_wrong for item in found)
     console.print(f"Wrong: {wrong} of {len(found)} that were looked at." if wrong else "Nothing is wrong.")
     return 1 if wrong else 0

@@ -43,8 +43,8 @@ def test_what_is_wrong_is_said_with_what_to_do(
     monkeypatch.setattr(module, "problems", lambda _: [broken, warning])
     assert doctor() == 1
     said = capsys.readouterr().out
-    assert "wrong sensor x: the tick fails: It broke Mend it" in said
-    assert "note  sensor x: a check fails: It broke Mend it" in said
+    assert "wrong sensor x: the tick fails: It broke. Mend it" in said
+    assert "note  sensor x: a check fails: It broke. Mend it" in said
     assert "Wrong: 1 of " in said
 
     folder = tmp_path / "no-folder"
@@ -58,8 +58,8 @@ def test_what_is_wrong_is_said_with_what_to_do(
     assert doctor() == 1
     said = capsys.readouterr().out
     for wrong in (
-        f"wrong permissions: {tmp_path}/home/local.json may be read by others, and may hold passwords chmod 600",
-        "GB free Make room, such as with ./dev clean",
+        f"wrong permissions: {tmp_path}/home/local.json may be read by others, and may hold passwords. chmod 600",
+        "GB free. Make room, such as with ./dev clean",
         "wrong The warehouse: The warehouse at 127.0.0.1:9/warehouse cannot be reached",
         "wrong The lake:",
         "wrong source of protest_events: ",

@@ -11,7 +11,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
@@ -71,6 +71,7 @@ class Loaded:
     versions: dict[str, str]
 
 
+Asked = TypeVar("Asked")
 Found = TypeVar("Found")
 
 
@@ -211,8 +212,8 @@ class Lake:
         """
         keys = sorted(self.partitions(table)) if partitions is None else list(partitions)
         frames, versions, schema = list[pl.DataFrame](), dict[str, str](), dict[str, pl.DataType]()
-        for start in range(0, len(keys), _SCANNED):
-            found = self._objects(table, keys[start : start + _SCANNED])
+        chunks = [keys[start : start + _SCANNED] for start in range(0, len(keys), _SCANNED)]
+        for found in _one_ahead(lambda chunk: self._objects(table, chunk), chunks):
             versions |= {key: item.facts.content_hash for key, item in found.items()}
             for _, alike in groupby(found.values(), key=lambda item: item.arrow_schema or item.schema):
                 frame = self._scan(table, list(alike), columns)
@@ -302,6 +303,18 @@ def _together(frames: Sequence[pl.DataFrame], schema: Mapping[str, pl.DataType])
     return whole.with_columns(
         pl.lit(None, dtype).alias(name) for name, dtype in schema.items() if name not in whole.columns
     ).select(list(schema))
+
+
+def _one_ahead(function: Callable[[Asked], Found], items: Iterable[Asked]) -> Generator[Found]:
+    """What a function makes of each item: of the next one already while the caller is at work on this one."""
+    following: Future[Found] | None = None
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
+        for item in items:
+            current, following = following, thread.submit(function, item)
+            if current is not None:
+                yield current.result()
+        if following is not None:
+            yield following.result()
 
 
 def _concurrently(function: Any, items: Iterable[Any]) -> Iterator[Any]:

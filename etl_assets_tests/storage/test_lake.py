@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 
+from etl_assets.storage import lake as module
 from etl_assets.storage.frames import wkb
 from etl_assets.storage.lake import Facts, Lake, LakeError, encode
 from etl_assets.storage.landing import Landing, Manifest, sha256
@@ -185,6 +186,21 @@ def test_a_damaged_object_counts_as_absent_and_is_named_when_it_is_read(lake: La
     assert lake.facts(EVENTS, ["2025-01-15", "2025-01-16"]) == {}
     with pytest.raises(LakeError, match=r"2025-01-15\.parquet is damaged"):
         lake.read(EVENTS, ["2025-01-15"])
+
+
+def test_more_partitions_than_are_read_together_come_in_the_order_asked_for(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SCANNED", 3)
+    days = [f"2025-01-{day:02d}" for day in range(31, 20, -1)]
+    for day in days:
+        put_partition(lake, EVENTS, events(day), facts(day, content_hash=f"of {day}"))
+    found = lake.read(EVENTS, [*days, "2025-02-01"], ["day"])
+    assert found.frame["day"].cast(pl.String).to_list() == days
+    assert found.versions == {day: f"of {day}" for day in days}
+    lake.put("refined/events/2025-01-22.parquet", b"half a file")
+    with pytest.raises(LakeError, match=r"2025-01-22\.parquet is damaged"):
+        lake.read(EVENTS, days)
 
 
 def test_a_footer_with_another_byte_is_read_or_counts_as_absent(lake: Lake) -> None:

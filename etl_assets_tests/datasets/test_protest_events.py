@@ -169,6 +169,7 @@ def ordinals(before: dict[str, int], *names: str) -> dict[str, int]:
         pytest.param({"A": 1, "B": 2, "C": 3}, "3", {"3": 3}, id="the one left is corrected, but for its sources"),
         pytest.param({"B": 2}, "X", {"X": 2}, id="the only one there was is corrected"),
         pytest.param({"A": 1, "B": 2, "C": 3}, "cXb", {"c": 3, "X": 1, "b": 2}, id="said in another way"),
+        pytest.param({"B": 2, "A": 1}, "XY", {"X": 1, "Y": 2}, id="all are others"),
         pytest.param({"A": 1, "D": 4}, "DXYA", {"D": 4, "X": 2, "Y": 3, "A": 1}, id="gaps are filled"),
     ],
 )
@@ -552,3 +553,14 @@ def domain(source: str) -> str:
 def test_the_dataset_says_who_answers_for_it() -> None:
     """What every one of its assets shows."""
     assert {"source", "publisher", "licence", "citation", "cadence"} <= DATASET.metadata().keys()
+
+
+def test_what_tells_twins_apart_tells_nothing_of_another_key() -> None:
+    """An event that claims what one elsewhere did does not take its ordinal, which another here has."""
+    here, elsewhere = dict.fromkeys(KEY, "here"), dict.fromkeys(KEY, "elsewhere")
+    schema = dict.fromkeys([*KEY, *TELLING], pl.String) | {"sources": pl.List(pl.String)}
+    rows = [elsewhere | {"claims": "c"}, *(here | {"claims": claims} for claims in "dec")]
+    events = pl.DataFrame(rows, schema).with_columns(pl.Series("row_hash", [1, 2, 3, 4]))
+    published = events.head(3).with_columns(ordinal=pl.Series([2, 1, 2], dtype=pl.Int32))
+    now = events.tail(3).with_columns(pl.Series("_source_row", [1, 2, 3]), _source_sha256=pl.lit("f"))
+    assert with_ordinals(now, published, KEY, TELLING, *STEADY)["ordinal"].to_list() == [1, 2, 3]

@@ -529,3 +529,12 @@ def test_the_recording(shared_house: House, tmp_path: Path, monkeypatch: pytest.
     check_quality(house)
     forms = Counter(re.sub(r"\d", "9", row["Transaction_Date"]) for row in SOURCES["sales"].records(house.data))
     assert forms == {"9999-99-99": 309, "99/99/9999": 346, "99-99-9999": 314, "": 31}
+
+
+def test_a_dropped_file_may_go_back_to_what_it_was(retail: Retail) -> None:
+    """However much smaller it is: that was no fragment then."""
+    for last in (1004, 1100, 1004):
+        retail.drop("more.csv", HEADER + lines(1001, last))
+        assert retail.run(SALES), retail.house.failures()
+        found = "SELECT max(transaction_id) FROM refined.retail_sales WHERE transaction_id > 1000"
+        assert retail.house.value(found) == last

@@ -281,6 +281,7 @@ def known(counts: dict[str, int]) -> dict[str, Facts]:
 
 
 DAYS = {str(dt.date(2025, 1, 1) + dt.timedelta(days=n)): 1000 + n % 5 for n in range(30)}
+LONG = {str(dt.date(2025, 1, 1) + dt.timedelta(days=n)): 100 if n < 60 else 1000 for n in range(120)}
 
 
 @pytest.mark.parametrize(
@@ -296,6 +297,7 @@ DAYS = {str(dt.date(2025, 1, 1) + dt.timedelta(days=n)): 1000 + n % 5 for n in r
         (WHOLE, 100, {WHOLE: 1000}, "100 rows, 1000 when last published"),
         (WHOLE, 900, {WHOLE: 1000}, None),
         (WHOLE, 900, {}, None),
+        ("2025-12-01", 1000, LONG, None),  # the last sixty count, not the first
     ],
 )
 def test_volume_drift(partition: str, rows: int, counts: dict[str, int], drift: str | None) -> None:
@@ -305,3 +307,37 @@ def test_volume_drift(partition: str, rows: int, counts: dict[str, int], drift: 
 def test_there_is_no_column_drift_without_a_before() -> None:
     """What it says of two files is tested where there are two."""
     assert column_drift(["a"], None) == []
+
+
+class Sizes(Contract, stage="refined", table="sizes", key=["id"]):
+    """Sizes, with a check that not every text lets be made, and one of all of them together."""
+
+    id: pl.Int64 = column("Number")
+    size: pl.String = column("Size")
+
+    @pa.dataframe_check(name="size_is_positive")
+    def _positive(cls, data: pa.PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select(pl.col("size").cast(pl.Int64) > 0)
+
+    @pa.dataframe_check(name="ids_begin_with_one")
+    def _from_one(cls, data: pa.PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select(pl.col("id").min() == 1)
+
+
+def test_a_check_that_cannot_be_made_is_an_error_of_the_whole() -> None:
+    """Nobody knows what it would have found: without it, every row would pass."""
+    [error] = audit(pl.DataFrame({"id": [1, 2], "size": ["1", "many"]}), Sizes).errors
+    assert error.startswith("size_is_positive: ")
+    assert audit(pl.DataFrame({"id": [1], "size": ["1"]}), Sizes).errors == ()
+
+
+def test_a_check_of_all_rows_together_blames_none_of_them() -> None:
+    found = audit(pl.DataFrame({"id": [2, 3, 4], "size": ["1", "-1", "1"]}), Sizes)
+    assert found.errors == ("ids_begin_with_one: does not hold of the rows together",)
+    assert found.failures.select("row", "check").rows() == [(1, "size_is_positive")]
+
+
+def test_a_quarantined_record_is_the_same_whichever_days_are_made_with_its_own() -> None:
+    raw = pl.DataFrame({"id": ["b", "b"], "_source_sha256": "f", "_source_row": [13, 14]})
+    found = audit(frame({}, {"name": None}, {"name": None}), Places)
+    assert quarantined(found, raw, pl.Series(["p", "q"]))["row_id"].n_unique() == 1

@@ -440,3 +440,43 @@ def test_nothing_is_made_from_what_the_lake_has_lost(house: House) -> None:
     assert house.run(), house.failures()
     assert house.made()["refined/protest_events"] == 1
     assert all(house.frame(table).equals(old) for table, old in zip(tables, before, strict=True))
+
+
+class Dated(Contract, stage="presentation", table="dated", key=["number"], partitioning=Partitioning("day", "day")):
+    """Numbers that may have a day."""
+
+    number: pl.Int64 = column("A number")
+    day: pl.Date = column("The day", nullable=True)
+
+
+def test_a_row_that_belongs_to_no_partition_is_not_left_out(counts: House, file: Path) -> None:
+    """Made by a stage that has no records to account for, nobody would miss it."""
+    file.write_text(HEADER + lines(1, 2, day="2025-01-01"))
+    assert counts.run(), counts.failures()
+    dataset = SPECS[dg.AssetKey(["refined", "counts"])].dataset
+    refined_counts = counts.definitions.resolve_assets_def(dg.AssetKey(["refined", "counts"]))
+    module: Any = ModuleType("dated")
+
+    @presentation(dataset, Dated, counts=refined_counts)
+    def dated(counts: pl.DataFrame) -> pl.DataFrame:
+        return counts.select("number", day=pl.when(pl.col("number") > 1).then("day"))
+
+    module.refined, module.dated = refined_counts, dated
+    counts.definitions = definitions([module])
+    with pytest.raises(dg.Failure, match="1 rows belong to partitions that are not being run, such as None"):
+        counts.materialize("presentation/dated")
+
+
+def test_another_record_that_cannot_be_parsed_takes_the_place_of_the_last(counts: House, file: Path) -> None:
+    """All that is known of it is its text: without it, they would all be the same."""
+    for record in ("2025-01-03", "2025-01-04"):
+        file.write_text(HEADER + lines(1, 2, day="2025-01-01") + record + "\n")
+        assert counts.run(), counts.failures()
+        assert counts.sql("SELECT _unparsed FROM raw.counts WHERE _unparsed IS NOT NULL") == [(record,)]
+
+
+def test_the_bound_is_of_all_records_of_a_day(counts: House, file: Path) -> None:
+    """Three of twelve are no more than a quarter; of the nine that are good they would be."""
+    file.write_text(HEADER + lines(*range(9), -1, -2, -3, day="2025-01-01"))
+    assert counts.run(), counts.failures()
+    assert len(quarantine(counts)) == 3

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import email.utils
+import gzip
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from pydantic import SecretStr
 
 from etl_assets.local.recordings import Request, Response
 from etl_assets.local.sources import serve
-from etl_assets.sources import SourceRefusedError, SourceUnavailableError, Validators
-from etl_assets.sources.http import download, moment_of, probe, public
+from etl_assets.sources import SourceRefusedError, SourceUnavailableError, Validators, http
+from etl_assets.sources.http import Bearer, download, get, moment_of, probe, public
 from etl_assets_tests.faults import Fault, Faults
 
 FILE = "/events/all.csv"
@@ -275,3 +278,47 @@ def test_without_a_length_nobody_can_tell_that_a_file_was_cut_short(url: str, tm
     fetched = download(url, tmp_path / "got")
     assert fetched is not None
     assert fetched.path.read_bytes() == CONTENT[: len(CONTENT) // 2]
+
+
+def test_a_server_that_has_a_date_only_and_ignores_conditions(url: str, faults: Faults) -> None:
+    """Nothing is fetched for that, with every tick of a sensor."""
+    date = "Wed, 05 Mar 2025 00:00:00 GMT"
+    faults.add(FILE, Fault(Response(200, b"", headers={"Last-Modified": date})))
+    assert probe(url, Validators(last_modified=date)) is None
+
+
+def test_a_file_that_is_sent_compressed(url: str, tmp_path: Path, faults: Faults) -> None:
+    """The announced length is of what is sent, not of what it holds."""
+    faults.always(FILE, Fault(Response(200, gzip.compress(CONTENT), "text/csv", {"Content-Encoding": "gzip"})))
+    fetched = download(url, tmp_path / "got")
+    assert fetched is not None
+    assert fetched.path.read_bytes() == CONTENT
+
+
+def test_connections_are_given_back_whatever_comes_of_them(url: str, tmp_path: Path, faults: Faults) -> None:
+    """Else whoever asks the same host next would wait for ever."""
+    faults.always(FILE, Fault.status(404))
+    for _ in range(http.CONCURRENCY):
+        with pytest.raises(SourceRefusedError):
+            download(url, tmp_path / "got")
+    assert http._free[urlsplit(url).netloc].qsize() == http.CONCURRENCY
+
+
+def test_a_token_is_of_one_request(tmp_path: Path) -> None:
+    """The connection that it was sent over is used again, for what wants none."""
+    sent: list[str | None] = []
+
+    def answer(request: Request) -> Response:
+        sent.append(request.headers.get("authorization"))
+        return Response(200, CONTENT)
+
+    with serve(tmp_path, routes={"events": answer}) as base:
+        get(base + FILE, auth=Bearer(SecretStr("token"), "ETL_TOKEN"))
+        get(base + FILE)
+    assert sent == ["Bearer token", None]
+
+
+def test_a_page_that_is_larger_than_any_is_not_read_to_its_end(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_LARGEST_PAGE", len(CONTENT) - 1)
+    with pytest.raises(SourceRefusedError, match="answered with more than"):
+        get(url)

@@ -197,13 +197,17 @@ GHO_ANSWERS: dict[str, tuple[Fault, str]] = {
         changed(lambda page: page["value"].pop()),
         "WHOSIS_000001: the source says that there are 1782 rows, its 20 pages hold 1781",
     ),
+    "long": (
+        changed(lambda page: page["value"].append(page["value"][0])),
+        "WHOSIS_000001: the source says that there are 1782 rows, its 20 pages hold 1783",
+    ),
     "calls itself the last": (
         changed(lambda page: page.pop("@odata.nextLink")),
         "WHOSIS_000001, page 3: its link does not lead to page 4",
     ),
 }
 #: Those of the pages of which it cannot be told which is wrong: all are asked for again.
-TOGETHER = ("short", "calls itself the last")
+TOGETHER = ("short", "long", "calls itself the last")
 
 
 @pytest.mark.parametrize("kind", GHO_ANSWERS)

@@ -358,3 +358,38 @@ def test_many_that_allocate_at_once_agree(publisher: Publisher) -> None:
     assert known["id"].is_unique().all()
     assert known["key"].is_unique().all()
     assert sorted(known["id"]) == list(range(1, 26))
+
+
+def test_what_a_partition_is_restored_to_be_made_from_is_the_last(publisher: Publisher) -> None:
+    """Else a source that goes back to what the book still says would find the day up to date."""
+    for title, made_from in (("one", "first"), ("one", "second"), ("two", "third")):
+        publish(publisher, part(A, title, made_from=made_from))
+    publisher.restore(EVENTS)
+    assert publisher.warehouse.facts("refined.events")[A].made_from == "third"
+
+
+def test_what_a_killed_run_left_in_the_lake_is_no_publication_to_compare_with(publisher: Publisher) -> None:
+    publish(publisher, part(A, "one"))
+    left = publisher.lake.read(EVENTS, [A]).frame.with_columns(title=pl.lit("never published"))
+    put_partition(publisher.lake, EVENTS, left, Facts(A, 1, "left", "x", "x", "x"))
+    assert publish(publisher, part(A, "two"))[0].changes is None
+
+
+def test_a_whole_that_is_published_again_as_it_was_keeps_its_bookkeeping(publisher: Publisher) -> None:
+    held = []
+    for run in ("first", "second"):
+        publisher.publish([Publication(EVENTS, [part(A, "one")], whole="inputs")], run)
+        held.append(
+            (publisher.warehouse.facts("refined.events"), publisher.lake.get("refined/events/bookkeeping.json"))
+        )
+    assert held[0] == held[1]
+
+
+def test_a_reference_to_nothing_is_not_in_the_lake_either(publisher: Publisher) -> None:
+    """Of the tables that a foreign key joins, either may be the one that is published."""
+    publish(publisher, numbers(1), table=PLACES)
+    publish(publisher, numbers(1), table=VISITS)
+    before = {path: publisher.lake.get(path) for path in publisher.lake.list("refined")}
+    with pytest.raises(WarehouseError, match=r"foreign key does not hold.*Nothing was written"):
+        publish(publisher, numbers(1, 2), table=VISITS)
+    assert {path: publisher.lake.get(path) for path in publisher.lake.list("refined")} == before

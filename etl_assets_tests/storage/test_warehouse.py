@@ -23,7 +23,7 @@ from etl_assets.storage import transaction as module
 from etl_assets.storage.frames import stored
 from etl_assets.storage.lake import Facts
 from etl_assets.storage.table import Column, Geometry, Part, Partitioning, Reference, Table
-from etl_assets.storage.transaction import Replacement, TypeChangedError, WarehouseError
+from etl_assets.storage.transaction import Replacement, TypeChangedError, WarehouseError, _batches
 from etl_assets.storage.warehouse import Warehouse
 from etl_assets_tests.held import held_at_insert
 
@@ -537,3 +537,11 @@ def test_a_connection_that_is_ended_during_copy_leaves_what_was_there(database: 
     assert database.values("SELECT id FROM refined.events") == [1]
     database.replace(EVENTS, **{"2025-01-15": events((2, "2025-01-15"))})
     assert database.values("SELECT id FROM refined.events") == [2]
+
+
+def test_every_row_of_many_is_copied_once() -> None:
+    """Small partitions are copied together; a raw table has no key that a row would break that came again."""
+    frames = [pl.DataFrame({"n": range(start, start + 150_000)}) for start in range(0, 450_000, 150_000)]
+    batches = list(_batches([Part(str(n), frame, "") for n, frame in enumerate(frames)]))
+    assert [batch.num_rows for batch in batches] == [300_000, 150_000]
+    assert pl.concat([pl.DataFrame(batch) for batch in batches]).equals(pl.concat(frames))

@@ -72,12 +72,13 @@ def raw(
     The raw table of a folder has the records of all of its files. `required` columns must be there; of `stays`, each a
     column by all of its names, those that the last file had. `partition` gives the partition key of a record. Records
     whose key is none of the dataset's calendar stay in the raw table and are quarantined as `unplaced`; more of them
-    than the dataset's bound, and the file is refused. Without `partition`, which only a dataset without partitions may
-    do, the table has none. `unstable` columns differ from one extract to the next though the record is the same: they
-    do not tell records apart.
+    than the dataset's bound, and the file is refused. A dataset without partitions has a raw table without any, and no
+    `partition`. `unstable` columns differ from one extract to the next though the record is the same: they do not tell
+    records apart.
     """
-    if dataset.partitions is not None and partition is None:
-        raise TypeError(f"{dataset.name} has partitions: say with `partition` which of them a record belongs to")
+    if (dataset.partitions is None) != (partition is None):
+        has = "has partitions: say" if partition is None else "has no partitions: do not say"
+        raise TypeError(f"{dataset.name} {has} with `partition` which of them a record belongs to")
     source = SPECS[landed.key]
     declared = [Column(c, "text", "As the source has it") for c in (*required, UNPARSED)]
     made = Table(
@@ -223,9 +224,10 @@ def _placed(frame: pl.DataFrame, reader: _Reader, dataset: Dataset, manifest: Ma
     columns = _own(frame)
     if UNPARSED not in frame.columns:
         frame = frame.with_columns(pl.lit(None, pl.String).alias(UNPARSED))
-    key = pl.lit(WHOLE) if reader.partition is None else reader.partition.fill_null(UNPLACED)
-    if dataset.partitions is not None:
-        key = pl.when(key.is_in(list(numbered(dataset.partitions)))).then(key).otherwise(pl.lit(UNPLACED))
+    key = pl.lit(WHOLE)
+    if dataset.partitions is not None and reader.partition is not None:
+        is_known = reader.partition.is_in(list(numbered(dataset.partitions)))
+        key = pl.when(is_known).then(reader.partition).otherwise(pl.lit(UNPLACED))
     published = pl.lit(manifest.published_at).str.to_datetime(time_zone="UTC", time_unit="us")
     telling = [c for c in (*columns, UNPARSED) if c not in reader.unstable]
     filled = [c for c in telling if frame[c].null_count() < frame.height] or [UNPARSED]

@@ -24,7 +24,7 @@ from etl_assets.quality.audit import Audit, audit, balance
 from etl_assets.quality.audit import table as ui_table
 from etl_assets.quality.contract import Contract, storage_table, ui_schema
 from etl_assets.quality.drift import volume_drift
-from etl_assets.quality.quarantine import UNPLACED, quarantine_table, quarantined
+from etl_assets.quality.quarantine import quarantine_table, quarantined
 from etl_assets.stages.asset import table_asset
 from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, declare
 from etl_assets.stages.newest import NEWEST, is_dated, judge_newest, newest_check
@@ -310,7 +310,7 @@ class _Step:
             kept_out = quarantined(found, self.raw, rejected["_key"].fill_null(WHOLE))
             held = {str(k[0]): part for k, part in kept_out.partition_by(PARTITION, as_dict=True).items()}
             if self.spec.whole:  # a partition may have nothing but rejected rows
-                known = publisher().warehouse.facts(quarantine.full_name).keys() - {UNPLACED}
+                known = publisher().warehouse.facts(quarantine.full_name).keys()
                 keys = sorted(known | held.keys())
                 made_from = self.spec.made_from(keys, self.versions)
             parts = [Part(key, held.get(key, kept_out.clear()), made_from[key]) for key in keys]

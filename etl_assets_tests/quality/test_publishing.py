@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -425,6 +426,8 @@ def test_partitions_of_other_calendars_are_refused_where_they_are_declared(count
         presentation(dataset, Months, partitions=monthly("2025-01-01"), counts=refined_counts)
     with pytest.raises(TypeError, match="counts has partitions: say with `partition`"):
         raw(dataset, refined_counts, required=["day"])
+    with pytest.raises(TypeError, match="counts has no partitions: do not say with `partition`"):
+        raw(replace(dataset, partitions=None), refined_counts, required=["day"], partition=pl.col("day"))
 
 
 def test_nothing_is_made_from_what_the_lake_has_lost(house: House) -> None:

@@ -81,9 +81,9 @@ def refuse_shrunk_tables(dataset: Dataset, fetched: Fetched) -> None:
         is_empty = gone == known and not facts["rows"]
         if gone > dataset.max_shrink * known and (is_empty or gone > dataset.bound.count):
             raise SourceRefusedError(
-                f"table {name}: {gone:,} of {known:,} rows are gone, it shrank by more than {dataset.max_shrink:.0%}. "
-                f"Nothing was landed. If that is right, raise max_shrink of the dataset {dataset.name} for one run; "
-                "the last good state stays."
+                f"{fetched.url}, table {name}: {gone:,} of {known:,} rows are gone, it shrank by more than "
+                f"{dataset.max_shrink:.0%}. Nothing was landed. If that is right, raise max_shrink of the dataset "
+                f"{dataset.name} for one run; the last good state stays."
             )
 
 

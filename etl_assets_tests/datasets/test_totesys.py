@@ -320,7 +320,9 @@ def test_rows_that_break_the_contract_wait_in_quarantine(house: House, monkeypat
     # A table that is filled anew is empty for a while.
     source(url, "CREATE TABLE kept AS TABLE payment", "TRUNCATE payment")
     assert not house.run()
-    assert re.search(r"table payment: (.*) of \1 rows are gone, it shrank by more than 50%", house.failures())
+    assert re.search(
+        r"postgresql://[^@]*, table payment: (.*) of \1 rows are gone, it shrank by more than 50%", house.failures()
+    )
     source(url, "INSERT INTO payment TABLE kept")
     run(house)
     twice = (

@@ -102,9 +102,10 @@ def _source_sensor(spec: Spec) -> dg.SensorDefinition:
         same = list(takewhile(lambda record: record.dagster_run.tags.get(VERSION) == version, last))
         if same and (reason := _why_wait(context.instance, same, known)):
             return dg.SkipReason(f"Version {version}: {reason}")
-        # A source may go back to a version that it had before, so the version alone would not do as the key.
-        nth = context.instance.get_runs_count(started) + 1
-        return dg.RunRequest(run_key=f"{name} {nth}: {version}", tags={VERSION: version})
+        # A source may go back to a version that it had before, so the version alone would not do as the key; nor would
+        # the number of runs, of which a person may delete some.
+        after = last[0].dagster_run.run_id if last else "none"
+        return dg.RunRequest(run_key=f"{name} after {after}: {version}", tags={VERSION: version})
 
     return look
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import dagster as dg
@@ -16,7 +16,7 @@ from dagster_shared.serdes import deserialize_value, serialize_value
 
 from etl_assets.local.postgres import Cluster
 from etl_assets.local.sample import CHANGED_DAYS
-from etl_assets.stages.conditions import OutOfDate, _Cursor
+from etl_assets.stages.conditions import OutOfDate, _Asked, _Cursor
 from etl_assets.stages.dataset import numbered
 from etl_assets.stages.staleness import State, in_order
 from etl_assets.storage import connections
@@ -261,6 +261,27 @@ def test_a_day_that_fails_again_and_again_waits_though_ticks_see_it_under_way(ho
             assert daemon.tick(timedelta(minutes=minutes + 1)) == {}
             house.instance.report_run_failed(run)
     assert asked == [0, 10, 30]
+
+
+def test_a_day_that_the_lake_has_lost_and_that_cannot_be_made_waits_longer_each_time(house: House) -> None:
+    """Between two listings it looks like one that has been made."""
+    house.has_run()
+    daemon = Daemon(house)
+    assert daemon.tick() == {}
+    house.lake.delete("refined/protest_events/2025-02-12.parquet")
+    waited = [minutes for minutes in range(11, 60, 5) if daemon.tick(timedelta(minutes=minutes))]
+    assert waited == [11, 21, 41]
+
+
+def test_the_longest_wait_is_a_day() -> None:
+    """Else what has failed for a week would not be made for another week after its cause is gone."""
+    at, asked, times = 0.0, _Asked.after(None, "inputs", 0.0), list[float]()
+    while at < 10 * 86400:
+        at += 600
+        if again := _Asked.after(asked, "inputs", at):
+            asked = again
+            times.append(at)
+    assert {later - earlier for earlier, later in pairwise(times[-5:])} == {86400}
 
 
 def test_a_day_that_changes_between_request_and_run_is_asked_for_again(house: House) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -197,6 +198,24 @@ def test_a_download_that_broke_off_is_tried_again_within_a_limit(house: House, m
     assert f"{sensors.ATTEMPTS} attempts came to nothing" in str(look(house))
 
 
+def test_each_attempt_waits_three_times_as_long_as_the_one_before(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = []
+    for _ in range(2):
+        monkeypatch.setattr(sensors, "FIRST_WAIT", 0.0)
+        request = look(house)
+        house.faults.always(FILE, Fault.reset())
+        assert not start(house, request)
+        house.faults.clear()
+        monkeypatch.setattr(sensors, "FIRST_WAIT", 300.0)
+        told = re.search(r"another attempt in (\d+) s", str(look(house)))
+        assert told
+        waits.append(int(told[1]))
+    assert 250 < waits[0] <= 300
+    assert 850 < waits[1] <= 900
+
+
 def test_a_version_that_comes_back_is_asked_for_again(house: House) -> None:
     """A run key is used once: with the version alone, a source that goes back would never be landed again."""
     keys = []
@@ -206,6 +225,25 @@ def test_a_version_that_comes_back_is_asked_for_again(house: House) -> None:
         assert start(house, request), date
         keys.append(request.run_key if isinstance(request, dg.RunRequest) else None)
     assert len(set(keys)) == 4
+
+
+def test_another_attempt_is_asked_for_though_somebody_has_deleted_a_run(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sensors, "FIRST_WAIT", 0.0)
+    assert start(house, look(house))
+    [first] = house.instance.get_runs()
+    house.publish("2025-04-04")
+    request = look(house)
+    house.faults.always(FILE, Fault.reset())
+    assert not start(house, request)
+    house.faults.clear()
+    house.instance.delete_run(first.run_id)
+    again = look(house)
+    assert isinstance(request, dg.RunRequest)
+    assert isinstance(again, dg.RunRequest)
+    assert again.run_key != request.run_key
+    assert start(house, again)
 
 
 def test_a_landed_file_that_dagster_does_not_know_of_is_asked_for(house: House) -> None:

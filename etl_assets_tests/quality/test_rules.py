@@ -8,7 +8,7 @@ from decimal import Decimal
 import polars as pl
 import pytest
 
-from etl_assets.quality.readings import date_by_form, exact, number, whole
+from etl_assets.quality.readings import date_by_form, exact, moment, number, whole
 from etl_assets.quality.rules import Rule, by_rules, obey, outlier, summary
 
 FORMS = {
@@ -170,3 +170,10 @@ def test_outliers_are_far_from_the_median() -> None:
     mixed = clean(pl.DataFrame({"v": [*range(10, 17), 100, *[50_000] * 8]}))
     mixed = mixed.with_columns(_problems=pl.when(pl.col("v") == 50_000).then(["wrong"]).otherwise("_problems"))
     assert mixed.select(outlier(pl.col("v"))).to_series().to_list() == [*[False] * 7, True, *[None] * 8]
+
+
+def test_a_moment_may_have_any_offset_or_none() -> None:
+    ten = "2024-01-15T10:00:00"
+    texts = pl.DataFrame({"text": [f"{ten}Z", f" {ten}-05:00 ", f"{ten}.5+01:00", ten, "2024-01-15", "soon", "", None]})
+    read = texts.select(moment(pl.col("text")))["text"].dt.to_string("%d %H:%M:%S%.f").to_list()
+    assert read == ["15 10:00:00", "15 15:00:00", "15 09:00:00.500", "15 10:00:00", *[None] * 4]

@@ -8,6 +8,7 @@ import os
 import resource
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import polars as pl
@@ -290,3 +291,60 @@ def test_a_landed_file_that_is_json_does_not_take_its_manifests_place(tmp_path: 
         assert path.read_text() == "[]"
     store.forget(manifest)
     assert list(store.manifests()) == []
+
+
+def test_what_names_a_landed_file_is_written_after_it_and_deleted_last(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in between, nothing is current that is not there, and what is to be deleted is found again."""
+    store, done, put, delete = Landing(lake, "events"), list[str](), Lake.put, Lake.delete
+
+    def told_put(self: Lake, path: str, *given: Any, **more: Any) -> bool:
+        done.append(path.removeprefix("landing/events/"))
+        return put(self, path, *given, **more)
+
+    def told_delete(self: Lake, *paths: str) -> None:
+        done.extend(path.removeprefix("landing/events/") for path in paths)
+        delete(self, *paths)
+
+    monkeypatch.setattr(Lake, "put", told_put)
+    monkeypatch.setattr(Lake, "delete", told_delete)
+    path, own = landed(tmp_path, b"good\n")
+    store.land(path, own)
+    assert done == [f"{own.sha256}.csv", f"{own.sha256}.json", "current.json"]
+    done.clear()
+    store.forget(own)
+    assert done == [f"{own.sha256}.csv", f"{own.sha256}.json"]
+    done.clear()
+    store.land_set([(path, own)], replace(own, sha256="set", members={"one": own.sha256}))
+    assert done == [f"{own.sha256}.csv", f"{own.sha256}.json", "set.json", "current.json"]
+    done.clear()
+    batch = "2024-11-15T093000.000000Z"
+    path.rename(tmp_path / "item.parquet")
+    store.land_batch(tmp_path, replace(own, batch=batch, files={"item": {batch: own.sha256}}))
+    assert done == [f"2024-11-15/{batch}/{name}" for name in ("item.parquet", "manifest.json")] + ["current.json"]
+
+
+def test_a_file_of_a_batch_that_changed_is_refused_and_a_batch_without_manifest_not_seen(
+    lake: Lake, tmp_path: Path
+) -> None:
+    store, batch = Landing(lake, "shop"), "2024-11-15T093000.000000Z"
+    path, own = landed(tmp_path, b"good\n")
+    path.rename(tmp_path / "item.parquet")
+    store.land_batch(tmp_path, manifest := replace(own, batch=batch, files={"item": {batch: own.sha256}}))
+    assert store.files(None) == store.files(manifest) == manifest.files
+    lake.put(f"{store.batch_folder(batch)}item.parquet", b"bad!\n")
+    with pytest.raises(LakeError, match="is missing or not the file"), store.open_batched(batch, "item", own.sha256):
+        pass
+    lake.delete(f"{store.batch_folder(batch)}manifest.json")
+    assert store.files(None) == {}
+
+
+def test_a_landed_file_of_which_a_copy_left_nothing_is_written_again(lake: Lake, tmp_path: Path) -> None:
+    """Whatever made it empty: the source has it still."""
+    store = Landing(lake, "events")
+    path, manifest = landed(tmp_path, b"good\n")
+    lake.put(f"landing/events/{manifest.sha256}.csv", b"")
+    store.land(path, manifest)
+    with store.open(manifest) as opened:
+        assert opened.read_bytes() == b"good\n"

@@ -305,8 +305,11 @@ def _together(frames: Sequence[pl.DataFrame], schema: Mapping[str, pl.DataType])
     ).select(list(schema))
 
 
-def _one_ahead(function: Callable[[Asked], Found], items: Iterable[Asked]) -> Generator[Found]:
+def _one_ahead(function: Callable[[Asked], Found], items: Sequence[Asked]) -> Generator[Found]:
     """What a function makes of each item: of the next one already while the caller is at work on this one."""
+    if len(items) <= 1:  # as most reads are, which are over before a thread has started
+        yield from map(function, items)
+        return
     following: Future[Found] | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
         for item in items:

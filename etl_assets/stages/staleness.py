@@ -7,6 +7,7 @@ corrected source, a killed run, another declaration. Content decides, not time.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,20 +27,20 @@ class State:
     """What is published now, asked for once: make another one after something has been published."""
 
     instance: dg.DagsterInstance
+    _specs: Collection[Spec] = ()
     _facts: dict[str, dict[str, Facts]] = field(default_factory=dict)
     _landed: dict[str, Manifest | None] = field(default_factory=dict)
     _records: dict[dg.AssetKey, dg.AssetRecord | None] = field(default_factory=dict)
+    _asking: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def of(cls, instance: dg.DagsterInstance, specs: Collection[Spec]) -> State:
-        """The state of the assets that are about to be looked at, and of what they are made from, asked for at once."""
+        """The state of the assets that are about to be looked at, asked for at once."""
         own = [table for spec in specs for table in (spec.table, spec.quarantine)]
         inputs = [source.table for spec in specs for source in spec.inputs.values()]
         names = {table.full_name for table in (*own, *inputs) if table}
         nothing: dict[str, dict[str, Facts]] = {name: {} for name in names}
-        keys = [spec.key for spec in specs]
-        records = {r.asset_entry.asset_key: r for r in (instance.get_asset_records(keys) if keys else ())}
-        return cls(instance, nothing | warehouse().facts_of(names), _records={key: records.get(key) for key in keys})
+        return cls(instance, specs, nothing | warehouse().facts_of(names))
 
     @cached_property
     def _lake(self) -> Lake:
@@ -110,9 +111,12 @@ class State:
 
         False if there was none.
         """
-        if spec.key not in self._records:
-            self._records[spec.key] = next(iter(self.instance.get_asset_records([spec.key])), None)
-        record = self._records[spec.key]
+        with self._asking:  # sources are looked at side by side
+            if spec.key not in self._records:
+                keys = list({spec.key, *(other.key for other in self._specs if other.whole)})
+                found = {record.asset_entry.asset_key: record for record in self.instance.get_asset_records(keys)}
+                self._records.update({key: found.get(key) for key in keys})
+            record = self._records[spec.key]
         made = record.asset_entry.last_materialization if record else None
         last = record.asset_entry.last_run_id if record else None
         return made is not None and last is not None and (made.run_id == last or not self._ended({last}))

@@ -81,7 +81,7 @@ def _remember_schema(events: EventLogStorage[Any], runs: RunStorage[Any]) -> Non
     It looks with every event of an asset, and several times a run, in case that they are of an older Dagster: a
     seventh of a small run (measured).
     """
-    for name in ("has_table", "_has_asset_key_col_on_connection"):
+    for name in ("has_table", "has_asset_key_col", "_has_asset_key_col_on_connection"):
         setattr(events, name, _remembered(getattr(events, name)))
     for name in ("has_run_stats_index_cols", "has_backfill_id_column"):
         setattr(runs, name, _remembered(getattr(runs, name)))

@@ -50,8 +50,8 @@ def volume_drift(partition: str, rows: int, known: Mapping[str, Facts]) -> str |
     """What is remarkable about a partition's row count beside the partitions before it, and its own last count.
 
     A count is remarkable when it is more than six robust standard deviations (1.4826 x the median absolute deviation)
-    and 50 rows from the median of the 60 partitions before it; and when it has lost more than half of what it was, and
-    50 rows. A table without partitions may not double either: of a day, rows come late.
+    and 50 rows from the median of the 60 partitions before it that have any; and when it has lost more than half of
+    what it was, and 50 rows. A table without partitions may not double either: of a day, rows come late.
     """
     if before := known.get(partition):
         lost = before.rows - rows if partition != WHOLE else abs(before.rows - rows)
@@ -59,8 +59,9 @@ def volume_drift(partition: str, rows: int, known: Mapping[str, Facts]) -> str |
             return f"{rows} rows, {before.rows} when last published"
     if partition == WHOLE:
         return None
-    earlier = sorted(key for key in known if key != WHOLE and key < partition)[-_HISTORY:]
-    counts = [known[key].rows for key in earlier]
+    # A day of which a publication has taken all rows away is no usual one.
+    earlier = sorted(key for key, facts in known.items() if key != WHOLE and key < partition and facts.rows)
+    counts = [known[key].rows for key in earlier[-_HISTORY:]]
     if len(counts) < _FEWEST:
         return None
     median = statistics.median(counts)

@@ -281,6 +281,7 @@ def known(counts: dict[str, int]) -> dict[str, Facts]:
 
 
 DAYS = {str(dt.date(2025, 1, 1) + dt.timedelta(days=n)): 1000 + n % 5 for n in range(30)}
+EMPTIED = DAYS | {str(dt.date(2025, 2, 1) + dt.timedelta(days=n)): 0 for n in range(28)}
 LONG = {str(dt.date(2025, 1, 1) + dt.timedelta(days=n)): 100 if n < 60 else 1000 for n in range(120)}
 
 
@@ -297,6 +298,8 @@ LONG = {str(dt.date(2025, 1, 1) + dt.timedelta(days=n)): 100 if n < 60 else 1000
         (WHOLE, 100, {WHOLE: 1000}, "100 rows, 1000 when last published"),
         (WHOLE, 900, {WHOLE: 1000}, None),
         (WHOLE, 900, {}, None),
+        ("2025-03-01", 1010, EMPTIED, None),  # days that a publication has emptied are not what is usual
+        ("2025-03-01", 100, EMPTIED, "100 rows, where 1002 (give or take 1) are usual"),
         ("2025-12-01", 1000, LONG, None),  # the last sixty count, not the first
     ],
 )

@@ -40,8 +40,9 @@ VARIABLES = {
     "poverty_rate": "SAEPOVRTALL_PT",
     "median_household_income": "SAEMHI_PT",
 }
-#: County codes that have changed, to the code that the boundaries of 2010 have; a county that was split is not here.
-CROSSWALK = {"46102": "46113", "02158": "02270"}
+#: County codes that have changed, each to the other: boundaries of before 2015 have the old one, those since then the
+#: new one. A county that was split is not here.
+CROSSWALK = {"46102": "46113", "02158": "02270", "46113": "46102", "02270": "02158"}
 
 
 class SmallAreaPoverty(
@@ -109,7 +110,7 @@ def refined_small_area_poverty(raw: pl.DataFrame) -> Result:
 
 
 class CountyPoverty(Contract, stage="presentation", table="county_poverty", key=["year", "fips"]):
-    """Poverty and income per county and year, with the boundary; codes that changed meet the boundary of before."""
+    """Poverty and income per county and year, with the boundary; a code that has changed meets that of the other."""
 
     year: pl.Int32 = column("Year of the estimate", unit="year")
     fips: pl.String = column("Five-digit FIPS code of the year")

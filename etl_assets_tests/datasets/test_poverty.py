@@ -13,6 +13,7 @@ import pytest
 from etl_assets.datasets.poverty_national import GROUPS
 from etl_assets.datasets.poverty_small_area import VARIABLES
 from etl_assets.settings import settings
+from etl_assets_tests.datasets.files import county, county_file, publish_counties
 from etl_assets_tests.faults import Fault
 from etl_assets_tests.house import House
 from etl_assets_tests.sources.api import changed
@@ -69,14 +70,14 @@ def check_small_areas(house: House) -> None:
 
 
 def check_county_poverty(house: House) -> None:
-    """Counties with their boundary: the row's own code, or the one of before it changed, or none."""
+    """Counties with their boundary: the row's own code, or the one of before or after it changed, or none."""
     boundaries = dict(house.sql("SELECT fips, ST_AsBinary(geometry) FROM refined.us_counties"))
-    before = {"46102": "46113", "02158": "02270"}
+    other = {"46102": "46113", "02158": "02270", "46113": "46102", "02270": "02158"}
     wanted = {}
     for year, fips, name, rate in house.sql(
         f"SELECT year, fips, name, poverty_rate FROM {SMALL} WHERE level = 'county'"
     ):
-        at = fips if fips in boundaries else before.get(fips)
+        at = fips if fips in boundaries else other.get(fips)
         at = at if at in boundaries else None
         wanted[year, fips] = (at, name, rate, boundaries.get(at) if at else None)
     found = house.sql(
@@ -93,6 +94,20 @@ def test_small_areas_cell_by_cell(small: House) -> None:
     assert set(changed) <= {("46102", "46113"), ("02158", "02270")}
     suppressed = small.sql(f"SELECT poor, poverty_rate FROM {SMALL} WHERE name = 'Kalawao County'")
     assert suppressed == [(None, None)] * 2
+
+
+def test_a_code_that_has_changed_meets_the_boundary_of_the_other(house: House) -> None:
+    """Whether the boundaries are of before or after."""
+    house.datasets = ("poverty_small_area",)
+    path = house.data / "census" / "saipe" / "county_2018.json"
+    answer = cells(house.data, "saipe/county_2018.json")
+    former = [[*row[:-1], "113"] if row[-2:] == ["46", "102"] else row for row in answer]
+    path.write_text(json.dumps(former))
+    for boundary, met in (("46113", (2019, "46102")), ("46102", (2018, "46113"))):
+        publish_counties(house, county_file(county(id=boundary, STATE="46")))
+        assert house.run(), house.failures()
+        shown = "SELECT year, fips, boundary_fips FROM presentation.county_poverty WHERE boundary_fips <> fips"
+        assert house.sql(shown) == [(*met, boundary)]
 
 
 def test_a_year_that_comes_out_later(house: House) -> None:

@@ -35,6 +35,8 @@ COLUMNS = (
     *("id", "event_id", "event_date", "event_state", "event_county", "event_city", "event_type", "event_source"),
     "geometry",
 )
+#: What a reader saw of a row, beside its day and its county.
+SEEN = ["event_state", "event_city", "event_type", "event_source"]
 
 
 class EventdataBaseline(
@@ -102,3 +104,27 @@ def points(texts: pl.Series) -> pl.Series:
     is_elsewhere = ~np.isin(shapely.get_srid(shapes), (-1, 0, 4326))  # -1 is that of no shape
     shapes[is_elsewhere | (abs(shapely.get_x(shapes)) > 180) | (abs(shapely.get_y(shapes)) > 90)] = None
     return wkb(shapes, texts.name)
+
+
+def new_beside(before: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows that are none of those from before.
+
+    A row is the one from before that looks the same; of those that are left, the one of which only the county is
+    another: in other boundaries it has another name, and an event outside of them had none.
+    """
+    for texts in (["event_county", *SEEN], SEEN):
+        ours, theirs = _seen(rows, texts), _seen(before, texts)
+        rows = ours.join(theirs, on=["seen", "nth"], how="anti", maintain_order="left")
+        before = theirs.join(ours, on=["seen", "nth"], how="anti", maintain_order="left")
+    return rows
+
+
+def _seen(rows: pl.DataFrame, texts: list[str]) -> pl.DataFrame:
+    """Rows with what a reader saw of each, and which it is of those that look the same.
+
+    Sources are the same however they are joined, and no source is an empty text here, none in what was there before.
+    """
+    sources = pl.col("event_source").str.split(",").list.eval(pl.element().str.strip_chars())
+    joined = rows.with_columns(event_source=sources.list.unique(maintain_order=True).list.join(", "))
+    seen = joined.select(pl.struct("event_date", pl.col(texts).fill_null(""))).to_series().alias("seen")
+    return rows.with_columns(seen).with_columns(nth=pl.int_range(pl.len()).over("seen"))

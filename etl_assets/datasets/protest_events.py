@@ -10,7 +10,7 @@ import polars as pl
 import shapely
 
 from etl_assets.automation.partitions import daily
-from etl_assets.datasets.eventdata_baseline import FIRST_DAY, refined_eventdata_baseline
+from etl_assets.datasets.eventdata_baseline import FIRST_DAY, new_beside, refined_eventdata_baseline
 from etl_assets.datasets.us_counties import locate, refined_us_counties
 from etl_assets.quality.audit import unreadable
 from etl_assets.quality.contract import Contract, column, geometry, storage_table
@@ -260,8 +260,8 @@ class Eventdata(
     before=Of(refined_eventdata_baseline, all_partitions=True),
 )
 def presentation_eventdata(events: pl.DataFrame, before: pl.DataFrame, partitions: list[str]) -> pl.DataFrame:
-    """An event that is a row from before, in all that a reader saw of it, keeps that row's ids."""
-    rows = _seen(events.sort("event_id").select(
+    """An event that is a row from before, in all that a reader saw of it but the county, keeps that row's ids."""
+    rows = events.sort("event_id").select(
         "event_id",
         "event_date",
         event_state="state",
@@ -270,10 +270,10 @@ def presentation_eventdata(events: pl.DataFrame, before: pl.DataFrame, partition
         event_type="event_type",
         event_source=pl.col("sources").list.join(", "),
         geometry="geometry",
-    ))  # fmt: skip
+    )
     columns = list(Eventdata.columns())
-    old = _seen(before.filter(pl.col("event_date").cast(pl.String).is_in(partitions)).sort("id").select(columns))
-    new = rows.join(old, on=["seen", "nth"], how="anti", maintain_order="left")
+    old = before.filter(pl.col("event_date").cast(pl.String).is_in(partitions)).sort("id").select(columns)
+    new = new_beside(old, rows)
     ids = identities("eventdata").allocate(new["event_id"], floor=int(before["id"].max() or 0))  # pyrefly: ignore[bad-argument-type]
     for given, former, of in ((new["event_id"], "event_id", EVENT_IDS), (ids, "id", ROW_IDS)):
         twice = given.filter(given.is_in(before[former].implode()))
@@ -284,19 +284,7 @@ def presentation_eventdata(events: pl.DataFrame, before: pl.DataFrame, partition
                 f"delete {', '.join(of)} in the lake, rebuild the warehouse, run again.",
                 allow_retries=False,
             )
-    return pl.concat([old.select(columns), new.with_columns(id=ids).select(columns)])
-
-
-def _seen(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows with what a reader saw of each, and which it is of those that look the same.
-
-    Sources are the same however they are joined, and no source is an empty text here, none in what was there before.
-    """
-    texts = ["event_state", "event_county", "event_city", "event_type", "event_source"]
-    sources = pl.col("event_source").str.split(",").list.eval(pl.element().str.strip_chars())
-    joined = rows.with_columns(event_source=sources.list.unique(maintain_order=True).list.join(", "))
-    seen = joined.select(pl.struct("event_date", pl.col(texts).fill_null(""))).to_series().alias("seen")
-    return rows.with_columns(seen).with_columns(nth=pl.int_range(pl.len()).over("seen"))
+    return pl.concat([old, new.with_columns(id=ids).select(columns)])
 
 
 class CountyProtestsMonthly(

@@ -149,6 +149,27 @@ def test_rows_from_before_keep_their_ids(small: House, tmp_path: Path, monkeypat
     assert small.value("SELECT count(*) FROM refined.eventdata_baseline") == 0
 
 
+def test_a_county_of_another_name_doubles_no_row_from_before(
+    small: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other boundaries call it otherwise, and a row from before may have none; of two, each keeps its own."""
+    baseline = tmp_path / "before.csv"
+    rows = [before(event_county=None), before(id=90, event_id=7002, event_county="Ventura", event_city="Ojai")]
+    baseline.write_bytes(as_csv(rows))
+    monkeypatch.setenv("ETL_EVENTDATA_BASELINE", str(baseline))
+    away = {"lat": "33.0", "lon": "-117.0"}
+    twins = [event(locality="Ojai"), event(locality="Ojai", resolved_county="Ventura", fips_code="6111.0", **away)]
+    publish_events(small, "2025-03-05", event_file([event(), *twins]))
+    assert small.run(), small.failures()
+    wanted = [(90, "Ventura", "Ojai"), (101, None, "Los Angeles"), (102, "Los Angeles", "Ojai")]
+    shown = "SELECT id, event_county, event_city FROM presentation.eventdata ORDER BY id"
+    assert small.sql(shown) == wanted
+
+    publish_counties(small, county_file(county(NAME="The Angels")))
+    assert small.run(), small.failures()
+    assert small.sql(shown) == [*wanted[:2], (102, "The Angels", "Ojai")]
+
+
 def test_a_baseline_is_the_same_however_it_is_written(
     small: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ from etl_assets.stages.dataset import numbered
 from etl_assets.stages.staleness import State, in_order
 from etl_assets.storage import connections
 from etl_assets.storage.lake import Lake
-from etl_assets_tests.house import House
+from etl_assets_tests.house import House, ephemeral
 
 LANDINGS = ("landing/protest_events", "landing/us_counties", "landing/eventdata_baseline")
 EVENTS, EVENTDATA = "refined/protest_events", "presentation/eventdata"
@@ -170,6 +170,16 @@ def test_what_the_lake_has_lost_is_looked_for_every_ten_minutes(house: House, mo
     assert requested == {EVENTS: {"2025-02-12"}}
     daemon.make(requested)
     assert daemon.tick(timedelta(minutes=12)) == {SOURCES: WHOLE}
+
+
+def test_what_dagster_does_not_know_of_is_out_of_date(house: House) -> None:
+    """Such as after Dagster's own storage was lost: the tables are there, the assets would be missing for ever."""
+    house.has_run()
+    with ephemeral() as another:
+        state = State.of(another, in_order(house.datasets))
+        found = {spec.key.to_user_string(): state.out_of_date(spec) for spec in in_order(house.datasets)}
+    days = set(raw_days(house))
+    assert (found[EVENTS], found[EVENTDATA], found[MONTHLY]) == (days, days, {""})
 
 
 def test_the_same_file_again_asks_for_nothing(house: House) -> None:

@@ -538,3 +538,16 @@ def test_a_dropped_file_may_go_back_to_what_it_was(retail: Retail) -> None:
         assert retail.run(SALES), retail.house.failures()
         found = "SELECT max(transaction_id) FROM refined.retail_sales WHERE transaction_id > 1000"
         assert retail.house.value(found) == last
+
+
+def test_a_file_that_was_moved_away_and_taken_back_may_come_back(retail: Retail, tmp_path: Path) -> None:
+    """It is the same to the stamp, and is landed again all the same."""
+    house, sold = retail.house, "SELECT count(*) FROM refined.retail_sales WHERE transaction_id > 1000"
+    retail.drop("more.csv", HEADER + lines(1001, 1004))
+    assert retail.run(SALES), house.failures()
+    (retail.folder / "more.csv").rename(tmp_path / "more.csv")
+    assert house.run(anew=True), house.failures()
+    assert house.value(sold) == 0
+    (tmp_path / "more.csv").rename(retail.folder / "more.csv")
+    assert house.run(), house.failures()
+    assert house.value(sold) == 4

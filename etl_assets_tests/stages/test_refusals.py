@@ -62,6 +62,34 @@ def test_a_file_may_shrink_by_what_its_dataset_allows(
     with ephemeral() as instance:
         context: Any = dg.build_asset_context(instance=instance)
         assert (why_shrunk(context, spec, store, manifest(), known) is None) == is_taken
-    fetched = FetchedFolder({"one": Fetched(path, "/one", Validators())}, {}, "/", Validators())
+    fetched = FetchedFolder({"one": Fetched(path, "/one", Validators())}, {"two": "why"}, "/", Validators())
     found = without_shrunk_files(spec.dataset, store, replace(known, members={"one": known.sha256}), fetched)
-    assert (found.files.keys(), found.refused.keys()) == (({"one"}, set()) if is_taken else (set(), {"one"}))
+    assert (found.files.keys(), found.refused.keys()) == (({"one"}, {"two"}) if is_taken else (set(), {"one", "two"}))
+
+
+WEDNESDAY, FRIDAY = "Wed, 05 Mar 2025 00:00:00 GMT", "Fri, 07 Mar 2025 00:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "is_taken"),
+    [
+        ({"last_modified": WEDNESDAY}, {"last_modified": FRIDAY}, True),
+        ({"last_modified": FRIDAY}, {"last_modified": FRIDAY}, False),
+        ({"last_modified": FRIDAY}, {"last_modified": WEDNESDAY}, False),
+        ({"last_modified": None}, {"last_modified": WEDNESDAY}, False),
+        ({"etag": '{"of": ["", "http://a less", ""]}'}, {"etag": '{"of": ["", "http://a more", ""]}'}, True),
+        ({"etag": '{"of": ["", "http://a more", ""]}'}, {"etag": '{"of": ["", "http://a more", ""]}'}, False),
+    ],
+)
+def test_a_file_may_be_smaller_if_it_is_older_or_was_asked_for_otherwise(
+    tmp_path: Path, now: dict[str, Any], before: dict[str, Any], is_taken: bool
+) -> None:
+    """What merely does not say that it is newer is a fragment all the same."""
+    large = Manifest("large", 100, ".csv", "http://a", "now", "then", None, None)
+    small = replace(large, sha256="small", size=10)
+    store = Landing(Lake(str(tmp_path / "lake")), "us_counties")
+    with ephemeral() as instance:
+        context: Any = dg.build_asset_context(instance=instance)
+        spec = SPECS[dg.AssetKey(["landing", "us_counties"])]
+        why = why_shrunk(context, spec, store, replace(small, **now), replace(large, **before))
+    assert (why is None) == is_taken

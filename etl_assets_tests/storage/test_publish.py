@@ -307,6 +307,25 @@ def test_a_table_is_restored_from_the_lake_row_for_row(publisher: Publisher) -> 
     assert gone == (None,)
 
 
+def test_a_table_that_is_restored_in_several_goes_has_all_its_rows(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("etl_assets.storage.publish._RESTORED_AT_ONCE", 2)
+    days = [f"2025-01-{day}" for day in range(11, 16)]
+    publish(publisher, *(part(day, day, first=number) for number, day in enumerate(days)))
+    assert publisher.restore(EVENTS) == (5, 5)
+    assert [day for day, *_ in titles(publisher)] == days
+    assert agree(publisher)
+
+
+def test_a_table_of_which_an_object_is_gone_is_not_restored_as_whole(publisher: Publisher) -> None:
+    """Else nobody would make again what is gone."""
+    publisher.publish([Publication(EVENTS, [part(A, "one"), part(B, "two", first=2)], whole="inputs")], "run")
+    publisher.lake.delete(publisher.lake.path(EVENTS, A))
+    assert publisher.restore(EVENTS) == (1, 1)
+    assert publisher.warehouse.facts("refined.events").keys() == {B}
+
+
 # -- surrogate ids -------------------------------------------------------------------------------------------------
 
 

@@ -12,18 +12,24 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import dagster as dg
 import psycopg
 import pytest
+from rich.console import Console
 
+from etl_assets.definitions import defs
 from etl_assets.local.databases import DATABASES
 from etl_assets.local.postgres import Cluster
 from etl_assets.local.recordings import Request
+from etl_assets.local.run import Driver, _chain, _is_alive, _process
 from etl_assets.local.sources import ROUTES, serve
+from etl_assets.stages.dataset import SPECS
+from etl_assets.stages.staleness import State
 from etl_assets.storage.lake import Lake
 from etl_assets.storage.transaction import WarehouseError
 from etl_assets_tests.contents import bookkeeping, differences, in_lake, lake_agrees_with_warehouse, rows
 from etl_assets_tests.held import Waiter, held_at_commit, held_at_insert
-from etl_assets_tests.house import House
+from etl_assets_tests.house import House, ephemeral
 from etl_assets_tests.local.commands import Dev
 
 
@@ -227,6 +233,82 @@ def test_a_full_disk_and_a_database_that_goes_away_leave_the_last_good_data(hous
     assert lake_agrees_with_warehouse(house, house.lake)
     assert house.run(), house.failures()
     assert house.made() == {}
+
+
+def test_what_loses_its_place_while_it_is_made_from_is_said_to_be_out_of_date(house: House) -> None:
+    """No step fails of it, and the command says with its status that it has to run again."""
+    house.has_run("us_counties")
+    house.lake.delete("refined/us_counties/all.parquet")
+    held = threading.Event()
+
+    def lose() -> None:
+        with held_at_commit(house.warehouse_url, "NEW.asset = 'refined.us_counties'") as wait:
+            held.set()
+            wait()
+            house.lake.delete("raw/us_counties/all.parquet")
+
+    loser = threading.Thread(target=lose)
+    loser.start()
+    held.wait()
+    assert not house.run()
+    loser.join()
+    assert "failed raw/us_counties: is still out of date" in house.printed
+
+
+def test_what_waits_for_something_else_is_not_made_in_the_run_of_what_it_is_made_from() -> None:
+    """It would be made of what is not there yet, or of what is about to be made anew."""
+    events, eventdata, baseline = (
+        SPECS[dg.AssetKey(key.split("/"))]
+        for key in ("refined/protest_events", "presentation/eventdata", "refined/eventdata_baseline")
+    )
+    with ephemeral() as instance:
+        state = State(instance, (), {spec.table.full_name: {} for spec in SPECS.values() if spec.table})
+        assert _chain(events, ["2025-02-12"], [events, eventdata], state) == [events, eventdata]
+        assert _chain(events, ["2025-02-12"], [events, baseline, eventdata], state) == [events]
+
+
+@pytest.mark.parametrize("datasets", [(), ("us_counties",), ("protest_events",)])
+def test_anew_is_of_what_is_named_and_of_everything_if_nothing_is(
+    datasets: tuple[str, ...],
+) -> None:
+    counties = SPECS[dg.AssetKey(["landing", "us_counties"])]
+    with ephemeral() as instance:
+        driver = Driver(defs, instance, Console(), datasets, anew=True)
+        assert driver._is_landed_anew(counties) == (datasets != ("protest_events",))
+        assert not Driver(defs, instance, Console(), datasets)._is_landed_anew(counties)
+
+
+@pytest.mark.parametrize("status", ["NOT_STARTED", "STARTING", "STARTED"])
+def test_runs_of_dead_processes_are_ended_and_those_of_others_are_not(status: str) -> None:
+    """Whatever they were at: a run that stays under way keeps others from its source and from what it was to make."""
+    pid, started, host = _process().split(".", 2)
+    ours, later, elsewhere = f"{pid}.{started}.{host}", f"{pid}.{int(started) - 1}.{host}", f"{pid}.{started}.another"
+    with ephemeral() as instance:
+        job = defs.resolve_implicit_global_asset_job_def()
+        runs = {
+            owner: instance.create_run_for_job(
+                job, tags={"etl/process": owner} if owner else {}, status=dg.DagsterRunStatus(status)
+            ).run_id
+            for owner in (ours, later, elsewhere, "")
+        }
+        log = instance.event_log_storage
+        log.set_concurrency_slots("source_us_counties", 2)
+        for owner in (ours, later):
+            log.claim_concurrency_slot("source_us_counties", runs[owner], "landing")
+        Driver(defs, instance, Console())._bury_the_dead()
+        at_the_source = log.get_concurrency_info("source_us_counties").claimed_slots
+        assert [slot.run_id for slot in at_the_source] == [runs[ours]]
+        ended = {owner for owner, run in runs.items() if instance.get_runs(dg.RunsFilter([run]))[0].is_finished}
+    assert ended == {later, elsewhere}
+
+
+def test_of_a_process_on_another_machine_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But of the embedded default, which is of one machine, however that is called today."""
+    pid, started, _ = _process().split(".", 2)
+    assert _is_alive(_process())
+    assert not _is_alive(f"{pid}.{started}.another")
+    monkeypatch.setenv("ETL_DAGSTER_STORAGE_URL", "postgresql://a/dagster")
+    assert _is_alive(f"{pid}.{started}.another")
 
 
 @contextmanager

@@ -255,6 +255,16 @@ def test_what_loses_its_place_while_it_is_made_from_is_said_to_be_out_of_date(ho
     assert "failed raw/us_counties: is still out of date" in house.printed
 
 
+def test_what_has_landed_and_dagster_does_not_know_of_is_landed(house: House) -> None:
+    """Such as by a run that was killed in between: the asset would be missing for ever."""
+    house.has_run("us_counties")
+    counties = SPECS[dg.AssetKey(["landing", "us_counties"])]
+    with ephemeral() as another:
+        for instance, is_new in ((house.instance, False), (another, True)):
+            driver = Driver(defs, instance, Console())
+            assert driver._has_news(counties, State.of(instance, [counties])) == is_new
+
+
 def test_what_waits_for_something_else_is_not_made_in_the_run_of_what_it_is_made_from() -> None:
     """It would be made of what is not there yet, or of what is about to be made anew."""
     events, eventdata, baseline = (

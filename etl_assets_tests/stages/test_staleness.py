@@ -9,11 +9,14 @@ import pytest
 
 from etl_assets.stages.dataset import SPECS, Input
 from etl_assets.stages.staleness import State
+from etl_assets.storage.lake import Facts
 from etl_assets.storage.landing import Manifest
+from etl_assets.storage.table import WHOLE
 from etl_assets_tests.house import ephemeral
 
-DESIGNS, HISTORY = (
-    SPECS[dg.AssetKey(key)] for key in (["raw", "totesys_design"], ["refined", "totesys_design_history"])
+EVENTS, DESIGNS, HISTORY = (
+    SPECS[dg.AssetKey(key.split("/"))]
+    for key in ("refined/protest_events", "raw/totesys_design", "refined/totesys_design_history")
 )
 
 
@@ -25,6 +28,29 @@ def test_a_day_of_which_the_lake_has_lost_a_block_is_lost(tmp_path: Path, monkey
     monkeypatch.setenv("ETL_LAKE_URL", str(tmp_path / "lake"))
     with ephemeral() as instance:
         assert State(instance)._lost(DESIGNS, ["2024-11-15_000000000000"]) == {"2024-11-15"}
+
+
+def test_a_day_that_what_it_is_made_from_has_no_more_is_out_of_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its rows would stay for ever; and one that is in no partition is nothing to be made."""
+    monkeypatch.setenv("ETL_LAKE_URL", str(tmp_path / "lake"))
+
+    def facts(*keys: str) -> dict[str, Facts]:
+        return {key: Facts(key, 1, "content", "inputs", "run", "") for key in keys}
+
+    known = {
+        "raw.protest_events": facts("2025-02-13", "1066-10-14"),
+        "refined.us_counties": facts(WHOLE),
+        "refined.eventdata_baseline": facts(WHOLE),
+        "refined.protest_events": facts("2025-02-12"),
+        "raw.totesys_design": facts("2024-11-15_000000000000"),
+    }
+    batches = manifest({"design": {"2024-11-16T080000.000000Z": "digest"}})
+    with ephemeral() as instance:
+        state = State(instance, (), known, {"totesys": batches})
+        assert state.out_of_date(EVENTS) == {"2025-02-12", "2025-02-13"}
+        assert state.out_of_date(DESIGNS) == {"2024-11-15", "2024-11-16"}
 
 
 def test_a_run_that_somebody_has_deleted_is_not_under_way() -> None:

@@ -260,6 +260,9 @@ def what_a_batch_brought_goes_with_it(house: House, url: str, day: Path) -> None
     current.write_text(json.dumps(manifest))
     house.materialize("raw/totesys_sales_order", day.name)
     assert dict(house.sql(orders)) == before
+    current.unlink()  # lost, as by a copy that was cut off: the batches themselves are still there
+    house.materialize("landing/totesys")
+    assert json.loads(current.read_text())["files"]["sales_order"].keys() > before.keys()
 
 
 @pytest.mark.long

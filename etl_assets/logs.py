@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 
 from etl_assets.settings import settings
@@ -18,3 +19,12 @@ def plain(text: str, length: int | None = None, secrets: Collection[str] | None 
         text = text.replace(secret, "***")
     text = "".join(" " if sign == "\t" else sign if sign.isprintable() or sign == "\n" else "\ufffd" for sign in text)
     return text if length is None or len(text) <= length else f"{text[: length - 1]}…"
+
+
+class Messages(logging.Formatter):
+    """What is logged, for a terminal: without the numbers of run and step that Dagster writes before it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - a Formatter's
+        """The message as it was given."""
+        meta = getattr(record, "dagster_meta", None)
+        return plain(str(meta["orig_message"])) if meta else super().formatMessage(record)

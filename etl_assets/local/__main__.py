@@ -18,6 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Conninfo
 
 from etl_assets.local import embedded, ui
+from etl_assets.logs import Messages
 from etl_assets.settings import NotConfiguredError, explicit_settings, home, settings
 from etl_assets.storage import roles
 from etl_assets.storage.configured import warehouse
@@ -58,7 +59,8 @@ def main(arguments: Sequence[str]) -> int:
     # What follows `sql` is psql's, and argparse would take its options for ours.
     own, others = (arguments[:1], arguments[1:]) if arguments[:1] == ["sql"] else (arguments, [])
     given = parser.parse_args(own)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    logging.getLogger().handlers[0].setFormatter(Messages())
     if given.command != "down" and settings().log_format == "json":  # it stops things whatever else is set
         from etl_assets.stages.logger import JsonLines
 

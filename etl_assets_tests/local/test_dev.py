@@ -124,6 +124,7 @@ def a_published_correction_is_run_for_the_days_that_differ(dev: Dev) -> None:
     code, printed = dev.do("run", "protest_events")
     assert code == 0, printed
     assert re.search(r"protest_events: \d+ partitions changed, \d+ unchanged", printed)
+    assert re.search(r"^raw\.protest_events: added the column issues \(text\)$", printed, re.MULTILINE), printed
     assert count(dev, "SELECT count(*) FROM refined.protest_events") == 697
 
 

@@ -1,6 +1,6 @@
 """What a person does in the Dagster UI, done in headless Chromium on what `./dev ui` starts.
 
-What can be made is up to date to begin with, so the sensors, which run, have nothing to start: every run is a click's.
+Everything is up to date to begin with, so the sensors, which run, have nothing to start: every run is a click's.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ import psycopg
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from etl_assets.local.databases import DATABASES
+from etl_assets.local.databases import DATABASES, show
 from etl_assets.local.postgres import Cluster
+from etl_assets.local.recordings import Recordings
 from etl_assets.settings import PROJECT
+from etl_assets.stages.dataset import SPECS
 from etl_assets_tests.local.commands import Dev
 
 CHROMIUM = shutil.which("chromium")
@@ -46,12 +48,8 @@ FLAGS = [
 ]
 PATIENCE = 120.0
 ENDED = ("SUCCESS", "FAILURE", "CANCELED")
-#: What is made, with what it is made from; the sources of all that; and the others, beside databases. The Census is
-#: not asked before something of it is landed, nor can a folder be out of reach: their datasets are made, too.
-MADE = ("protest_events", "poverty_small_area", "poverty_national", "retail_sales")
-SOURCES, OTHERS = ("us_counties", "protest_events", "census", "retail"), ("who_gho", "treasury", "retail_api")
 GROUPS = ("us_counties", "protest_events", "eventdata_baseline")
-UP_TO_DATE = {f"{name}_source" for name in (*MADE, "us_counties", "eventdata_baseline")}
+SOURCES = {f"{spec.key.path[-1]}_source" for spec in SPECS.values() if spec.source}
 EVENTS, MONTHLY = "refined/protest_events", "presentation/county_protests_monthly"
 
 RUNS = """query($id: String!) { runsOrError(filter: {tags: [{key: "dagster/backfill", value: $id}]}) { ... on Runs {
@@ -97,25 +95,23 @@ class Ui:
 
 @pytest.fixture(scope="module")
 def ui(cluster: Cluster, sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
-    """The UI that `./dev ui` opens, on a warehouse where `./dev run` has made some datasets.
-
-    The others are there to be looked at, and their sources out of reach, so that nothing is made of them meanwhile.
-    """
-    folder, data, names = tmp_path_factory.mktemp("ui"), tmp_path_factory.mktemp("data"), ("ui_warehouse", "ui_dagster")
-    for source in SOURCES:
-        (data / source).symlink_to(sample / source)
+    """The UI that `./dev ui` opens, on a warehouse where `./dev run` has made everything."""
+    folder, date = tmp_path_factory.mktemp("ui"), "2025-03-05"
+    sources, names = {source: f"ui_{source}" for source in DATABASES}, ("ui_warehouse", "ui_dagster")
     warehouse, storage = map(cluster.create_database, names)
     settings = {
         "ETL_WAREHOUSE_URL": warehouse,
         "ETL_DAGSTER_STORAGE_URL": storage,
-        "ETL_SAMPLE_DATA": str(data),
-        "ETL_SAMPLE_AS_OF": "2025-03-05",
-        **{f"ETL_{source.upper()}_URL": "http://127.0.0.1:9" for source in OTHERS},
-        **{f"ETL_{source.upper()}_URL": "postgresql://nobody@127.0.0.1:9/none" for source in DATABASES},
+        "ETL_SAMPLE_DATA": str(sample),
+        "ETL_SAMPLE_AS_OF": date,
+        **{
+            f"ETL_{source.upper()}_URL": show(cluster, source, Recordings(sample, date), database=name)
+            for source, name in sources.items()
+        },
     }
     dev, port, log = Dev(folder, settings), free_port(), folder / "ui.log"
     try:
-        code, printed = dev.do("run", *MADE)
+        code, printed = dev.do("run")
         assert code == 0, printed
         with log.open("w") as output:
             process = subprocess.Popen(
@@ -128,7 +124,7 @@ def ui(cluster: Cluster, sample: Path, tmp_path_factory: pytest.TempPathFactory)
             end(process)
     finally:
         dev.do("down")
-        for name in names:
+        for name in (*names, *sources.values()):
             cluster.drop_database(name)
 
 
@@ -268,9 +264,9 @@ def the_map_is_shown(page: Page, ui: Ui) -> None:
 def the_sensors_work(ui: Ui) -> None:
     """Each has looked, and none had an error or found something to do."""
     sensors = {sensor["name"]: sensor["sensorState"] for sensor in ui.ask(TICKS)["results"]}
-    assert sensors.keys() > UP_TO_DATE | {"downstream"}
+    assert sensors.keys() > SOURCES | {"downstream"}
     for name, state in sensors.items():
         assert state["status"] == "RUNNING"
         ended = [tick for tick in state["ticks"] if tick["status"] != "STARTED"]
         assert {tick["status"] for tick in ended} == {"SKIPPED"}, (name, ended)
-        assert name not in UP_TO_DATE or all(tick["skipReason"].startswith("Nothing new") for tick in ended), ended
+        assert name not in SOURCES or all(tick["skipReason"].startswith("Nothing new") for tick in ended), ended

@@ -24,7 +24,11 @@ def plain(text: str, length: int | None = None, secrets: Collection[str] | None 
 class Messages(logging.Formatter):
     """What is logged, for a terminal: without the numbers of run and step that Dagster writes before it."""
 
+    def format(self, record: logging.LogRecord) -> str:
+        """The message as it was given, and where an error was raised."""
+        return plain(super().format(record))
+
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - a Formatter's
         """The message as it was given."""
         meta = getattr(record, "dagster_meta", None)
-        return plain(str(meta["orig_message"])) if meta else super().formatMessage(record)
+        return str(meta["orig_message"]) if meta else super().formatMessage(record)

@@ -50,7 +50,7 @@ def _addresses() -> dict[str, str]:
 
     What is a setting of its own is left out.
     """
-    given = {**dotenv_values(".env"), **os.environ}
+    given = {**dotenv_values(".env"), **{key: value for key, value in os.environ.items() if value}}
     found = {}
     for key, value in given.items():
         name = key.removeprefix("ETL_").lower()
@@ -210,7 +210,8 @@ class Settings(BaseSettings):
     @classmethod
     def _is_an_address(cls, url: SecretStr | None) -> SecretStr | None:
         """What is none is told by the driver with a part of the password in it."""
-        if url is not None and database_parts(url.get_secret_value()) is None:
+        given = url.get_secret_value() if url else None
+        if given is not None and not ("://" in given and database_parts(given)):
             raise ValueError(
                 "not an address of PostgreSQL: postgresql://user:password@host:port/database, with characters such as "
                 "@, / and % in user or password percent-encoded"

@@ -48,6 +48,7 @@ def test_no_secret_is_told_and_what_sources_write_is_text(
     with webhook() as hook:
         given = {
             "ETL_US_COUNTIES_URL": counties,
+            "ETL_WHO_GHO_URL": "http://anna:0bs3rve@127.0.0.1:9",
             "ETL_CENSUS_KEY": "c3nsus-k3y",
             "ETL_ALERT_WEBHOOK_URL": hook.url,
             "ETL_ALERT_SMTP_URL": "smtp://etl:m41l-pass@127.0.0.1:9",
@@ -58,7 +59,16 @@ def test_no_secret_is_told_and_what_sources_write_is_text(
         for name, value in given.items():
             monkeypatch.setenv(name, value)
         password = str(urlsplit(house.warehouse_url).password)
-        secrets = ["s3same-0pen", "qu3ry-t0ken", "c3nsus-k3y", "hush-hush", "m41l-pass", "4ws-s3cret", password]
+        secrets = [
+            "s3same-0pen",
+            "qu3ry-t0ken",
+            "0bs3rve",
+            "c3nsus-k3y",
+            "hush-hush",
+            "m41l-pass",
+            "4ws-s3cret",
+            password,
+        ]
         publish_counties(house, hostile_counties())
         house.datasets = ("us_counties",)
         logging = yaml.safe_load((PROJECT / "dagster.yaml").read_text())["python_logs"]
@@ -69,7 +79,7 @@ def test_no_secret_is_told_and_what_sources_write_is_text(
         told = [house.printed]
         house.faults.always("/us_counties/counties.geojson", Fault.status(404, HOSTILE[4].encode()))
         house.faults.always(HISTPOV_PATH, Fault.status(400, b"bad key c3nsus-k3y", {"Content-Type": "text/plain"}))
-        for key in ("landing/us_counties", "landing/poverty_national"):
+        for key in ("landing/us_counties", "landing/poverty_national", "landing/gho"):
             house.materialize(key, raise_on_error=False)
         with monkeypatch.context() as elsewhere:
             elsewhere.setenv("ETL_WAREHOUSE_URL", f"postgresql://etl:{password}@127.0.0.1:9/warehouse")

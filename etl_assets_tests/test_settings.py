@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
-from etl_assets.logs import plain
+from etl_assets.logs import Messages, plain
 from etl_assets.settings import NotConfiguredError, explicit_settings, home, settings
 from etl_assets.stages.logger import JsonLines
 from etl_assets.storage.lake import Lake
@@ -57,6 +59,14 @@ def test_the_address_of_a_source(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings().source_url("ccc", local="ccc/a.csv", live="https://live/a.csv") == "https://mine/a.csv"
 
 
+def test_a_variable_that_is_empty_hides_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("ETL_CCC_URL=https://mine/a.csv\nETL_CENSUS_KEY=mine\n")
+    monkeypatch.setenv("ETL_CCC_URL", "")
+    monkeypatch.setenv("ETL_CENSUS_KEY", "")
+    assert settings().source_url("ccc", local="ccc/a.csv", live=None) == "https://mine/a.csv"
+    assert settings().census_key == SecretStr("mine")
+
+
 def test_a_database_of_ones_own_needs_no_setting_but_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NotConfiguredError, match="ETL_CRM_URL is not set"):
         settings().database_url("crm")
@@ -70,6 +80,11 @@ def test_a_database_of_ones_own_needs_no_setting_but_its_address(monkeypatch: py
     [
         ("ETL_SOURCES", "sesame", "ETL_SOURCES: Input should be 'local' or 'live'"),
         ("ETL_HTTP_ATTEMPTS", "sesame", "ETL_HTTP_ATTEMPTS: Input should be a valid integer"),
+        (
+            "ETL_DAGSTER_STORAGE_URL",
+            "host=db password=sesame",
+            "ETL_DAGSTER_STORAGE_URL: .*not an address of PostgreSQL",
+        ),
         ("ETL_LAKE_URL", "s3://AKIA:sesame@lake/p", "ETL_LAKE_URL: .*no user and password here"),
     ],
 )
@@ -87,6 +102,18 @@ def test_a_secret_with_quotes_is_in_no_log(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("ETL_CENSUS_KEY", 'pa"ss\\word')
     record = logging.LogRecord("etl_assets", logging.ERROR, "", 1, 'the key pa"ss\\word is wrong', None, None)
     assert json.loads(JsonLines().format(record))["message"] == "the key *** is wrong"
+
+
+def test_what_is_logged_for_people_has_no_secret_and_nothing_that_acts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ETL_CENSUS_KEY", "sesame")
+    record = logging.LogRecord("etl_assets", logging.ERROR, "", 1, "%s", ("\x1b[31mopen sesame",), None)
+    try:
+        raise ValueError("no sesame")
+    except ValueError:
+        record.exc_info = sys.exc_info()
+    told = Messages().format(record)
+    assert told.startswith("\ufffd[31mopen ***\nTraceback")
+    assert told.endswith("ValueError: no ***")
 
 
 def test_the_lake_is_in_the_home_whatever_that_is_called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

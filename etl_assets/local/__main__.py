@@ -60,11 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     own, others = (arguments[:1], arguments[1:]) if arguments[:1] == ["sql"] else (arguments, [])
     given = parser.parse_args(own)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-    logging.getLogger().handlers[0].setFormatter(Messages())
-    if given.command != "down" and settings().log_format == "json":  # it stops things whatever else is set
-        from etl_assets.stages.logger import JsonLines
-
-        logging.getLogger().handlers[0].setFormatter(JsonLines())
+    logging.getLogger().handlers[0].setFormatter(_formatter(given.command))
     logging.getLogger("alembic").setLevel(logging.WARNING)
     if given.command not in ("down", "dictionary", "doctor"):
         embedded.up(may_show=given.command in SHOWING)
@@ -114,6 +110,15 @@ def _clean(*, dry_run: bool) -> None:
     with dg.DagsterInstance.get() as instance:
         for found in clean(instance, dry_run=dry_run):
             print(f"{found.count:,} {found.what} {'would be' if dry_run else 'were'} deleted")
+
+
+def _formatter(command: str) -> logging.Formatter:
+    """How what is logged stands on the terminal."""
+    if command == "down" or settings().log_format == "text":  # that stops things whatever else is set
+        return Messages()
+    from etl_assets.stages.logger import JsonLines
+
+    return JsonLines()
 
 
 def _sql(arguments: Sequence[str]) -> int:

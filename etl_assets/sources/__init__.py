@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from etl_assets.logs import plain
+
 
 @dataclass(frozen=True)
 class Validators:
@@ -72,7 +74,14 @@ class FetchedFolder:
 
 
 class SourceError(RuntimeError):
-    """A source did not give what was asked; the message says which, what it answered and what to do."""
+    """A source did not give what was asked; the message says which, what it answered and what to do.
+
+    It is shown in many places, and may quote what somebody sent: it is plain wherever that is.
+    """
+
+    def __init__(self, message: str) -> None:
+        """Say why."""
+        super().__init__(plain(message))
 
 
 class SourceUnavailableError(SourceError):

@@ -138,6 +138,8 @@ def _waits(url: str, store: ObjectStore, meta: Mapping[str, Any]) -> bool:
             return False
     except FileNotFoundError:
         return True  # or was, and has been moved away since
+    except (OSError, obstore.exceptions.BaseError):
+        return False  # why it cannot be read is said when it is fetched
     log.warning(
         "%s/%s is not taken yet: its last line has no end, so it may still be being written. It is taken from a minute "
         "after it was last written to.",

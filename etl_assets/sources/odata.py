@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlsplit
 
-from etl_assets.sources import SourceError, SourceRefusedError
+from etl_assets.sources import SourceError, SourceRefusedError, http
 from etl_assets.sources.paging import Call, Page, PagedSource, Slice, parse_json
 
 
@@ -47,7 +47,7 @@ class ODataSource(PagedSource):
         try:
             page = self.read(call, self.get(call) or b"")
         except SourceError as error:
-            raise type(error)(f"{call.url}: {error}") from error
+            raise type(error)(f"{http.public(call.url)}: {error}") from error
         if not page.rows:
             raise SourceRefusedError(
                 f"{part}: the filter {self.sets[part]!r} matches nothing. Correct it in the dataset, or switch the "

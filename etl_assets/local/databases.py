@@ -15,7 +15,7 @@ import hmac
 import io
 import re
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import polars as pl
 import psycopg
@@ -60,7 +60,7 @@ def show(cluster: Cluster, source: str, recordings: Recordings, *, database: str
             # The counters of written rows, which tell a reader that there is something new, are told at once.
             connection.execute("SELECT pg_stat_force_next_flush()")
     parts = urlsplit(owner)
-    return f"postgresql://{READER}:{_password(owner)}@{parts.hostname}:{parts.port}/{quote(name, safe='')}"
+    return parts._replace(netloc=f"{READER}:{_password(owner)}@{parts.hostname}:{parts.port}").geturl()
 
 
 def _find(recordings: Recordings, source: str, table: str) -> Recording | None:

@@ -36,10 +36,6 @@ def source_server() -> SourceServer:
     return SourceServer(home() / "sources")
 
 
-#: Variables of libpq that say who somebody is: a source database of one's own may want them, and no other minds them.
-_CREDENTIALS = {"PGPASSWORD", "PGPASSFILE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY", "PGSSLCRL"}
-
-
 def up(*, may_show: bool = True) -> None:
     """Start what is not configured to be elsewhere, and is not running yet.
 
@@ -49,9 +45,6 @@ def up(*, may_show: bool = True) -> None:
     home().mkdir(parents=True, exist_ok=True)
     given: dict[str, Any] = {}
     databases = _databases(configured)
-    if configured.warehouse_url is None and configured.dagster_storage_url is None:
-        for variable in [name for name in os.environ if name.startswith("PG") and name not in _CREDENTIALS]:
-            del os.environ[variable]  # PGSSLMODE=require and the like, which are meant for another server
     if configured.warehouse_url is None or configured.dagster_storage_url is None or databases:
         cluster().start()
         if configured.warehouse_url is None:

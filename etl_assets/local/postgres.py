@@ -36,6 +36,10 @@ log = logging.getLogger("etl_assets.local")
 
 ROLE = "etl"
 TEMPLATE = "etl_template"
+# How to connect, whatever variables like PGSSLMODE=require say: those are meant for another server.
+_CONNECTION = (
+    "hostaddr=127.0.0.1&sslmode=disable&gssencmode=disable&channel_binding=disable&target_session_attrs=any&options=%20"
+)
 START_SECONDS = 60
 STOP_SECONDS = 60
 LARGE_LOG = 20_000_000
@@ -121,7 +125,7 @@ class Cluster:
             password, port = self._password_file.read_text(), self._port_file.read_text()
         except FileNotFoundError:
             raise PostgresError(f"there is no PostgreSQL in {self._home} yet: start it first") from None
-        return f"postgresql://{ROLE}:{password}@127.0.0.1:{port}/{quote(database, safe='')}"
+        return f"postgresql://{ROLE}:{password}@127.0.0.1:{port}/{quote(database, safe='')}?{_CONNECTION}"
 
     def create_database(self, name: str, template: str | None = None) -> str:
         """Create a database unless there is one of that name, and return its address.

@@ -30,8 +30,9 @@ from etl_assets.sources import Fetched, SourceRefusedError, Validators, Workspac
 UNPARSED = "_unparsed"
 #: PostgreSQL's text cannot hold NUL; it is read as the symbol for it, and the landed file keeps the byte.
 NUL_SYMBOL = "\u2400"
-#: Stands for a carriage return within a field while the file is parsed: to a CSV parser it would end the record.
-_LONE_CR = "\ue00d"
+#: Stand for a carriage return within a field while the file is parsed (to a CSV parser it would end the record), and
+#: for the sign that both begin with, which a field may hold, too.
+_LONE_CR, _MARK = "\ue00d1", "\ue00d0"
 _LARGEST_RECORD = 32 << 20
 #: Bytes that are parsed at once, unless a record is longer: in pieces of 32 MB it takes a third longer, of 4 MB a
 #: fifteenth (measured).
@@ -144,7 +145,7 @@ def read_csv(path: Path, required: Sequence[str] = (), delimiter: str | None = N
     """
     _refuse_other_forms(path)
     text = _readable(path)
-    header, found = _header(text.path, path.name)
+    header, found = _header(text, path.name)
     if delimiter not in (None, found):
         raise SourceRefusedError(
             f"{path.name}: its fields are parted by {found!r}, and the dataset says {delimiter!r}. Write it anew, or "
@@ -172,7 +173,8 @@ def read_csv(path: Path, required: Sequence[str] = (), delimiter: str | None = N
         frame = pl.concat([frame, kept], how="diagonal").sort("_source_row")
     _refuse_open_quotes(path.name, frame, malformed, columns if text.odd_quotes else [], delimiter)
     if text.has_lone_cr:
-        frame = frame.with_columns(pl.col(pl.String).str.replace_all(_LONE_CR, "\r", literal=True))
+        text_of = pl.col(pl.String).str.replace_all(_LONE_CR, "\r", literal=True)
+        frame = frame.with_columns(text_of.str.replace_all(_MARK, _MARK[0], literal=True))
     return frame
 
 
@@ -269,13 +271,13 @@ def _parse(path: Path, header: Sequence[str], delimiter: str, file: str) -> tupl
     return table, [((number or 0) - 1, text) for number, text in malformed]
 
 
-def _header(path: Path, file: str) -> tuple[list[str], str]:
+def _header(text: _Text, file: str) -> tuple[list[str], str]:
     """The columns' names, and the delimiter: the one of comma, tab and semicolon that the header has most of."""
-    with path.open(encoding="utf-8", newline="\n") as lines:
+    with text.path.open(encoding="utf-8", newline="\n") as lines:
         line = lines.readline()
         if not line.strip():
             raise SourceRefusedError(f"{file} has no header. The last good file stays.")
-        if _LONE_CR in line:
+        if text.has_lone_cr and _LONE_CR in line:
             raise SourceRefusedError(
                 f"{file}: the header holds a carriage return: lines that end in a bare carriage return cannot be "
                 "told from fields that hold one. The last good file stays."
@@ -346,8 +348,9 @@ def _readable(path: Path) -> _Text:
         for number, chunk in enumerate(_chunks(file)):
             text = chunk.removeprefix(codecs.BOM_UTF8) if number == 0 else chunk
             text = text if _is_utf8(text) else text.decode("utf-8", errors="latin1").encode()
-            text = lone.sub(_LONE_CR.encode(), text).replace(b"\0", NUL_SYMBOL.encode())
-            sink.write(text)
+            if has_lone_cr:
+                text = lone.sub(_LONE_CR.encode(), text.replace(_MARK[0].encode(), _MARK.encode()))
+            sink.write(text.replace(b"\0", NUL_SYMBOL.encode()))
     return _Text(mended, has_lone_cr, quotes % 2 == 1)
 
 

@@ -49,25 +49,43 @@ def prepare(connection: psycopg.Connection) -> None:
 
 
 def _hand_over(connection: psycopg.Connection) -> None:
-    """Give the schemas to the owner, their tables to the writer, and readers what they may read."""
+    """Give the schemas to the owner, our tables in them to the writer, and readers what they may read.
+
+    A database that others use too may have such schemas already: what they have in them stays theirs.
+    """
     # An owner of schemas has to be one who may make them.
     _run(connection, "GRANT CREATE ON DATABASE {} TO {}", sql.Identifier(connection.info.dbname), sql.Identifier(OWNER))
     for schema in SCHEMAS:
         name = sql.Identifier(schema)
         _run(connection, "GRANT USAGE, CREATE ON SCHEMA {} TO {}", name, sql.Identifier(WRITER))
-        for (table,) in connection.execute(
-            "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace(%s) AND relkind = 'r'", (schema,)
-        ).fetchall():
-            _run(connection, "ALTER TABLE {} OWNER TO {}", sql.Identifier(schema, table), sql.Identifier(WRITER))
+        tables = [sql.Identifier(schema, table) for table in _own_tables(connection, schema)]
+        for table in tables:
+            _run(connection, "ALTER TABLE {} OWNER TO {}", table, sql.Identifier(WRITER))
         for role, schemas in READ_BY.items():
             if schema in schemas:
                 reader = sql.Identifier(role)
                 _run(connection, "GRANT USAGE ON SCHEMA {} TO {}", name, reader)
-                _run(connection, "GRANT SELECT ON ALL TABLES IN SCHEMA {} TO {}", name, reader)
+                for table in tables:
+                    _run(connection, "GRANT SELECT ON TABLE {} TO {}", table, reader)
                 # Tables that the writer makes from now on.
                 to_come = "ALTER DEFAULT PRIVILEGES FOR ROLE {} IN SCHEMA {} GRANT SELECT ON TABLES TO {}"
                 _run(connection, to_come, sql.Identifier(WRITER), name, reader)
         _run(connection, "ALTER SCHEMA {} OWNER TO {}", name, sql.Identifier(OWNER))
+
+
+def _own_tables(connection: psycopg.Connection, schema: str) -> list[str]:
+    """Tables of a schema that this login has made, or that are on record as published: by whichever login was ours."""
+    is_recorded = connection.execute("SELECT to_regclass('etl.publications') IS NOT NULL").fetchone() == (True,)
+    recorded = connection.execute("SELECT DISTINCT asset FROM etl.publications").fetchall() if is_recorded else []
+    return [
+        name
+        for (name,) in connection.execute(
+            "SELECT relname FROM pg_class JOIN pg_roles r ON r.oid = relowner"
+            " WHERE relnamespace = to_regnamespace(%(schema)s) AND relkind = 'r'"
+            " AND (rolname = current_user OR %(schema)s = 'etl' OR %(schema)s || '.' || relname = ANY(%(recorded)s))",
+            {"schema": schema, "recorded": [asset for (asset,) in recorded]},
+        )
+    ]
 
 
 def what_to_run(connection: psycopg.Connection) -> str | None:

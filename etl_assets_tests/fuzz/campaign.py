@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 import dagster as dg
 import polars as pl
@@ -166,7 +166,7 @@ class Campaign:
     def _copy_warehouse(self, of: str, to: str) -> None:
         """Copy the database; whoever has a connection with it loses that."""
         assert self.house.cluster is not None
-        name = self.house.warehouse_url.rpartition("/")[2]
+        name = urlsplit(self.house.warehouse_url).path[1:]
         with psycopg.connect(self.house.cluster.url("postgres")) as connection:
             end = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s"
             connection.execute(end, (name + of,))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -24,7 +25,7 @@ def test_what_is_wrong_is_said_with_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    name = house.warehouse_url.rpartition("/")[2] + "_dagster"
+    name = urlsplit(house.warehouse_url).path[1:] + "_dagster"
     monkeypatch.setenv("ETL_DAGSTER_STORAGE_URL", cluster.create_database(name))
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home" / "dagster"))
     monkeypatch.setenv("ETL_HTTP_ATTEMPTS", "1")

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+import sqlalchemy
 
 from etl_assets.local import postgres, postgres_programs
 from etl_assets.local.postgres import Cluster, PostgresError
@@ -124,6 +125,25 @@ def test_only_this_machine_and_only_with_the_password(cluster: Cluster) -> None:
     assert ask(url.geturl(), "SHOW unix_socket_directories") == ""
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(url.geturl().replace(url.password or "", "wrong"))
+
+
+def test_variables_that_are_meant_for_another_server_do_not_matter(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = {
+        "PGHOSTADDR": "127.0.0.9",
+        "PGSSLMODE": "require",
+        "PGGSSENCMODE": "require",
+        "PGCHANNELBINDING": "require",
+        "PGTARGETSESSIONATTRS": "read-only",
+        "PGOPTIONS": "-c default_transaction_read_only=on",
+    }
+    for name, value in elsewhere.items():
+        monkeypatch.setenv(name, value)
+    assert ask(cluster.create_database("here"), "SHOW default_transaction_read_only") == "off"
+    address = cluster.url("here").replace("postgresql://", "postgresql+psycopg2://")  # as Dagster's storage connects
+    with sqlalchemy.create_engine(address).connect() as connection:
+        assert connection.exec_driver_sql("SHOW default_transaction_read_only").scalar() == "off"
 
 
 def test_the_password_is_for_the_owner_only(cluster: Cluster) -> None:

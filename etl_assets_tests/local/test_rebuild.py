@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import dagster as dg
 import psycopg
@@ -44,7 +45,7 @@ def test_a_dropped_warehouse_comes_back_row_for_row(
     there = "SELECT table_schema, table_name FROM information_schema.tables ORDER BY 1, 2"
     names = house.sql(there)
 
-    cluster.drop_database(house.warehouse_url.rpartition("/")[2])
+    cluster.drop_database(urlsplit(house.warehouse_url).path[1:])
     assert rebuild_warehouse() == 0
     after = everything(house)
     assert [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)] == []

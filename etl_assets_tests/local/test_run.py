@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import dagster as dg
 import psycopg
@@ -73,7 +74,7 @@ class Separate:
                 query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = ANY(%s)"
                 others = " AND wait_event = 'advisory'"
                 connection.execute(
-                    query + others, ([self.house.warehouse_url.rpartition("/")[2], connection.info.dbname],)
+                    query + others, ([urlsplit(self.house.warehouse_url).path[1:], connection.info.dbname],)
                 )
 
     def interrupt_at(self, moment: AbstractContextManager[Waiter]) -> None:
@@ -117,8 +118,8 @@ class Separate:
 def separate(cluster: Cluster, house: House, tmp_path: Path) -> Iterator[Separate]:
     gate = Gate()
     gate.opened.set()
-    dagster_url = cluster.create_database(house.warehouse_url.rpartition("/")[2] + "_dagster")
-    warehouse_url = cluster.create_database(house.warehouse_url.rpartition("/")[2] + "_separate")
+    dagster_url = cluster.create_database(urlsplit(house.warehouse_url).path[1:] + "_dagster")
+    warehouse_url = cluster.create_database(urlsplit(house.warehouse_url).path[1:] + "_separate")
     with serve(house.data, as_of=house.as_of, routes={**ROUTES, "protest_events": gate}) as url:
         settings = {
             "ETL_WAREHOUSE_URL": warehouse_url,
@@ -134,7 +135,7 @@ def separate(cluster: Cluster, house: House, tmp_path: Path) -> Iterator[Separat
         )
         gate.opened.set()
     for name in (dagster_url, warehouse_url):
-        cluster.drop_database(name.rpartition("/")[2])
+        cluster.drop_database(urlsplit(name).path[1:])
 
 
 @pytest.mark.long

@@ -119,7 +119,7 @@ def test_a_database_of_another_encoding_and_an_address_with_options(
     try:
         shop = Shop(cluster.url(name), tmp_path)
         shop.do(DDL, "INSERT INTO kind VALUES (4, 'Łódź')")
-        monkeypatch.setenv("ETL_TOTESYS_URL", f"{shop.owner}?options=-cstatement_timeout%3D54321")
+        monkeypatch.setenv("ETL_TOTESYS_URL", f"{shop.owner.partition('?')[0]}?options=-cstatement_timeout%3D54321")
         assert "Łódź" in landed(shop.extract(), "kind")["name"].to_list()
         with connected("totesys") as connection:
             shown = connection.execute("SELECT current_setting('statement_timeout'), current_setting('timezone')")

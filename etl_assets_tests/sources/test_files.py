@@ -47,6 +47,11 @@ def values(frame: pl.DataFrame) -> list[tuple[object, ...]]:
             id="latin-1 beside utf-8",
         ),
         pytest.param(HEADER + "2025-01-02,B\rC,CA,y\r\n", ("2025-01-02", "B\rC", "CA", "y"), id="lone cr"),
+        pytest.param(
+            HEADER + "2025-01-02,\r\ue00d,CA,\ue00d1\n",
+            ("2025-01-02", "\r\ue00d", "CA", "\ue00d1"),
+            id="lone cr and what stands for it",
+        ),
         pytest.param(HEADER + '2025-01-02,B,CA,"y\rz"\n', ("2025-01-02", "B", "CA", "y\rz"), id="lone cr, quoted"),
         pytest.param(
             HEADER + '2025-01-02,B,CA,"y\r\nz, ""q"""\n',
@@ -167,6 +172,11 @@ def test_a_column_may_be_called_as_a_parquet_file_begins(tmp_path: Path) -> None
     pl.DataFrame({"a": ["1"]}).write_parquet(path := tmp_path / "events.csv")
     with pytest.raises(SourceRefusedError, match="is a Parquet file"):
         read_csv(path)
+
+
+def test_a_sign_that_stands_for_something_here_is_one_like_others_in_a_header(tmp_path: Path) -> None:
+    (path := tmp_path / "a.csv").write_text("date,\ue00d1\n2025-01-02,1\n")
+    assert read_csv(path).columns[:2] == ["date", "\ue00d1"]
 
 
 def test_a_header_alone_is_no_error_of_reading(tmp_path: Path) -> None:

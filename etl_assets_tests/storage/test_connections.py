@@ -96,7 +96,7 @@ def test_a_connection_that_is_not_in_order_is_not_kept(warehouse_url: str) -> No
 
 def test_what_an_address_says_of_its_connections_counts(warehouse_url: str) -> None:
     """And nothing is asked for at the start of a connection, which proxies would refuse, but what it says."""
-    url = f"{warehouse_url}?options=-c%20search_path%3Detl%2Cpublic&connect_timeout=77"
+    url = f"{warehouse_url.partition('?')[0]}?options=-c%20search_path%3Detl%2Cpublic&connect_timeout=77"
     with Warehouse(url).connect(role=None) as connection:
         assert connection.execute("SHOW search_path").fetchone() == ("etl,public",)
         assert connection.execute("SHOW timezone").fetchone() == ("UTC",)

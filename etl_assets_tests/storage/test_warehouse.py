@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 import polars as pl
 import psycopg
@@ -381,7 +382,7 @@ def test_a_role_that_may_not_add_postgis_is_told_what_to_have_run(
 def test_a_role_that_may_not_make_schemas_is_told_what_to_have_run(
     role: Callable[[str], str], warehouse_url: str
 ) -> None:
-    name = warehouse_url.rpartition("/")[2]
+    name = str(conninfo_to_dict(warehouse_url)["dbname"])
     with pytest.raises(WarehouseError, match=f'GRANT CREATE ON DATABASE "{name}" TO "role_'):
         Warehouse(role(name)).prepare()
 
@@ -410,7 +411,7 @@ def test_the_pipeline_writes_as_the_writer_and_readers_see_what_is_for_them(
     with psycopg.connect(warehouse_url) as connection:
         assert connection.execute(owners, [list(roles.SCHEMAS)]).fetchall() == [(roles.WRITER,)]
         assert roles.what_to_run(connection) is None
-    url = role(warehouse_url.rpartition("/")[2])
+    url = role(urlsplit(warehouse_url).path[1:])
     name = str(conninfo_to_dict(url)["user"])
 
     def become(role: str | None) -> None:
@@ -474,6 +475,39 @@ def test_a_login_that_may_make_roles_hands_its_own_database_over(
             assert roles.what_to_run(connection) is None
     finally:
         cluster.drop_database(missing)
+
+
+def test_what_others_have_in_schemas_of_the_same_name_stays_theirs(
+    role: Callable[[str], str], cluster: Cluster, missing: str
+) -> None:
+    url, admin = role(missing), cluster.create_database(missing)
+    user = sql.Identifier(str(conninfo_to_dict(url)["user"]))
+    with psycopg.connect(admin, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE SCHEMA raw AUTHORIZATION {}").format(user))
+        connection.execute(sql.SQL("SET ROLE {}").format(user))
+        connection.execute("CREATE TABLE raw.payroll AS SELECT 7 AS id")
+        connection.execute("RESET ROLE")
+        connection.execute("CREATE SCHEMA etl; CREATE TABLE raw.ours AS SELECT 8 AS id")
+        connection.execute("CREATE TABLE etl.publications AS SELECT 'raw.recorded' AS asset")
+        connection.execute(sql.SQL("CREATE TABLE raw.recorded (); ALTER TABLE raw.recorded OWNER TO {}").format(user))
+    try:
+        with psycopg.connect(admin) as connection:
+            for schema in ("refined", "presentation", "quarantine"):
+                connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+            roles.prepare(connection)
+            owners = connection.execute(
+                "SELECT tablename, tableowner FROM pg_tables WHERE schemaname = 'raw'"
+            ).fetchall()
+            assert dict(owners) == {
+                "payroll": str(conninfo_to_dict(url)["user"]),
+                "ours": roles.WRITER,
+                "recorded": roles.WRITER,  # as published by a login of before
+            }
+            may_read = "SELECT has_table_privilege(%s, 'raw.' || %s, 'SELECT')"
+            for table, may in (("payroll", False), ("ours", True)):
+                assert connection.execute(may_read, (roles.INSPECTOR, table)).fetchone() == (may,)
+    finally:
+        cluster.drop_database(missing)  # before the role, which owns what is in it
 
 
 def before_there_were_roles(warehouse_url: str) -> None:

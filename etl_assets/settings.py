@@ -2,7 +2,8 @@
 
 A setting is read from the environment (`ETL_…`), else from a `.env` file in the working directory, else from what
 the embedded default wrote when it was started (`local.json` in `ETL_HOME`), else it has the default given here.
-Nothing else in the project reads the environment, but for the variables of AWS tools (`AWS_…`) and of Dagster itself.
+Nothing else in the project reads the environment, but for what others have put there for everybody: the variables of
+AWS tools (`AWS_…`), of Dagster itself, of PostgreSQL's (`PG…`) and of the desktop (`XDG_CACHE_HOME`).
 """
 
 from __future__ import annotations

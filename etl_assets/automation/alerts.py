@@ -312,8 +312,8 @@ def _has_succeeded_since(instance: dg.DagsterInstance, job: str, at: float) -> b
 
 
 _RUN_ADVICE = (
-    "The last good data is still there. Mend what the message names; what is out of date is made by itself as soon as "
-    "its input changes, or at once with `./dev run` or Materialize in the UI."
+    "The last good data is still there. Mend what the message names; what is out of date is made by itself when its "
+    "input changes or after a while, or at once with `./dev run` or Materialize in the UI."
 )
 _QUARANTINE_ADVICE = (
     "Nothing of these partitions was written, their last good state stays. The check lists the rows: if the source is "

@@ -36,6 +36,7 @@ from etl_assets.sources import SourceError
 from etl_assets.stages.dataset import Spec
 from etl_assets.stages.failures import why_step_failed
 from etl_assets.stages.landing import ANEW, validators_of
+from etl_assets.stages.newest import NEWEST
 from etl_assets.stages.staleness import State, in_order, levels
 from etl_assets.storage import connections
 from etl_assets.storage.configured import lake, landing_store
@@ -45,7 +46,7 @@ from etl_assets.storage.table import WHOLE
 _OWNER = "etl/process"
 _SOURCES_AT_ONCE = 8
 #: Checks that fail no run, and say something of what has just been made.
-_REPORTED_CHECKS = ("volume", "columns", "quarantine")
+_REPORTED_CHECKS = ("volume", "columns", "quarantine", NEWEST)
 _LONGEST_WARNING = 300
 
 

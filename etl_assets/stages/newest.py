@@ -43,7 +43,7 @@ def judge_newest(spec: Spec) -> dg.AssetCheckEvaluation:
         check_name=NEWEST,
         passed=not judged or (found is not None and age <= allowed),
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"The newest day is {found or 'none'}, {age.days} days ago"
+        description=(f"The newest day is {found}, {age.days} days ago" if found else "There is no day yet")
         + ("" if judged else "; not judged, for the source is a recording"),
         metadata={"newest_day": str(found), "age_days": age.days, "allowed_days": allowed.days},
     )

@@ -11,7 +11,7 @@ import pytest
 
 from etl_assets.local.diff import diff
 from etl_assets.stages.dataset import SPECS
-from etl_assets.stages.newest import newest_day
+from etl_assets.stages.newest import judge_newest, newest_day
 from etl_assets_tests.datasets.test_treasury import Row, publish, recording
 from etl_assets_tests.house import House
 
@@ -104,3 +104,5 @@ def old_data_is_said_to_be_old(house: House, monkeypatch: pytest.MonkeyPatch) ->
     assert not found.passed
     assert found.severity == dg.AssetCheckSeverity.WARN
     assert found.metadata["newest_day"].value == str(newest)
+    nothing = judge_newest(SPECS[dg.AssetKey(["refined", "protest_events"])])
+    assert (nothing.passed, nothing.description) == (False, "There is no day yet")

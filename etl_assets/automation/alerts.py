@@ -182,12 +182,12 @@ def failed_checks(instance: dg.DagsterInstance) -> Iterator[Problem]:
         spec = SPECS[key.asset_key]
         yield Problem(
             f"the check {key.name} fails",
-            spec.dataset.name,
-            evaluation.description or f"{key.name} of {key.asset_key.to_user_string()} has failed",
-            _CHECK_ADVICE[key.name],
-            f"{_page(spec)}?view=checks",
-            key.to_user_string(),
-            [key.asset_key.to_user_string()],
+            about=spec.dataset.name,
+            what=evaluation.description or f"{key.name} of {key.asset_key.to_user_string()} has failed",
+            advice=_CHECK_ADVICE[key.name],
+            path=f"{_page(spec)}?view=checks",
+            scope=key.to_user_string(),
+            assets=[key.asset_key.to_user_string()],
             is_warning=True,
         )
 
@@ -200,13 +200,13 @@ def stale_data(instance: dg.DagsterInstance) -> Iterator[Problem]:
             spec = SPECS[key]
             yield Problem(
                 "stale",
-                spec.dataset.name,
-                f"Nothing has been landed for more than {_days(spec)} days",
-                "Look at the source's sensor in the UI: whether it can ask, and what the source answers. If the "
+                about=spec.dataset.name,
+                what=f"Nothing has been landed for more than {_days(spec)} days",
+                advice="Look at the source's sensor in the UI: whether it can ask, and what the source answers. If the "
                 "source is late, nothing is wrong here; if it is slower than that, raise stale_after of the dataset.",
-                _page(spec),
-                key.to_user_string(),
-                [key.to_user_string()],
+                path=_page(spec),
+                scope=key.to_user_string(),
+                assets=[key.to_user_string()],
             )
 
 
@@ -281,11 +281,13 @@ def _failures(instance: dg.DagsterInstance, record: dg.RunRecord, made: _Made) -
         elif spec.key in left:
             kind, advice = _kind(instance, run, spec)
             key = spec.key.to_user_string()
-            yield Problem(kind, key, why_step_failed(event), advice, path, "", [key], left[spec.key] or ())
+            yield Problem(
+                kind, key, why_step_failed(event), advice, path, assets=[key], partitions=left[spec.key] or ()
+            )
     if not events:
         last = _events(instance, run, dg.DagsterEventType.RUN_FAILURE)
         why = (last[-1].message if last else None) or "The run failed before any of its steps began"
-        yield Problem("a run failed", job, why, _RUN_ADVICE, path, "", [key.to_user_string() for key in left])
+        yield Problem("a run failed", job, why, _RUN_ADVICE, path, assets=[key.to_user_string() for key in left])
 
 
 def _kind(instance: dg.DagsterInstance, run: dg.DagsterRun, spec: Spec) -> tuple[str, str]:

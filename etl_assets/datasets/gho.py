@@ -10,10 +10,10 @@ import polars as pl
 
 from etl_assets.automation.partitions import yearly
 from etl_assets.datasets.gho_countries import refined_gho_countries
-from etl_assets.quality.audit import table as ui_table
 from etl_assets.quality.audit import unreadable
 from etl_assets.quality.contract import Contract, column
 from etl_assets.quality.readings import distinct_as_read, moment, number, optional, whole
+from etl_assets.quality.ui_table import ui_table
 from etl_assets.sources.odata import ODataSource
 from etl_assets.sources.paging import read_pages
 from etl_assets.stages import Dataset, Result, landing, raw, refined

@@ -171,7 +171,7 @@ def refined_protest_events(raw: pl.DataFrame, counties: gpd.GeoDataFrame, before
         .otherwise(pl.lit("differs")),
     )  # fmt: skip
     identity = row_hash(events, [*KEY, "ordinal"])
-    taken = int(before["event_id"].max() or 0)  # pyrefly: ignore[bad-argument-type]
+    taken = before.select(pl.col("event_id").max()).item() or 0
     events = events.with_columns(event_id=identities("protest_events").allocate(identity, floor=taken))
     return Result(events, merged)
 
@@ -274,7 +274,7 @@ def presentation_eventdata(events: pl.DataFrame, before: pl.DataFrame, partition
     columns = list(Eventdata.columns())
     old = before.filter(pl.col("event_date").cast(pl.String).is_in(partitions)).sort("id").select(columns)
     new = new_beside(old, rows)
-    ids = identities("eventdata").allocate(new["event_id"], floor=int(before["id"].max() or 0))  # pyrefly: ignore[bad-argument-type]
+    ids = identities("eventdata").allocate(new["event_id"], floor=before.select(pl.col("id").max()).item() or 0)
     for given, former, of in ((new["event_id"], "event_id", EVENT_IDS), (ids, "id", ROW_IDS)):
         twice = given.filter(given.is_in(before[former].implode()))
         if twice.len():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import polars as pl
 
-from etl_assets.quality.audit import Bound, unreadable
+from etl_assets.quality.audit import PROBLEMS, Bound, unreadable
 from etl_assets.quality.contract import Contract, column
 from etl_assets.quality.readings import date_by_form, exact, whole
 from etl_assets.quality.rules import Rule, by_rules, corrections, outlier, summary, values_before
@@ -78,13 +78,13 @@ def read_sales(path: Path) -> pl.DataFrame:
     """The records of one file; one of which more than half cannot be read is refused, for itself alone."""
     frame = read_csv(path, REQUIRED, delimiter=",")
     problems = frame.select("_source_row", UNPARSED, unreadable(READINGS)).filter(
-        pl.col(UNPARSED).is_not_null() | (pl.col("_problems").list.len() > 0)
+        pl.col(UNPARSED).is_not_null() | (pl.col(PROBLEMS).list.len() > 0)
     )
     if frame.is_empty():
         raise SourceRefusedError(f"{path.name}: it has a header and no record. The file is not taken.")
     if 2 * problems.height > frame.height:
         first = problems.row(0, named=True)
-        [wrong, *_] = first["_problems"] or [{"column": "the record", "value": first[UNPARSED]}]
+        [wrong, *_] = first[PROBLEMS] or [{"column": "the record", "value": first[UNPARSED]}]
         raise SourceRefusedError(
             f"{path.name}: {problems.height} of {frame.height} records cannot be read, such as record "
             f"{first['_source_row']}: {wrong['column']} is {wrong['value']!r}. The file is not taken."

@@ -116,6 +116,6 @@ def locate(points: pl.Series, counties: gpd.GeoDataFrame) -> pl.Series:
     shapes = shapely.from_wkb(distinct.to_numpy())
     found, county = shapely.STRtree(ordered.geometry.values).query(shapes, predicate="within")
     first = pl.DataFrame({"row": found, "county": county}).group_by("row").agg(pl.col("county").min())
-    codes = pl.Series(ordered["fips"].to_numpy(dtype=object, na_value=None), dtype=pl.String)  # pyrefly: ignore[no-matching-overload]
+    codes = pl.Series(ordered["fips"].to_list(), dtype=pl.String)
     known = pl.DataFrame({"point": distinct[first["row"]], "fips": codes[first["county"]]})
     return pl.DataFrame({"point": points}).join(known, on="point", how="left", maintain_order="left")["fips"]

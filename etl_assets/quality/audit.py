@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from math import isfinite
 from typing import Any
 
 import dagster as dg
@@ -22,6 +21,7 @@ import polars as pl
 import shapely
 
 from etl_assets.quality.contract import Contract
+from etl_assets.quality.ui_table import ui_table
 from etl_assets.sources.files import UNPARSED
 from etl_assets.storage.table import SOURCE_ROW
 
@@ -94,12 +94,12 @@ class Audit:
     def examples(self) -> dg.TableMetadataValue:
         """Some of the failures as a table for the UI, at most five of each check."""
         some = self.failures.group_by("column", "check", maintain_order=True).head(5).head(_EXAMPLES)
-        return table([{c: row[c] for c in ("check", "column", "value", "record")} for row in some.to_dicts()])
+        return ui_table([{c: row[c] for c in ("check", "column", "value", "record")} for row in some.to_dicts()])
 
     def counts(self) -> dg.TableMetadataValue:
         """Failures per check as a table for the UI."""
         counted = self.failures.group_by("check", "column").len("rows").sort("rows", "check", descending=[True, False])
-        return table(counted.to_dicts())
+        return ui_table(counted.to_dicts())
 
 
 def audit(frame: pl.DataFrame, contract: type[Contract]) -> Audit:
@@ -180,19 +180,6 @@ def unreadable(readings: Mapping[str, tuple[str, pl.Expr]], nothing: Sequence[st
     ]
     none = pl.lit(None, _PROBLEM)  # concat_list wants one expression at least
     return pl.concat_list([*problems, none]).list.drop_nulls().alias(PROBLEMS)
-
-
-def table(records: Sequence[Mapping[str, object]]) -> dg.TableMetadataValue:
-    """Records as a table for the UI; values that it cannot show are shown as text."""
-
-    def shown(value: object) -> str | int | float | bool | None:
-        is_plain = value is None or isinstance(value, int) or (isinstance(value, float) and isfinite(value))
-        return value if is_plain else str(value)[:_VALUE_LENGTH]
-
-    rows = [dg.TableRecord({k: shown(v) for k, v in record.items()}) for record in records]
-    if rows:
-        return dg.MetadataValue.table(rows)
-    return dg.MetadataValue.table([], schema=dg.TableSchema(columns=[dg.TableColumn("none")]))
 
 
 @cache

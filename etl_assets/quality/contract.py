@@ -22,7 +22,7 @@ import dagster as dg
 import pandera.polars as pa
 
 from etl_assets.storage.frames import sql_type
-from etl_assets.storage.table import SOURCE_ROW, Column, Geometry, Partitioning, Reference, Table
+from etl_assets.storage.table import SOURCE_ROW, SOURCE_SHA256, Column, Geometry, Partitioning, Reference, Table
 
 
 def column(
@@ -95,7 +95,7 @@ class Contract(pa.DataFrameModel):
 
 #: What refined rows carry besides their contract: where they were read.
 SOURCE_COLUMNS = (
-    Column("_source_sha256", "text", "SHA-256 of the landed file that the row was read from", nullable=False),
+    Column(SOURCE_SHA256, "text", "SHA-256 of the landed file that the row was read from", nullable=False),
     Column(SOURCE_ROW, "bigint", "Number of the record in that file; the first record is 1", nullable=False),
 )
 

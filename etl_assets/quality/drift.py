@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import dagster as dg
 
-from etl_assets.quality.audit import table
+from etl_assets.quality.ui_table import ui_table
 from etl_assets.storage.lake import Facts
 from etl_assets.storage.table import WHOLE
 
@@ -42,7 +42,7 @@ def columns_check(drift: Sequence[Mapping[str, object]]) -> dg.AssetCheckResult:
         check_name="columns",
         severity=dg.AssetCheckSeverity.WARN,
         description="; ".join(f"{row['column']} is {row['change']}" for row in drift) or None,
-        metadata={"drift": table(list(drift))},
+        metadata={"drift": ui_table(list(drift))},
     )
 
 

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import polars as pl
 
 from etl_assets.quality.audit import Audit
+from etl_assets.sources.files import UNPARSED
 from etl_assets.storage.frames import text_hash
-from etl_assets.storage.table import PARTITION, SOURCE_ROW, Column, Partitioning, Table
+from etl_assets.storage.table import PARTITION, SOURCE_ROW, SOURCE_SHA256, Column, Partitioning, Table
 
 #: The partition of records that belong to none: no date, or one outside of the calendar.
 UNPLACED = "unplaced"
@@ -25,7 +26,7 @@ _COLUMNS = (
     Column("columns", "text[]", "The column of each failed check; empty where it concerns the whole row", False),
     Column("values", "text[]", "The value that failed each check", False),
     Column("record", "text", "The record as the source has it, as JSON without what is empty", False),
-    Column("_source_sha256", "text", "SHA-256 of the landed file that holds the record", False),
+    Column(SOURCE_SHA256, "text", "SHA-256 of the landed file that holds the record", False),
     Column(SOURCE_ROW, "bigint", "Number of the record in that file; the first record is 1", False),
 )  # fmt: skip
 
@@ -60,14 +61,14 @@ def quarantined(audited: Audit, raw: pl.DataFrame, partitions: pl.Series) -> pl.
         columns="column",
         values=pl.col("value").fill_null(""),
     )
-    rejected = audited.rejected.select(partitions.alias(PARTITION), "_source_sha256", SOURCE_ROW)
+    rejected = audited.rejected.select(partitions.alias(PARTITION), SOURCE_SHA256, SOURCE_ROW)
     return records(pl.concat([rejected, reasons.sort("row").drop("row")], how="horizontal"), raw)
 
 
 def records(rejected: pl.DataFrame, raw: pl.DataFrame) -> pl.DataFrame:
     """Quarantine records from rejected rows (place in the source, partition, reason) and the raw records."""
-    place = ["_source_sha256", SOURCE_ROW]
-    fields = [c for c in raw.columns if not c.startswith("_") or c == "_unparsed"]
+    place = [SOURCE_SHA256, SOURCE_ROW]
+    fields = [c for c in raw.columns if not c.startswith("_") or c == UNPARSED]
     bodies = raw.join(rejected.select(place), on=place, how="semi").select(*place, record=_json(fields))
     joined = rejected.join(bodies, on=place, how="left", maintain_order="left")
     nth = pl.col("record").cum_count().over("record", PARTITION)

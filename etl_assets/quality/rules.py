@@ -17,9 +17,10 @@ from typing import Any, Literal
 import dagster as dg
 import polars as pl
 
-from etl_assets.quality.audit import PROBLEMS, table, unreadable
+from etl_assets.quality.audit import PROBLEMS, unreadable
 from etl_assets.quality.contract import column
 from etl_assets.quality.readings import distinct_as_read
+from etl_assets.quality.ui_table import ui_table
 
 CORRECTIONS, BEFORE = "corrections", "values_before"
 #: Modified z-score from which on a value is an outlier, and what makes the MAD of normal data its standard deviation.
@@ -116,7 +117,7 @@ def summary(frame: pl.DataFrame, rules: Sequence[Rule]) -> dg.TableMetadataValue
     if PROBLEMS in frame.columns:
         names.append(frame[PROBLEMS].list.explode().struct.field("check"))
     counts = dict(pl.concat(names).drop_nulls().value_counts().iter_rows())
-    return table(
+    return ui_table(
         [{"rule": r.name, "action": r.action, "rows": counts.get(r.name, 0), "reason": r.reason} for r in rules]
     )
 

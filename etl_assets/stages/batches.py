@@ -19,7 +19,16 @@ from etl_assets.storage.configured import landing_store
 from etl_assets.storage.frames import empty
 from etl_assets.storage.lake import Facts
 from etl_assets.storage.landing import Landing, Manifest
-from etl_assets.storage.table import PARTITION, SOURCE_ROW, Column, Part, Partitioning, Publication, Table
+from etl_assets.storage.table import (
+    PARTITION,
+    SOURCE_ROW,
+    SOURCE_SHA256,
+    Column,
+    Part,
+    Partitioning,
+    Publication,
+    Table,
+)
 
 BATCH = "_batch"
 _BOOKKEEPING = (
@@ -27,7 +36,7 @@ _BOOKKEEPING = (
     Column(BATCH, "text", "Batch that the record came with: the moment (UTC) of the source's snapshot", nullable=False),
     Column(SOURCE_ROW, "bigint", "Number of the record in the batch's file, from 1", nullable=False),
     Column(DELETED, "boolean", "Whether the record says that the row is gone; only its key is there then", False),
-    Column("_source_sha256", "text", "SHA-256 of the batch's file", nullable=False),
+    Column(SOURCE_SHA256, "text", "SHA-256 of the batch's file", nullable=False),
 )
 
 
@@ -118,7 +127,7 @@ def _publish_day(
             # Only with its last block is the day done.
             of = {group[-1]: made_from} if number == len(groups) else {}
             parts = [Part(p, cut.get(p, frame.clear()), of.get(p, ""), content[p]) for p in group]
-            work.publish([Publication(table, parts)])
+            work.hold([Publication(table, parts)])
     return columns
 
 
@@ -146,7 +155,7 @@ def _records(path: Path, key: str, batch: str, sha256: str, partitions: Sequence
             pl.lit(batch).alias(BATCH),
             pl.col(SOURCE_ROW).cast(pl.Int64),
             DELETED,
-            pl.lit(sha256).alias("_source_sha256"),
+            pl.lit(sha256).alias(SOURCE_SHA256),
         )
         .collect()
     )

@@ -83,12 +83,12 @@ class BlockStep:
         lines = (self.table.fingerprint, self.spec.code_version, *parts)
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
-    def publish(self, publications: Sequence[Publication]) -> None:
+    def hold(self, publications: Sequence[Publication]) -> None:
         """Hold partitions, and publish those held before; the last are published with the whole table (`finish`)."""
-        self._flush()
+        self._publish_held()
         self.held.update({publication.table.full_name: publication for publication in publications})
 
-    def _flush(self) -> None:
+    def _publish_held(self) -> None:
         if self.held:
             done = self.publisher.publish(list(self.held.values()), self.context.run.run_id)[self.table.full_name]
             self.rows.update({part.key: part.rows for part in done})
@@ -100,7 +100,7 @@ class BlockStep:
         """Record the table as a whole, if it is made as one, unless a partition was refused; then the step fails."""
         yield from checks
         if self.made.refused:
-            self._flush()
+            self._publish_held()
             key, why = next(iter(self.made.refused.items()))
             raise dg.Failure(
                 f"{self.table.full_name}: {len(self.made.refused)} blocks were refused, the others are published. "
@@ -111,7 +111,7 @@ class BlockStep:
         if self.spec.whole:
             last = self.held.get(self.table.full_name) or Publication(self.table, [])
             self.held[self.table.full_name] = replace(last, whole=self.spec.made_whole_from(self.versions))
-        self._flush()
+        self._publish_held()
         rows = {key: facts.rows for key, facts in self.known.items() if key != WHOLE} | self.rows
         first = self.publisher.lake.read(self.table, [min(rows)] if rows else []).frame
         yield dg.MaterializeResult(

@@ -26,7 +26,7 @@ from etl_assets.stages.batches import BATCH, raw_batches
 from etl_assets.stages.blocks import BlockStep, Made, block_of, in_groups, whole_input
 from etl_assets.stages.dataset import SPECS, Dataset, declare
 from etl_assets.storage.configured import publisher
-from etl_assets.storage.table import PARTITION, SOURCE_ROW, WHOLE, Part, Partitioning, Publication
+from etl_assets.storage.table import PARTITION, SOURCE_ROW, SOURCE_SHA256, WHOLE, Part, Partitioning, Publication
 
 _MOMENT = "%Y-%m-%dT%H%M%S%.fZ"  # sources.database.BATCH_FORMAT, as polars spells it
 _TIMES = ("valid_from", "valid_to", "is_current")
@@ -152,7 +152,7 @@ def _publish_versions(
     versions, merged = _chained(found.good, gone, key)
     versions = versions.with_columns(block)
     rejected = found.rejected.with_columns(block)
-    kept_out = quarantined(found, records.unique(["_source_sha256", SOURCE_ROW]), rejected[PARTITION])
+    kept_out = quarantined(found, records.unique([SOURCE_SHA256, SOURCE_ROW]), rejected[PARTITION])
     # Only what was seen last of a key is judged: what has been mended since is kept out, and harms nobody.
     last = records.select(pl.col(key).cast(pl.Int64), BATCH).group_by(key).agg(pl.col(BATCH).max()).with_columns(block)
     rows_of = dict(last.group_by(PARTITION).len().iter_rows())
@@ -183,7 +183,7 @@ def _publish_versions(
     if found.failures.height and not was_refused:  # the cases that are shown are of the block that is named
         made.failures = found.examples()
     assert work.spec.quarantine is not None
-    work.publish([Publication(work.table, parts), Publication(work.spec.quarantine, others)])
+    work.hold([Publication(work.table, parts), Publication(work.spec.quarantine, others)])
 
 
 def _without_repeats(records: pl.DataFrame, key: str, declared: Collection[str]) -> tuple[pl.DataFrame, int]:
@@ -215,7 +215,7 @@ def _observed(
         pl.lit(True).alias("is_current"),
         unreadable(readings),
         BATCH,
-        "_source_sha256",
+        SOURCE_SHA256,
         SOURCE_ROW,
     )
     dangling = [
@@ -252,7 +252,7 @@ def _chained(good: pl.DataFrame, gone: pl.DataFrame, key: str) -> tuple[pl.DataF
     Also, how many records went into others: those seen again, and those that say that a key is gone.
     """
     seen = pl.concat([good.with_columns(pl.lit(False).alias(DELETED)), gone], how="diagonal").sort(key, "valid_from")
-    telling = [c for c in seen.columns if c not in (*_TIMES, BATCH, "_source_sha256", SOURCE_ROW)]
+    telling = [c for c in seen.columns if c not in (*_TIMES, BATCH, SOURCE_SHA256, SOURCE_ROW)]
     same = pl.all_horizontal(pl.col(c).eq_missing(pl.col(c).shift()) for c in telling)
     merged = seen.select((same | pl.col(DELETED)).sum()).item()
     until = pl.when(pl.col(key) == pl.col(key).shift(-1)).then(pl.col("valid_from").shift(-1))
@@ -295,7 +295,7 @@ def _current(dataset: Dataset, contract: type[Contract], history: dg.AssetsDefin
                 Part(key, frame.filter(pl.col("is_current")).select(columns), wanted.get(key, ""))
                 for key, frame in frames.items()
             ]
-            work.publish([Publication(table, parts)])
+            work.hold([Publication(table, parts)])
         yield from work.finish()
 
     return step

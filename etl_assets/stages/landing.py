@@ -11,7 +11,7 @@ from typing import Any
 
 import dagster as dg
 
-from etl_assets.quality.audit import table as ui_table
+from etl_assets.quality.ui_table import ui_table
 from etl_assets.settings import NotConfiguredError
 from etl_assets.sources import (
     Fetched,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from etl_assets.storage.frames import row_hash
-from etl_assets.storage.table import SOURCE_ROW
+from etl_assets.storage.table import SOURCE_ROW, SOURCE_SHA256
 
 
 def with_ordinals(
@@ -21,7 +21,7 @@ def with_ordinals(
     one of the same record (`row_hash`), else of the same values (a file may be written otherwise, or gain a column),
     else of the same key. The others take those that are free, in the order of the file.
     """
-    record = ["_source_sha256", SOURCE_ROW]
+    record = [SOURCE_SHA256, SOURCE_ROW]
     rows = rows.with_columns(ordinal=pl.lit(None, pl.Int32))
     for own in (["row_hash"], *telling, []):
         same = own if own == ["row_hash"] else [*key, *own]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 import polars as pl
 
-from etl_assets.quality.audit import table
+from etl_assets.quality.ui_table import ui_table
 
 _ROWS = 5
 _TEXT = 60
@@ -14,7 +14,7 @@ _TEXT = 60
 def preview(frame: pl.DataFrame) -> dg.TableMetadataValue:
     """The first rows as a table; geometry is left out."""
     shown = frame.head(_ROWS).select(pl.exclude(pl.Binary)).with_columns(pl.selectors.temporal().cast(pl.String))
-    return table([{k: _short(v) for k, v in row.items()} for row in shown.to_dicts()])
+    return ui_table([{k: _short(v) for k, v in row.items()} for row in shown.to_dicts()])
 
 
 def profile(frame: pl.DataFrame) -> dg.TableMetadataValue:
@@ -25,7 +25,7 @@ def profile(frame: pl.DataFrame) -> dg.TableMetadataValue:
     text = pl.selectors.temporal().cast(pl.String)
     low = frame.select(pl.col(ordered).min()).with_columns(text).row(0, named=True) if ordered and frame.height else {}
     high = frame.select(pl.col(ordered).max()).with_columns(text).row(0, named=True) if ordered and frame.height else {}
-    return table(
+    return ui_table(
         [
             {
                 "column": c,

@@ -14,9 +14,9 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from etl_assets.quality.audit import table as ui_table
 from etl_assets.quality.drift import column_drift, columns_check
 from etl_assets.quality.quarantine import UNPLACED, quarantine_table, records
+from etl_assets.quality.ui_table import ui_table
 from etl_assets.sources import SourceRefusedError
 from etl_assets.sources.files import UNPARSED, check_columns
 from etl_assets.stages.asset import table_asset
@@ -29,6 +29,7 @@ from etl_assets.storage.table import (
     PARTITION,
     ROW_HASH,
     SOURCE_ROW,
+    SOURCE_SHA256,
     WHOLE,
     Column,
     Part,
@@ -235,8 +236,8 @@ def _placed(frame: pl.DataFrame, reader: _Reader, dataset: Dataset, manifest: Ma
         key.alias(PARTITION),
         row_hash(frame, filled).reinterpret(signed=True).alias(ROW_HASH),
         published.alias("_published_at"),
-        pl.lit(manifest.sha256).alias("_source_sha256"),
-    ).select(*columns, UNPARSED, PARTITION, SOURCE_ROW, "_published_at", ROW_HASH, "_source_sha256")
+        pl.lit(manifest.sha256).alias(SOURCE_SHA256),
+    ).select(*columns, UNPARSED, PARTITION, SOURCE_ROW, "_published_at", ROW_HASH, SOURCE_SHA256)
 
 
 def _parts(frame: pl.DataFrame, known: Set[str], made_from: str) -> list[Part]:
@@ -266,7 +267,7 @@ def _quarantine(unplaced: pl.DataFrame, column: str) -> pl.DataFrame:
     )
     rejected = unplaced.select(
         PARTITION,
-        "_source_sha256",
+        SOURCE_SHA256,
         SOURCE_ROW,
         reason=reason,
         checks=pl.concat_list(pl.when(parsed).then(pl.lit("placeable")).otherwise(pl.lit("fields"))),

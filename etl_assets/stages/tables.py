@@ -21,10 +21,10 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 )
 
 from etl_assets.quality.audit import Audit, audit, balance
-from etl_assets.quality.audit import table as ui_table
 from etl_assets.quality.contract import Contract, storage_table, ui_schema
 from etl_assets.quality.drift import volume_drift
 from etl_assets.quality.quarantine import quarantine_table, quarantined
+from etl_assets.quality.ui_table import ui_table
 from etl_assets.stages.asset import table_asset
 from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, declare
 from etl_assets.stages.newest import NEWEST, is_dated, judge_newest, newest_check
@@ -188,12 +188,12 @@ class _Verdict:
     """What was found of one partition."""
 
     key: str
-    rows: int
-    quarantined: int
-    merged: int
-    rows_in: int | None
-    refusal: str | None
-    drift: str | None
+    rows: int = 0
+    quarantined: int = 0
+    merged: int = 0
+    rows_in: int | None = None
+    refusal: str | None = None
+    drift: str | None = None
 
 
 @dataclass(frozen=True)
@@ -288,7 +288,8 @@ class _Step:
                     f"{into} rows came in, but {numbers[0]} are to be published, {numbers[1]} quarantined and "
                     f"{numbers[2]} merged: {into - sum(numbers)} are unaccounted for. Nothing was written."
                 )
-            verdicts.append(_Verdict(key, *numbers, into, refusal, volume_drift(key, numbers[0], known)))
+            drift = volume_drift(key, numbers[0], known)
+            verdicts.append(_Verdict(key, *numbers, rows_in=into, refusal=refusal, drift=drift))
         return verdicts
 
     def _publications(
@@ -363,7 +364,7 @@ class _Step:
         facts = {"errors": "\n".join(errors), "failure_cases": found.examples()}
         keys = self.context.partition_keys if self.spec.partitions is not None else [WHOLE]
         for key in keys:
-            yield self._contract(_Verdict(key, 0, 0, 0, None, message, None), facts)
+            yield self._contract(_Verdict(key, refusal=message), facts)
         raise dg.Failure(f"{message}. Nothing was written.", allow_retries=False)
 
     def _check_events(self, verdicts: Sequence[_Verdict], found: Audit, rejected: pl.DataFrame) -> Iterator[Any]:
@@ -408,12 +409,12 @@ class _Step:
         """The verdicts on the partitions of a table that one step makes, as one."""
         return _Verdict(
             WHOLE,
-            sum(v.rows for v in verdicts),
-            sum(v.quarantined for v in verdicts),
-            sum(v.merged for v in verdicts),
-            None if self.raw is None else self.raw.height,
-            next((v.refusal for v in verdicts if v.refusal), None),
-            next((v.drift for v in verdicts if v.drift), None),
+            rows=sum(v.rows for v in verdicts),
+            quarantined=sum(v.quarantined for v in verdicts),
+            merged=sum(v.merged for v in verdicts),
+            rows_in=None if self.raw is None else self.raw.height,
+            refusal=next((v.refusal for v in verdicts if v.refusal), None),
+            drift=next((v.drift for v in verdicts if v.drift), None),
         )
 
     def _contract(self, verdict: _Verdict, metadata: Mapping[str, Any]) -> Any:

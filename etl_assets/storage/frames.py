@@ -18,7 +18,7 @@ import pyarrow as pa
 import shapely
 import xxhash
 
-from etl_assets.storage.table import Table
+from etl_assets.storage.table import SOURCE_SHA256, Table
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -119,7 +119,7 @@ def stored(
 
     `source` is what each row was made from.
     """
-    values = {"_source_sha256": source, "_run_id": pl.lit(run_id), "_loaded_at": pl.lit(loaded_at)}
+    values = {SOURCE_SHA256: source, "_run_id": pl.lit(run_id), "_loaded_at": pl.lit(loaded_at)}
     missing = {name: value for name, value in values.items() if name not in frame.columns}
     return frame.with_columns(**missing).select([c.name for c in table.stored_columns()])
 

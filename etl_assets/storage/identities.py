@@ -37,7 +37,7 @@ class Identities:
             )
             new = wanted.unique(maintain_order=True).join(known, on="key", how="anti", maintain_order="left")
             if new.height:
-                start = max(int(known["id"].max() or 0), floor) + 1  # pyrefly: ignore[bad-argument-type]
+                start = max(known.select(pl.col("id").max()).item() or 0, floor) + 1
                 new = new.with_columns(pl.int_range(start, start + new.height, dtype=pl.Int64).alias("id"))
                 sink = io.BytesIO()
                 new.write_parquet(sink, compression="zstd")

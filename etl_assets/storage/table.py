@@ -16,6 +16,8 @@ import polars as pl
 from etl_assets.storage.changes import Changes
 
 SOURCE_ROW = "_source_row"
+#: SHA-256 of the landed file that a record was read from, or of what a row was made from otherwise.
+SOURCE_SHA256 = "_source_sha256"
 #: Hash of a raw record's text: what says whether two records are the same.
 ROW_HASH = "_row_hash"
 PARTITION = "_partition"
@@ -59,7 +61,7 @@ class Column:
 
 #: Columns that every published row carries; they are not part of a row's content.
 PROVENANCE = (
-    Column("_source_sha256", "text", "SHA-256 of what the row was made from: its landed file, or its inputs", False),
+    Column(SOURCE_SHA256, "text", "SHA-256 of what the row was made from: its landed file, or its inputs", False),
     Column("_run_id", "text", "Dagster run that published the row", False),
     Column("_loaded_at", "timestamp with time zone", "When the row was published (UTC)", False),
 )

@@ -176,7 +176,7 @@ def test_dagsters_own_storage_that_goes_away_is_named(cluster: Cluster, separate
     with separate.event("landing.us_counties") as wait:
         command = separate.dev.start("run", "--anew", "us_counties")
         wait(1, command.is_running)
-        cluster.drop_database(separate.dagster_url.rpartition("/")[2])
+        cluster.drop_database(urlsplit(separate.dagster_url).path[1:])
     code, printed = command.finish()
     assert code == 1
     assert "Dagster's own storage at 127.0.0.1:" in printed.splitlines()[-1]

@@ -38,11 +38,11 @@ def published(store: Landing, batches: Mapping[str, str], known: Mapping[str, Fa
     """What the day's batches give, publication by publication, where `known` is there already."""
     told: list[list[Part]] = []
 
-    def publish(publications: list[Publication]) -> None:
+    def hold(publications: list[Publication]) -> None:
         told.append(list(publications[0].parts))
 
     table = SPECS[dg.AssetKey(["raw", "totesys_design"])].table
-    work: Any = SimpleNamespace(table=table, publish=publish, digest=lambda *of: " ".join(of))
+    work: Any = SimpleNamespace(table=table, hold=hold, digest=lambda *of: " ".join(of))
     _publish_day(work, store, "design", "design_id", batches, known, "the day")
     return told
 

@@ -8,7 +8,7 @@ from etl_assets.datasets.retail_sales import DATES
 from etl_assets.quality.audit import PROBLEMS, Bound
 from etl_assets.quality.contract import Contract, column
 from etl_assets.quality.readings import date_by_form, exact
-from etl_assets.quality.rules import Rule, by_rules, corrections, outlier, summary, values_before
+from etl_assets.quality.rules import Rule, by_rules, corrections, summary, values_before, with_outliers
 from etl_assets.sources.paging import read_pages
 from etl_assets.sources.retail_api import RetailApi, records
 from etl_assets.stages import Dataset, Result, landing, raw, refined
@@ -83,5 +83,6 @@ def raw_retail_exchange_rates(path: Path) -> pl.DataFrame:
 def refined_retail_exchange_rates(raw: pl.DataFrame) -> Result:
     """Typed, by the rules; records that are equal in all are merged."""
     table, merged = by_rules(raw, READINGS, RULES, NOTHING)
-    is_outlier = outlier(pl.when(IS_RATE).then("exchange_rate")).over("currency_code")
-    return Result(table.with_columns(exchange_rate_is_outlier=is_outlier), merged, {"rules": summary(table, RULES)})
+    values = {"exchange_rate_is_outlier": "exchange_rate"}
+    table = with_outliers(table, RetailExchangeRates, values, by="currency_code")
+    return Result(table, merged, {"rules": summary(table, RULES)})

@@ -7,7 +7,7 @@ import polars as pl
 from etl_assets.quality.audit import Bound
 from etl_assets.quality.contract import Contract, column
 from etl_assets.quality.readings import exact, whole
-from etl_assets.quality.rules import Rule, by_rules, corrections, outlier, summary, values_before
+from etl_assets.quality.rules import Rule, by_rules, corrections, summary, values_before, with_outliers
 from etl_assets.sources.files import read_csv
 from etl_assets.sources.whole_table import WholeTable
 from etl_assets.stages import Dataset, Result, landing, raw, refined
@@ -70,5 +70,5 @@ def raw_retail_products(path: Path) -> pl.DataFrame:
 def refined_retail_products(raw: pl.DataFrame) -> Result:
     """Typed, by the rules."""
     table, merged = by_rules(raw, READINGS, RULES)
-    table = table.with_columns(price_is_outlier=outlier(pl.col("price")))
+    table = with_outliers(table, RetailProducts, {"price_is_outlier": "price"})
     return Result(table, merged, {"rules": summary(table, RULES)})

@@ -12,7 +12,7 @@ from etl_assets.datasets import (
     retail_transactions,
 )
 from etl_assets.quality.contract import Contract, column
-from etl_assets.quality.rules import by_rules
+from etl_assets.quality.rules import by_rules, obey
 from etl_assets.stages import Dataset, Of, Result, presentation
 from etl_assets.stages.pictures import bars
 
@@ -33,7 +33,7 @@ MODULES = {
 #: The names of the rules by what they do.
 NAMES = {
     action: [rule.name for module in MODULES.values() for rule in module.RULES if rule.action == action]
-    for action in ("missing", "null", "correct")
+    for action in ("null", "correct")
 }
 SHARES = ("missing", "invalid", "duplicated", "corrected", "quarantined")
 
@@ -81,15 +81,17 @@ def presentation_retail_quality(**tables: pl.DataFrame) -> Result:
 def _measured(raw: pl.DataFrame, refined: pl.DataFrame, module: ModuleType) -> dict[str, float | None]:
     cells = raw.select(module.REQUIRED)  # others, some records may lack altogether
     empty = cells.select((pl.all().is_null() | (pl.all().str.strip_chars() == "")).sum()).sum_horizontal()[0]
+    rules = [rule for rule in module.RULES if rule.action == "missing"]
+    read, merged = by_rules(raw, module.READINGS, rules, getattr(module, "NOTHING", ()))
+    said = pl.concat([read, obey(merged, rules)]).select(pl.col("values_before").list.explode())
+    missing = empty + said.filter(pl.col("values_before").str.strip_chars() != "").height
     changes = refined.with_row_index("row").explode("corrections", "values_before").drop_nulls("corrections")
     by = {action: changes.filter(pl.col("corrections").is_in(names)) for action, names in NAMES.items()}
-    missing = empty + by["missing"].filter(pl.col("values_before").str.strip_chars() != "").height
-    duplicated = by_rules(raw, module.READINGS, (), getattr(module, "NOTHING", ()))[1].height
     counts = {
         "invalid": by["null"]["row"].n_unique(),
-        "duplicated": duplicated,
+        "duplicated": merged.height,
         "corrected": by["correct"]["row"].n_unique(),
-        "quarantined": raw.height - duplicated - refined.height,
+        "quarantined": raw.height - merged.height - refined.height,
     }
     return {
         "records": raw.height,

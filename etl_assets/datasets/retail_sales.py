@@ -7,7 +7,7 @@ import polars as pl
 from etl_assets.quality.audit import PROBLEMS, Bound, unreadable
 from etl_assets.quality.contract import Contract, column
 from etl_assets.quality.readings import date_by_form, exact, whole
-from etl_assets.quality.rules import Rule, by_rules, corrections, outlier, summary, values_before
+from etl_assets.quality.rules import Rule, by_rules, corrections, summary, values_before, with_outliers
 from etl_assets.sources import SourceRefusedError
 from etl_assets.sources.files import UNPARSED, read_csv
 from etl_assets.sources.folder import WatchedFolder
@@ -113,7 +113,5 @@ def raw_retail_sales(path: Path) -> pl.DataFrame:
 def refined_retail_sales(raw: pl.DataFrame) -> Result:
     """Typed, by the rules; records that are equal in all are merged, whichever files they are of."""
     table, merged = by_rules(raw, READINGS, RULES)
-    table = table.with_columns(
-        quantity_is_outlier=outlier(pl.col("quantity")), price_is_outlier=outlier(pl.col("price"))
-    )
+    table = with_outliers(table, RetailSales, {"quantity_is_outlier": "quantity", "price_is_outlier": "price"})
     return Result(table, merged, {"rules": summary(table, RULES)})

@@ -7,7 +7,7 @@ import polars as pl
 from etl_assets.quality.audit import Bound
 from etl_assets.quality.contract import Contract, column
 from etl_assets.quality.readings import date_by_form, exact, whole
-from etl_assets.quality.rules import Rule, by_rules, corrections, outlier, summary, values_before
+from etl_assets.quality.rules import Rule, by_rules, corrections, summary, values_before, with_outliers
 from etl_assets.sources.files import read_csv
 from etl_assets.sources.whole_table import WholeTable
 from etl_assets.stages import Dataset, Result, landing, raw, refined
@@ -96,9 +96,7 @@ def raw_retail_transactions(path: Path) -> pl.DataFrame:
 def refined_retail_transactions(raw: pl.DataFrame) -> Result:
     """Typed, by the rules."""
     table, merged = by_rules(raw, READINGS, RULES)
-    table = table.with_columns(
-        pl.col("total_amount").cast(AMOUNT, strict=False),  # what is beyond it is in quarantine
-        quantity_is_outlier=outlier(pl.col("quantity")),
-        total_amount_is_outlier=outlier(pl.col("total_amount")),
-    )
+    table = table.with_columns(pl.col("total_amount").cast(AMOUNT, strict=False))  # what is beyond it is in quarantine
+    values = {"quantity_is_outlier": "quantity", "total_amount_is_outlier": "total_amount"}
+    table = with_outliers(table, RetailTransactions, values)
     return Result(table, merged, {"rules": summary(table, RULES)})

@@ -469,7 +469,17 @@ def test_what_is_merged_is_double_and_not_kept_out(retail: Retail) -> None:
     """It is written in another way, so the records are not equal to the letter."""
     house = retail.house
     retail.drop("more.csv", HEADER + lines(9001, 9010) + lines(9001, 9005, "{n},1001,2.0,9.5,2022-05-05"))
+    first = SOURCES["customers"].records(house.data)[0] | {"Age": 40, "Location": "Texas"}
+    unknown = [
+        first | {"Customer_ID": n, "Location": where} for n, where in ((2, "Unknown"), (3, "")) for _ in range(2)
+    ]
+    unread = [first | {"Customer_ID": n, "Location": where, "Age": "x"} for n, where in ((4, "Unknown"), (5, ""))]
+    (house.data / "retail" / "customer_data.json").write_text(
+        json.dumps([first | {"Customer_ID": 1}, *unknown, *unread])
+    )
     assert retail.run("retail_quality"), house.failures()
+    missing = "SELECT round(records * 6 * missing_share), records, rows FROM presentation.retail_quality"
+    assert house.sql(f"{missing} WHERE source = 'customers'") == [(6, 7, 3)], "merged and kept out ones count, too"
     kept_out = house.value(f"SELECT count(*) FROM quarantine.{SALES}")
     merged = house.check(f"refined/{SALES}", "balance").metadata["merged"].value
     assert merged >= 5

@@ -28,6 +28,11 @@ def date_by_form(text: pl.Expr, forms: Mapping[str, str]) -> pl.Expr:
     )
 
 
+def day(text: pl.Expr) -> pl.Expr:
+    """A date that is written year first, as 2024-11-05; null for another form, such as a year of two digits."""
+    return date_by_form(text, {r"\d{4}-\d{1,2}-\d{1,2}": "%Y-%m-%d"})
+
+
 def of_this_era(time: pl.Expr) -> pl.Expr:
     """Days and moments from the year 1 to 9999; null for others, of which Python and most readers know nothing."""
     return pl.when(time.dt.year().is_between(1, 9999)).then(time)

@@ -16,7 +16,7 @@ are landed as such.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -267,7 +267,7 @@ class _Reading:
         assert table.changed is not None
         path = self.work.folder / f"{table.name}.parquet"
         before = dict(self.work.state.get(table.name, {}))
-        mark, known = before.get("watermark"), dict[int, str | None](dict.fromkeys(before.get("seen", [])))
+        mark, known = before.get("watermark"), dict[int, str | None](dict.fromkeys(self._seen(table, before)))
         since = _EVERY_ROW
         if mark is not None:
             since = sql.SQL("WHERE {} >= {}").format(sql.Identifier(table.changed), sql.Literal(mark))
@@ -275,7 +275,8 @@ class _Reading:
         rows = self._copy(table, self._select(table, columns, since), columns, path, without=known)
         self._refuse_twins(table, pl.read_parquet(path, columns=[table.key]))
         gone, landed = pl.DataFrame(), 0
-        compared = before == {} or self._has_to_compare(table, before, counters, rows)
+        form = _form(columns)
+        compared = before == {} or before.get("form") != form or self._has_to_compare(table, before, counters, rows)
         if compared and self.work.batches:
             missed, gone, landed = self._compare(table, columns, path)
             if missed.height:
@@ -291,8 +292,9 @@ class _Reading:
         seen |= {row for row, changed in again.items() if changed >= (watermark or "")}
         state = {
             "watermark": watermark,
-            # More than that would be told again rather than remembered; history takes no harm of it.
-            "seen": sorted(seen) if len(seen) <= _REMEMBERED else [],
+            "seen": sorted(seen) if len(seen) <= _REMEMBERED else None,
+            # Rows of another one are landed again, and hide how many others have been written.
+            "form": form,
             "counters": counters,
             "compared_at": str(self.moment) if compared else before["compared_at"],
         }
@@ -301,6 +303,15 @@ class _Reading:
         if not rows:
             path.unlink()
         return _Extract(rows, 0, compared, landed, state)
+
+    def _seen(self, table: SourceTable, before: Mapping[str, Any]) -> Collection[int]:
+        """The hashes of the rows at the watermark; those of too many to be remembered are of what was landed."""
+        seen: Collection[int] | None = before.get("seen", ())
+        if seen is None:
+            assert table.changed is not None
+            hashes = (_hashes(path, table.changed, before["watermark"]) for path in self.work.landed(table.name))
+            seen = set[int]().union(*hashes)
+        return seen
 
     def _has_to_compare(self, table: SourceTable, before: Mapping[str, Any], counters: list[int], rows: int) -> bool:
         """Whether there may be more than a watermark sees: by time, or because more was written than was read."""
@@ -409,8 +420,13 @@ class _Reading:
         return replace(found, rows=rows.height, deleted=gone.height)
 
 
+def _form(columns: Mapping[str, str]) -> str:
+    """What the hash of a row depends on beside its values."""
+    return hashlib.sha256(f"{pl.__version__} {list(columns.items())}".encode()).hexdigest()[:16]
+
+
 def _hashed(table: pa.Table) -> pl.Series:
-    """A hash of every row; one that another version of polars gives differently makes a row be landed twice."""
+    """A hash of every row; see `_form`."""
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
     return frame.hash_rows()

@@ -19,7 +19,7 @@ import polars as pl
 from etl_assets.quality.audit import PROBLEMS, Audit, Bound, audit, balance, unreadable
 from etl_assets.quality.contract import Contract, column, storage_table, ui_schema
 from etl_assets.quality.quarantine import quarantine_table, quarantined
-from etl_assets.quality.readings import of_this_era
+from etl_assets.quality.readings import day, of_this_era
 from etl_assets.sources.database import DELETED
 from etl_assets.stages.asset import table_asset
 from etl_assets.stages.batches import BATCH, raw_batches
@@ -240,8 +240,9 @@ def _reading(name: str, dtype: pl.DataType) -> pl.Expr:
     if dtype == pl.Boolean:
         return text.replace_strict({"t": True, "f": False}, default=None, return_dtype=pl.Boolean)
     if dtype == pl.Date:
-        return of_this_era(text.str.strip_chars().str.to_date("%Y-%m-%d", strict=False))
+        return day(text)
     if dtype == pl.Datetime:
+        text = pl.when(text.str.contains(r"^\d{4}-")).then(text)  # for polars, a year may have fewer digits
         return of_this_era(text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False))
     return text if dtype == pl.String else text.cast(dtype, strict=False)
 

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from etl_assets.quality.contract import Contract, column
-from etl_assets.quality.readings import date_by_form, exact, moment, number, whole
+from etl_assets.quality.readings import date_by_form, day, exact, moment, number, whole
 from etl_assets.quality.rules import Rule, by_rules, obey, summary, with_outliers
 
 FORMS = {
@@ -194,3 +194,10 @@ def test_a_moment_may_have_any_offset_or_none() -> None:
     texts = pl.DataFrame({"text": [f"{ten}Z", f" {ten}-05:00 ", f"{ten}.5+01:00", ten, "2024-01-15", "soon", "", None]})
     read = texts.select(moment(pl.col("text")))["text"].dt.to_string("%d %H:%M:%S%.f").to_list()
     assert read == ["15 10:00:00", "15 15:00:00", "15 09:00:00.500", "15 10:00:00", *[None] * 4]
+
+
+def test_a_day_has_a_year_of_four_digits() -> None:
+    texts = pl.DataFrame(
+        {"text": ["2024-11-05", " 2024-1-5 ", "24-11-05", "+024-11-05", "0000-01-01", "2024-02-30", ""]}
+    )
+    assert texts.select(day(pl.col("text")))["text"].to_list() == [date(2024, 11, 5), date(2024, 1, 5), *[None] * 5]

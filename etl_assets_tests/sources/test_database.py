@@ -17,7 +17,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from etl_assets.local.postgres import Cluster
-from etl_assets.sources import Fetched, SourceRefusedError, SourceUnavailableError, Validators, Workspace
+from etl_assets.sources import Fetched, SourceRefusedError, SourceUnavailableError, Validators, Workspace, database
 from etl_assets.sources.database import BATCH_FORMAT, DELETED, DatabaseSource, SourceTable
 from etl_assets.sources.postgres import connected
 
@@ -137,6 +137,28 @@ def test_rows_that_share_the_watermark_are_landed_once_each(shop: Shop) -> None:
     assert landed(shop.extract(), "item").is_empty()
     shop.do("UPDATE item SET price = 2 WHERE item_id = 3001")  # at the watermark still
     assert landed(shop.extract(), "item")["item_id"].to_list() == [3001]
+
+
+def test_rows_that_are_landed_again_hide_no_late_one(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = "INSERT INTO item VALUES ({}, 1, true, '2024-01-01 00:30')"
+    shop.extract()
+    shop.do(late.format(5000), "ALTER TABLE item ADD note text")
+    assert 5000 in landed(shop.extract(), "item")["item_id"]
+    assert landed(shop.extract(), "item").is_empty()
+    shop.do(late.format(5001))
+    for table in shop.state.values():
+        table["form"] = "that of another version of polars"
+        table["seen"] = [n + 1 for n in table["seen"]]
+    assert 5001 in landed(shop.extract(), "item")["item_id"]
+
+    monkeypatch.setattr(database, "_REMEMBERED", 10)
+    shop.do("INSERT INTO item SELECT n, 1, true, '2025-01-01' FROM generate_series(3001, 3037) n")
+    assert landed(shop.extract(), "item").height == 37
+    shop.do("UPDATE kind SET name = 'other'")
+    assert landed(shop.extract(), "item").is_empty(), "though there are too many to be remembered"
+    shop.do(late.format(5002), "UPDATE item SET price = 2 WHERE item_id = 3001")
+    assert sorted(landed(shop.extract(), "item")["item_id"]) == [3001, 5002]
+    assert landed(shop.extract(), "item").is_empty()
 
 
 def test_what_a_watermark_cannot_see_is_found_by_comparison(shop: Shop) -> None:

@@ -1,9 +1,9 @@
 """Audit a frame against its contract before anything is written.
 
-The audit parts a frame in two: rows that keep the contract, and rows that do not, each with the checks it failed. What
-cannot be laid at a single row's door (a missing column, another type) is an error of the frame as a whole, and nothing
-of it may be published. Rows that share a key contradict each other: where each comes from a record of the source, all
-of them are kept out; where a stage made them, it made a mistake, and that is an error of the whole.
+The audit splits a frame: rows that keep the contract, and rows that do not, each with the checks it failed. What no
+single row is to blame for (a missing column, another type) is an error of the frame as a whole, and nothing of it may
+be published. Rows that share a key contradict each other: if each comes from a record of the source, all of them are
+kept out; if a stage made them, it made a mistake, and that is an error of the whole.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PROBLEMS = "_problems"
 _PROBLEM = pl.Struct({"check": pl.String, "column": pl.String, "value": pl.String})
 _VALUE_LENGTH = 200
 _EXAMPLES = 20
-#: Signs of what is given to a check, such as all codes of states, from which on they are left out of its name.
+#: Length in characters from which on a check's arguments, such as all state codes, are left out of its name.
 _LONG_ARGUMENTS = 60
 #: Bytes of text in a key: PostgreSQL's B-tree takes 2,704 in all (a third of a page).
 _LONGEST_KEY = 2_000
@@ -48,7 +48,7 @@ class Bound:
         return rejected > self.count and rejected > self.share * rows
 
     def refusal(self, rejected: int, rows: int) -> str:
-        """What is said of so many, for a person."""
+        """Why so many are refused, for a person."""
         return f"{rejected} of {rows} rows break the contract: more than {self.count} rows and {self.share:.0%}"
 
 
@@ -77,7 +77,7 @@ class Audit:
     errors: tuple[str, ...] = ()
 
     def part(self, rejected: pl.Series) -> Audit:
-        """What was found of some of the rejected rows, given as a mask."""
+        """What was found for some of the rejected rows, given as a mask."""
         rows = self.failures["row"].unique().sort().filter(rejected)
         return replace(
             self,
@@ -103,7 +103,7 @@ class Audit:
 
 
 def audit(frame: pl.DataFrame, contract: type[Contract]) -> Audit:
-    """Part a frame into rows that keep the contract and rows that do not.
+    """Split a frame into rows that keep the contract and rows that do not.
 
     The frame may carry further columns whose name begins with `_`; they stay with their rows. Values are not
     changed. Never raises for bad data.
@@ -128,7 +128,7 @@ def audit(frame: pl.DataFrame, contract: type[Contract]) -> Audit:
     try:
         schema.validate(body.select(pl.exclude(pl.Binary)), lazy=True)
     except pandera.errors.SchemaErrors as found:
-        # A check that gives one answer for all rows is of the frame; pandera would blame the first row.
+        # A check that gives one answer for all rows is about the whole frame; pandera would blame the first row.
         answers = [(error.check, error.check_output) for error in found.schema_errors]
         of_all = [c.name for c, given in answers if c and isinstance(given, pl.DataFrame) and len(given) != len(body)]
         errors.extend(f"{name}: does not hold of the rows together" for name in of_all)
@@ -163,8 +163,8 @@ def audit(frame: pl.DataFrame, contract: type[Contract]) -> Audit:
 def unreadable(readings: Mapping[str, tuple[str, pl.Expr]], nothing: Sequence[str] = ()) -> pl.Expr:
     """The `_problems` column: values of the source that are there but could not be read.
 
-    `readings` gives, per column of the contract, the source's column and the expression that reads it. `nothing` are
-    the source's own signs for a value that is not there.
+    `readings` gives, per column of the contract, the source's column and the expression that reads it. `nothing` has
+    the source's own markers for a missing value.
     """
     problems = [
         pl.when(
@@ -178,16 +178,16 @@ def unreadable(readings: Mapping[str, tuple[str, pl.Expr]], nothing: Sequence[st
         )
         for name, (source, expression) in readings.items()
     ]
-    none = pl.lit(None, _PROBLEM)  # concat_list wants one expression at least
+    none = pl.lit(None, _PROBLEM)  # concat_list needs at least one expression
     return pl.concat_list([*problems, none]).list.drop_nulls().alias(PROBLEMS)
 
 
 @cache
 def _schema(contract: type[Contract]) -> pandera.polars.DataFrameSchema:
-    """What pandera has to judge of a frame with the contract's columns: it takes milliseconds for each of its columns.
+    """The part of a contract that pandera has to judge: it takes milliseconds for each column.
 
-    Which values are missing is seen for all columns at once, so those without checks are left out. Geometry is judged
-    apart: pandera renders a failing row as JSON, which polars cannot do with bytes.
+    Missing values are found in all columns at once, so columns without checks are left out. Geometry is judged
+    separately: pandera renders a failing row as JSON, which polars cannot do with bytes.
     """
     schema = contract.to_schema()
     idle = [name for name, column in schema.columns.items() if column.dtype.type == pl.Binary or not column.checks]
@@ -211,7 +211,7 @@ def _shape_errors(body: pl.DataFrame, declared: Mapping[str, Any]) -> list[str]:
 
 
 def _repeated(body: pl.DataFrame, key: Sequence[str], bad: pl.Series) -> pl.DataFrame:
-    """Of the rows that are good in themselves, those that share their key with another."""
+    """The rows that are good by themselves, but share their key with another such row."""
     if not key:
         return _no_failures()
     rows = body.select(key).with_row_index("row").filter(~pl.col("row").is_in(bad.unique().implode()))
@@ -221,12 +221,12 @@ def _repeated(body: pl.DataFrame, key: Sequence[str], bad: pl.Series) -> pl.Data
 
 
 def _with_values(failures: pl.DataFrame, body: pl.DataFrame) -> pl.DataFrame:
-    """Failures; of those of checks of whole rows, the values of the columns that the check's name names."""
+    """Failures; those of checks on whole rows show the values of the columns that the check's name mentions."""
     told = [failures.filter(pl.col("column") != "")]
     plain = [name for name, kind in body.schema.items() if not kind.is_nested() and kind != pl.Binary]
     for (check,), own in failures.filter(column="").partition_by("check", as_dict=True).items():
         named = [name for name in plain if f"_{name}_" in f"_{check}_"]
-        if not named:  # the beginning of the row, as pandera gives it
+        if not named:  # keep the beginning of the row, as pandera gives it
             told.append(own)
             continue
         values = body.select(_said(named).str.slice(0, _VALUE_LENGTH)).to_series()
@@ -247,12 +247,12 @@ def _missing(body: pl.DataFrame, declared: Mapping[str, Any]) -> pl.DataFrame:
 
 
 def _not_finite(body: pl.DataFrame) -> pl.DataFrame:
-    """Rows with NaN or an infinite number, which are no measurements: bounds let the former pass."""
+    """Rows with NaN or an infinite number, which are no measurements; bounds would let NaN pass."""
     return _flagged(body, body.select(~pl.selectors.float().is_finite()), "finite")
 
 
 def _flagged(body: pl.DataFrame, flags: pl.DataFrame, check: str) -> pl.DataFrame:
-    """Failures of a check, where its flags are true; a column of flags for each column that it is about."""
+    """Failures of a check where its flags are true; `flags` has one column for each column that is checked."""
     found = [_no_failures()]
     for name in flags.columns:
         if flags[name].any():
@@ -297,7 +297,7 @@ def _known_problems(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _unparsed(frame: pl.DataFrame) -> pl.DataFrame:
-    """Records that do not have the header's number of fields: whatever is missing in them is missing for that."""
+    """Records whose number of fields is not the header's: that is why values are missing in them."""
     if UNPARSED not in frame.columns:
         return _no_failures()
     records = frame.select(UNPARSED).with_row_index("row").filter(pl.col(UNPARSED).is_not_null())
@@ -305,16 +305,16 @@ def _unparsed(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _in_degrees(shapes: np.ndarray) -> np.ndarray:
-    """Whether shapes may be in longitude and latitude: in metres none are, and the wrong way round few.
+    """Whether shapes may be in longitude and latitude: none in metres pass, and few with swapped axes.
 
-    What lies across the date line may be drawn beyond it.
+    A shape that crosses the date line may extend beyond it.
     """
     west, south, east, north = shapely.bounds(shapes).T
     return (west >= -360) & (east <= 360) & (south >= -90) & (north <= 90)
 
 
 def _geometry_failures(body: pl.DataFrame, declared: Mapping[str, Any]) -> pl.DataFrame:
-    """What pandera cannot see in WKB: whether it is a geometry, of the declared type, valid and not empty."""
+    """What pandera cannot see in WKB: is it a geometry of the declared type, not empty, valid and in degrees."""
     found = [_no_failures()]
     for name, column in declared.items():
         geometry = (column.metadata or {}).get("geometry")
@@ -324,7 +324,7 @@ def _geometry_failures(body: pl.DataFrame, declared: Mapping[str, Any]) -> pl.Da
         values = body.select(name).drop_nulls().unique()
         shapes = shapely.from_wkb(values[name].to_numpy(), on_invalid="ignore")
         types = shapely.get_type_id(shapes)
-        # Points are made of columns, which have their own bounds, or are read as what is in degrees.
+        # Points are made from columns, which have their own bounds, or are read as degrees.
         is_judged = geometry.srid == 4326 and geometry.type != "Point"
         is_in_degrees = _in_degrees(shapes) if is_judged else np.full(len(shapes), fill_value=True)
         wanted = getattr(shapely.GeometryType, geometry.type.upper())

@@ -1,4 +1,4 @@
-r"""A table's contract: one pandera model from which everything that is known of a column is derived.
+r"""A table's contract: one pandera model from which everything known about a column is derived.
 
 A contract is a class with one annotated attribute per column:
 
@@ -36,8 +36,8 @@ def column(
 ) -> Any:
     """Declare a column: what it means, its unit, whether it may be null, and pandera's checks (`ge=0`, `isin=…`).
 
-    `sql` gives another PostgreSQL type than the frame type's own, in the spelling of `format_type`. `references` is the
-    contract whose key (of one column) the values are of; of a presentation table it is a foreign key in the warehouse.
+    `sql` overrides the PostgreSQL type that the frame type has, in the spelling of `format_type`. `references` is the
+    contract whose key (one column) the values refer to; in a presentation table it is a foreign key in the warehouse.
     """
     metadata = {"unit": unit, "sql": sql, "references": references}
     return pa.Field(description=description, nullable=nullable, metadata=metadata, **checks)
@@ -51,7 +51,7 @@ def geometry(kind: str, srid: int, description: str, *, nullable: bool = False) 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a contract's table stands, and how its rows are told apart and parted."""
+    """A contract's table: its stage and name, the key that tells its rows apart, and its partitioning."""
 
     stage: str
     table: str
@@ -93,7 +93,7 @@ class Contract(pa.DataFrameModel):
         return dict(cls.to_schema().columns)
 
 
-#: What refined rows carry besides their contract: where they were read.
+#: What refined rows carry besides their contract's columns: where they were read from.
 SOURCE_COLUMNS = (
     Column(SOURCE_SHA256, "text", "SHA-256 of the landed file that the row was read from", nullable=False),
     Column(SOURCE_ROW, "bigint", "Number of the record in that file; the first record is 1", nullable=False),
@@ -132,7 +132,7 @@ def storage_table(contract: type[Contract], *, with_source: bool = False) -> Tab
 
 
 def _reference(stage: str, of: type[Contract] | None) -> Reference | None:
-    """A foreign key, if the table has them: the values of refined tables are audited by their stage instead."""
+    """The foreign key, if the table may have one; references of refined tables are audited by their stage instead."""
     if of is None or stage != "presentation":
         return None
     place = of.place()

@@ -1,4 +1,4 @@
-"""Drift: whether data looks unlike what it used to look like. Reported, never blocking."""
+"""Drift: whether data looks different from what it used to be. Reported, never blocking."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ROWS = 50
 
 
 def columns_of(last: dg.EventLogEntry | None) -> list[str]:
-    """The columns that a materialization says that its source had; none where there was none, or it does not say."""
+    """The source's columns, as a materialization recorded them; empty if there was none, or it did not record them."""
     metadata = last.asset_materialization.metadata if last and last.asset_materialization else {}
     found = getattr(metadata.get("columns"), "value", None)
     return list(found) if isinstance(found, Sequence) else []
@@ -47,11 +47,11 @@ def columns_check(drift: Sequence[Mapping[str, object]]) -> dg.AssetCheckResult:
 
 
 def volume_drift(partition: str, rows: int, known: Mapping[str, Facts]) -> str | None:
-    """What is remarkable about a partition's row count beside the partitions before it, and its own last count.
+    """What is remarkable about a partition's row count, given the partitions before it and its own last count.
 
     A count is remarkable when it is more than six robust standard deviations (1.4826 x the median absolute deviation)
-    and 50 rows from the median of the 60 partitions before it that have any; and when it has lost more than half of
-    what it was, and 50 rows. A table without partitions may not double either: of a day, rows come late.
+    and 50 rows from the median of the last 60 partitions before it that have rows; and when it has lost more than half
+    of its rows, and 50. A table without partitions may not gain that many either; a day may, since rows come late.
     """
     if before := known.get(partition):
         lost = before.rows - rows if partition != WHOLE else abs(before.rows - rows)
@@ -59,7 +59,7 @@ def volume_drift(partition: str, rows: int, known: Mapping[str, Facts]) -> str |
             return f"{rows} rows, {before.rows} when last published"
     if partition == WHOLE:
         return None
-    # A day of which a publication has taken all rows away is no usual one.
+    # A day that a publication has emptied is no usual one.
     earlier = sorted(key for key, facts in known.items() if key != WHOLE and key < partition and facts.rows)
     counts = [known[key].rows for key in earlier[-_HISTORY:]]
     if len(counts) < _FEWEST:

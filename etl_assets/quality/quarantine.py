@@ -1,7 +1,7 @@
 """Quarantine: the records that were not published, with the reason, so that nothing is lost and all can be replayed.
 
-`quarantine.<table>` is a table like any other, partitioned as the table that its records were kept out of. It is
-replaced together with that table's partition: a re-run never piles records up, and one that has become good leaves.
+`quarantine.<table>` is a table like any other, partitioned like the table that its records were kept out of. Each
+partition is replaced together with that table's: a re-run never piles records up, and one that has become good leaves.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from etl_assets.sources.files import UNPARSED
 from etl_assets.storage.frames import text_hash
 from etl_assets.storage.table import PARTITION, SOURCE_ROW, SOURCE_SHA256, Column, Partitioning, Table
 
-#: The partition of records that belong to none: no date, or one outside of the calendar.
+#: The partition of records that belong to no other: without a date, or with one outside the calendar.
 UNPLACED = "unplaced"
 
 _COLUMNS = (
@@ -47,7 +47,7 @@ def quarantine_table(name: str) -> Table:
 def quarantined(audited: Audit, raw: pl.DataFrame, partitions: pl.Series) -> pl.DataFrame:
     """The rejected rows of an audit as quarantine records, with the raw record each was made from.
 
-    `partitions` gives each rejected row's partition. `raw` holds the records, named by `_source_sha256`, `_source_row`.
+    `partitions` gives each rejected row's partition. `raw` holds the records, by `_source_sha256`, `_source_row`.
     """
     reasons = audited.failures.group_by("row", maintain_order=True).agg(
         reason=pl.concat_str(
@@ -77,7 +77,7 @@ def records(rejected: pl.DataFrame, raw: pl.DataFrame) -> pl.DataFrame:
 
 
 def _json(fields: Sequence[str]) -> pl.Expr:
-    """A record as JSON, by name and without what is empty: which columns else there are depends on the run's others."""
+    """A record as JSON, by name and without nulls: which other columns there are depends on the run's other records."""
     members = [
         pl.when(pl.col(name).is_not_null()).then(
             pl.struct(name).struct.json_encode().str.strip_prefix("{").str.strip_suffix("}")

@@ -1,6 +1,6 @@
-"""How records and values are read: what is not of the declared form is null, never guessed. Spaces around do not count.
+"""How records and values are read: a value not in the declared form is null, never guessed. Outer spaces are ignored.
 
-What could not be read though it is there, `audit.unreadable` puts into quarantine.
+`audit.unreadable` puts records with a value that is there but could not be read into quarantine.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from etl_assets.storage.table import PARTITION, ROW_HASH
 
 
 def date_by_form(text: pl.Expr, forms: Mapping[str, str]) -> pl.Expr:
-    """A date by the form that it is written in: `forms` gives the format of each form, which is a regular expression.
+    """A date, read by the form that it is written in: `forms` maps each form, a regular expression, to its format.
 
-    Null for a text of no form, and for a date that there is not, such as the 13th day of a 13th month.
+    Null for a text in none of the forms, and for a date that does not exist, such as the 13th day of a 13th month.
     """
     text = text.str.strip_chars()
     return of_this_era(
@@ -34,15 +34,15 @@ def day(text: pl.Expr) -> pl.Expr:
 
 
 def of_this_era(time: pl.Expr) -> pl.Expr:
-    """Days and moments from the year 1 to 9999; null for others, of which Python and most readers know nothing."""
+    """Days and moments from the year 1 to 9999; null for others, which Python and most readers do not support."""
     return pl.when(time.dt.year().is_between(1, 9999)).then(time)
 
 
 def exact(text: pl.Expr, kind: pl.Decimal) -> pl.Expr:
-    """A decimal that loses nothing: null for more digits than the type has, and for what is no number.
+    """A decimal, read without loss: null for more digits than the type has, and for text that is not a number.
 
-    Zeros at the end are no digits too many. A small one may have an exponent, as programs write 6.1e-05; of 1E+05, a
-    spreadsheet may have left digits out.
+    Zeros at the end do not count as excess digits. A small one may have an exponent, since programs write 6.1e-05; a
+    large one may not: in 1E+05, a spreadsheet may have left digits out.
     """
     text = text.str.strip_chars()
     fraction = rf"(\.\d{{1,{kind.scale}}}0*)?" if kind.scale else ""
@@ -53,35 +53,35 @@ def exact(text: pl.Expr, kind: pl.Decimal) -> pl.Expr:
 
 
 def whole(text: pl.Expr, kind: type[pl.Int32 | pl.Int64] = pl.Int64) -> pl.Expr:
-    """A whole number of up to 18 digits; null for what is none. 56.0 is one: pandas writes them so beside gaps."""
+    """A whole number of up to 18 digits, otherwise null. 56.0 is one: pandas writes them so in columns with gaps."""
     text = text.str.strip_chars().str.replace(r"\.0+$", "")
     return pl.when(text.str.contains(r"^-?\d{1,18}$")).then(text).cast(kind, strict=False)
 
 
 def number(text: pl.Expr) -> pl.Expr:
-    """A number; null for what is none, as "nan" and "inf" are."""
+    """A number; null for anything else, including "nan" and "inf"."""
     value = text.str.strip_chars().cast(pl.Float64, strict=False)
     return pl.when(value.is_finite()).then(value)
 
 
 def moment(text: pl.Expr) -> pl.Expr:
-    """A moment of any offset, with fractions of a second or without; one without an offset is UTC."""
+    """A moment with any offset, with or without fractions of a second; one without an offset is UTC."""
     text = text.str.strip_chars()
     with_offset = pl.when(text.str.contains(r"(Z|[+-]\d\d:\d\d)$")).then(text).otherwise(text + "Z")
     return with_offset.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
 
 
 def distinct(raw: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Raw records, of those that are equal in all the first; and the others, which are merged into these."""
+    """The first of each set of equal raw records; and the others, which are merged into these."""
     is_first = raw.select(pl.struct(PARTITION, ROW_HASH).is_first_distinct()).to_series()
     return raw.filter(is_first), raw.filter(~is_first)
 
 
 def distinct_as_read(rows: pl.DataFrame, by: Iterable[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Rows that have been read, of those that are equal in the columns `by` the first; and the others, merged.
+    """The first of each set of rows that are equal in the columns `by`; and the others, which are merged into these.
 
-    Equal is what is read as the same, 1 and 1.0; what could not be read (see `audit.unreadable`), if it is written the
-    same.
+    Values that are read as the same are equal, such as 1 and 1.0. Rows that could not be read completely (see
+    `audit.unreadable`) are equal only if they are also written the same.
     """
     is_unread = pl.col(UNPARSED).is_not_null()
     if PROBLEMS in rows.columns:
@@ -92,5 +92,5 @@ def distinct_as_read(rows: pl.DataFrame, by: Iterable[str]) -> tuple[pl.DataFram
 
 
 def optional(rows: pl.DataFrame, name: str) -> pl.Expr:
-    """A column that the source does not always have: null where it has not."""
+    """A column that the source does not always have; null where it is absent."""
     return pl.col(name) if name in rows.columns else pl.lit(None, pl.String)

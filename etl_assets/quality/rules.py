@@ -1,8 +1,9 @@
-"""Rules: what is done about values that are read, and are not right. Declared per dataset, counted, and traceable.
+"""Rules: what is done about values that can be read but are wrong. Declared per dataset, counted, and traceable.
 
 A rule says what is wrong with a column, what is done about it and why. Whatever a rule changes is on record in its row:
-`corrections` names the rules that changed a value of the row, `values_before` what the source has there, place by
-place. A row that a rule keeps out is in quarantine under the rule's name. So "which cells did this rule change?" is
+`corrections` names the rules that changed a value of the row, `values_before` has the value before each correction, in
+the same order. A row that a rule keeps out is in quarantine under the rule's name. So "which cells did this rule
+change?" is
 
     SELECT transaction_id, value FROM refined.retail_sales, unnest(corrections, values_before) AS r(rule, value)
     WHERE rule = 'price is negative'
@@ -23,16 +24,16 @@ from etl_assets.quality.readings import distinct_as_read
 from etl_assets.quality.ui_table import ui_table
 
 CORRECTIONS, BEFORE = "corrections", "values_before"
-#: Modified z-score from which on a value is an outlier, and what makes the MAD of normal data its standard deviation.
+#: Modified z-score above which a value is an outlier, and the ratio of normal data's MAD to its standard deviation.
 _OUTLYING, _NORMAL = 3.5, 0.6745
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What is done about a value of `column` that is `wrong` (in words), which it is where `where` is true.
+    """What is done about a value of `column` where `where` is true; `wrong` says in words what is wrong with it.
 
-    It becomes null, because it cannot be right or (missing) because it is how the source writes that there is nothing;
-    or it becomes `value` (correct); or its row goes to quarantine.
+    It becomes null, because it cannot be right or (missing) because the source writes a missing value so; or it becomes
+    `value` (correct); or its row goes to quarantine.
     """
 
     column: str
@@ -44,7 +45,7 @@ class Rule:
 
     @property
     def name(self) -> str:
-        """The rule by its name: "price is negative"."""
+        """The rule's name, such as "price is negative"."""
         return f"{self.column} {self.wrong}"
 
 
@@ -54,12 +55,12 @@ def corrections() -> Any:
 
 
 def values_before() -> Any:
-    """The column with the values that they changed."""
+    """The column with the values before those corrections."""
     return column("The value before each of those corrections, as text; empty where there was none")
 
 
 def obey(frame: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
-    """Apply rules one after another: changed values, `corrections` and `values_before`, and more `_problems`.
+    """Apply rules one after another: they change values, and add `corrections`, `values_before` and more `_problems`.
 
     `frame` may have a column `_problems` already (see `audit.unreadable`).
     """
@@ -101,7 +102,7 @@ def by_rules(
     rules: Sequence[Rule],
     nothing: Sequence[str] = (),
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Raw records, read (see `audit.unreadable`), by the rules; and those that are merged, see `distinct_as_read`."""
+    """Raw records, read (see `audit.unreadable`) and after the rules; and the merged ones (see `distinct_as_read`)."""
     typed = raw.select(
         *(reading.alias(name) for name, (_, reading) in readings.items()),
         unreadable(readings, nothing),
@@ -128,9 +129,9 @@ def with_outliers(
     """The frame with columns that say which values lie far from the others: whose modified z-score is above 3.5.
 
     That is 0.6745 x the distance from the median / the median absolute deviation (Iglewicz and Hoaglin, 1993). `values`
-    gives each new column's value; with `by`, only values of the same group are compared. Null where the value is, where
-    more than half of the values are the same, and in rows that break the contract, which do not count: they are not
-    published.
+    gives each new column's value; with `by`, only values of the same group are compared. Null where the value is null,
+    where more than half of the values are the same, and in rows that break the contract, which are not published and do
+    not count.
     """
     judged = frame.with_columns(pl.lit(None, pl.Boolean).alias(name) for name in values).with_row_index("_position")
     is_published = pl.int_range(pl.len()).is_in(audit(judged, contract).good["_position"].implode())

@@ -1,4 +1,4 @@
-"""The states and territories of the United States, by name: what contracts of several datasets are judged against.
+"""The states and territories of the United States, by name: contracts of several datasets check against them.
 
 Postal codes and FIPS codes are those of ANSI INCITS 38.
 """

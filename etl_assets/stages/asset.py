@@ -1,4 +1,4 @@
-"""A table's asset as Dagster and its UI see it: what is the same of every stage from raw to presentation."""
+"""A table's asset as Dagster and its UI see it: what every stage from raw to presentation has in common."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,10 +17,10 @@ def table_asset(
     metadata: Mapping[str, Any] | None = None,
     ins: Mapping[str, dg.AssetIn] | None = None,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """Decorate the step that makes a table as an asset, which is made when it is out of date.
+    """Decorate the step that makes a table: it becomes an asset that is made when it is out of date.
 
-    With `ins`, Dagster loads these for it, and its publications go to the IO manager (none, if nothing was good).
-    Without, the step reads and publishes by itself. `description` is the table's where none is given.
+    With `ins`, Dagster loads these inputs and the IO manager takes the publications (none if nothing was good).
+    Without, the step reads and publishes by itself. `description` defaults to the table's.
     """
     assert spec.table is not None
     loaded = {source.key for source in ins.values()} if ins else set()
@@ -32,7 +32,7 @@ def table_asset(
         owners=[spec.dataset.owner],
         kinds={"parquet", "postgres"},
         ins=ins,
-        # What foreign keys are of is published before; it is not read.
+        # Tables that foreign keys refer to are published before; they are not read.
         deps=spec.waits_for - loaded,
         io_manager_key="table_io" if ins else None,
         output_required=not ins,

@@ -1,4 +1,4 @@
-"""Raw records of a table of a source database: those of every batch that was landed, by day and by block of keys."""
+"""Raw records of a source database's table, from every batch that was landed, by day and by block of keys."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -41,7 +41,7 @@ _BOOKKEEPING = (
 
 
 def raw_batches(dataset: Dataset, landed: dg.AssetsDefinition, contract: type[Contract]) -> dg.AssetsDefinition:
-    """The raw asset of the table that a contract is of; of the batches of the days that it is run for."""
+    """The raw asset of a contract's table; each run reads the batches of the days that it is run for."""
     name = contract.place().table
     source_table, (key,) = name.removeprefix(f"{dataset.name}_"), contract.place().key
     declared = [Column(c, "text", "As the source has it") for c in contract.columns()]
@@ -73,7 +73,7 @@ def raw_batches(dataset: Dataset, landed: dg.AssetsDefinition, contract: type[Co
 def _publish_days(
     work: BlockStep, store: Landing, manifest: Manifest, source_table: str, key: str, wanted: Set[str]
 ) -> list[str]:
-    """Publish what the batches of some days have, day by day and block by block; gives the columns of the newest."""
+    """Publish the batches of some days, day by day and block by block; return the columns of the last blocks."""
     days: dict[str, dict[str, str]] = defaultdict(dict)
     for batch, sha256 in manifest.versions(source_table).items():
         days[work.spec.partition_of(batch)][batch] = sha256
@@ -100,7 +100,7 @@ def _publish_day(
     known: Mapping[str, Facts],
     made_from: str,
 ) -> list[str]:
-    """Publish the blocks of a day that other batches have rows of than before; gives the columns of the newest."""
+    """Publish a day's blocks whose rows come from other batches than before; return the columns of the last blocks."""
     columns: list[str] = []
     with ExitStack() as files:
         paths = {
@@ -110,7 +110,7 @@ def _publish_day(
         for batch, path in paths.items():
             for partition in _partitions(path, key, batch):
                 rows_of[partition].append(batch)
-        # Landed files never change: which of them have rows of a block says what it holds.
+        # Landed files never change: which of them have rows of a block determines what the block holds.
         content = {p: work.digest(p, *(f"{b} {batches[b]}" for b in rows_of[p])) for p in {*rows_of, *known}}
         # The last block of a day carries what the day was made from; the one that carried it before gives it up.
         changed = sorted(
@@ -124,7 +124,7 @@ def _publish_day(
             columns = [c for c in frame.columns if not c.startswith("_")]
             table = work.table.widened(columns)
             cut = {str(name[0]): part for name, part in frame.partition_by(PARTITION, as_dict=True).items()}
-            # Only with its last block is the day done.
+            # The day is done only with its last block.
             of = {group[-1]: made_from} if number == len(groups) else {}
             parts = [Part(p, cut.get(p, frame.clear()), of.get(p, ""), content[p]) for p in group]
             work.hold([Publication(table, parts)])

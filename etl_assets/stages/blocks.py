@@ -1,6 +1,6 @@
-"""Tables that are cut into blocks of keys, and made a few blocks at once: only those that are out of date.
+"""Tables that are cut into blocks of keys and made a few blocks at a time, only those that are out of date.
 
-Here: the step that all of them are made by. What a block holds, `batches` and `history` say.
+Here: the step that makes all of them. Not here: what a block holds (`batches`, `history`).
 """
 
 import hashlib
@@ -19,13 +19,13 @@ from etl_assets.storage.lake import Facts
 from etl_assets.storage.publish import Publisher
 from etl_assets.storage.table import WHOLE, Publication, Table
 
-#: Blocks that are made at once: memory is that of half a million rows, however large the table.
+#: Blocks that are made at once: this takes the memory of half a million rows, however large the table.
 _AT_ONCE = 5
 
 
 @dataclass
 class Made:
-    """What one step has come to so far."""
+    """The outcome of one step so far."""
 
     partitions: int = 0
     changed: int = 0
@@ -33,7 +33,7 @@ class Made:
     quarantined: int = 0
     merged: int = 0
     rows_out: int = 0
-    #: Of the keys that were looked at, those whose newest record is in quarantine.
+    #: The keys that were looked at, and those of them whose newest record is in quarantine.
     keys: int = 0
     bad_keys: int = 0
     refused: dict[str, str] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Made:
 
 @dataclass(frozen=True)
 class BlockStep:
-    """One run of one of these stages: which partitions are out of date, and what comes of making them."""
+    """One run of one of these stages: which partitions are out of date, and the outcome of making them."""
 
     context: dg.AssetExecutionContext
     spec: Spec
@@ -50,12 +50,12 @@ class BlockStep:
     made: Made = field(default_factory=Made)
     #: What is published next, by table.
     held: dict[str, Publication] = field(default_factory=dict)
-    #: Rows of the partitions that have been made.
+    #: Number of rows of each partition that has been made.
     rows: dict[str, int] = field(default_factory=dict)
 
     @cached_property
     def publisher(self) -> Publisher:
-        """What the step publishes to."""
+        """The publisher that the step uses."""
         return publisher()
 
     @cached_property
@@ -79,12 +79,12 @@ class BlockStep:
         return self.known[partition].made_from if partition in self.known else None
 
     def digest(self, *parts: str) -> str:
-        """Says what a partition is made from: the declaration, and what is given."""
+        """The digest of what a partition is made from: the table's declaration, the code version and `parts`."""
         lines = (self.table.fingerprint, self.spec.code_version, *parts)
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def hold(self, publications: Sequence[Publication]) -> None:
-        """Hold partitions, and publish those held before; the last are published with the whole table (`finish`)."""
+        """Hold these partitions and publish those held before; `finish` publishes the last, with the whole table."""
         self._publish_held()
         self.held.update({publication.table.full_name: publication for publication in publications})
 
@@ -97,7 +97,7 @@ class BlockStep:
             self.held.clear()
 
     def finish(self, *checks: dg.AssetCheckResult, **metadata: Any) -> Iterator[Any]:
-        """Record the table as a whole, if it is made as one, unless a partition was refused; then the step fails."""
+        """Record the table as a whole if it is made as one; if a partition was refused, fail the step instead."""
         yield from checks
         if self.made.refused:
             self._publish_held()
@@ -127,12 +127,12 @@ class BlockStep:
 
 
 def whole_input(asset: dg.AssetsDefinition) -> Input:
-    """An upstream of which the step itself finds out what is new."""
+    """An upstream for which the step itself finds out what is new."""
     return Input(asset.key, SPECS[asset.key].table, by_partition=False)
 
 
 def in_groups(keys: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """Blocks, as many together as are made at once."""
+    """Groups of as many blocks as are made at once."""
     for start in range(0, len(keys), _AT_ONCE):
         yield keys[start : start + _AT_ONCE]
 

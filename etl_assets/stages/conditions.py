@@ -15,17 +15,17 @@ from etl_assets.storage.table import WHOLE
 
 #: How long a partition that could not be made waits to be asked for again; each time twice as long, up to a day.
 _FIRST_WAIT, _LONGEST_WAIT = timedelta(minutes=10), timedelta(days=1)
-#: How often the lake is listed to find lost objects: S3 charges for each listing, and ticks are many.
+#: How often the lake is listed to find lost objects: S3 charges for each listing, and ticks are frequent.
 _LISTED_EVERY = timedelta(minutes=10)
 
 
 class OutOfDate(dg.AutomationCondition):
-    """True of partitions whose inputs are not the ones that they were made from, once for each state of the inputs.
+    """True for partitions whose inputs are not those that they were made from, once for each state of the inputs.
 
-    Being out of date is a state, not an event: nothing is missed that happened before the first tick or between two,
-    and it lasts until the partition is made. A partition that cannot be made would be asked for with every tick. So
-    the cursor keeps, of the partitions that are out of date or being made (no others), what they were asked for with:
-    the digest of their inputs, and when. They are asked for again when the digest changes; else after growing waits,
+    Being out of date is a state, not an event: nothing that happened before the first tick or between two is missed,
+    and it lasts until the partition is made. A partition that cannot be made would be asked for with every tick. So,
+    for the partitions that are out of date or being made (no others), the cursor keeps when they were asked for, and
+    the digest of their inputs then. They are asked for again when the digest changes, otherwise after growing waits,
     since what failed may have been a database or a disk that is back by then.
     """
 
@@ -35,10 +35,10 @@ class OutOfDate(dg.AutomationCondition):
         return "out_of_date"
 
     def evaluate(self, context: Any) -> dg.AutomationResult:
-        """Compare the bookkeeping with the cursor; what may not be asked for now (no candidate) waits."""
+        """Compare the bookkeeping with the cursor; a partition that may not be asked for now (no candidate) waits."""
         spec, now = SPECS[context.key], context.evaluation_time.timestamp()
         cursor = _Cursor.read(context.cursor)
-        # Only now is it known which of those found at the last tick passed the other conditions too.
+        # Which of those found at the last tick also passed the other conditions is known only now.
         requested = _keys(spec, context.get_previous_requested_subset(context.key) or context.get_empty_subset())
         asked = cursor.asked | {key: cursor.found[key] for key in requested & cursor.found.keys()}
         candidates, found, listed = _keys(spec, context.candidate_subset), dict[str, _Asked](), cursor.listed
@@ -46,7 +46,7 @@ class OutOfDate(dg.AutomationCondition):
             is_time = now - listed >= _LISTED_EVERY.total_seconds()
             wanted = _wanted(spec, State(context.asset_graph_view.instance), with_lost=is_time)
             listed = now if is_time else listed
-            # What is under way may come to nothing, and what the lake has lost is only known when it is listed.
+            # A partition under way may still fail, and what the lake has lost is known only when it is listed.
             asked = {key: then for key, then in asked.items() if key in wanted or key not in candidates or not is_time}
             coming = {key: _Asked.after(asked.get(key), wanted[key], now) for key in candidates & wanted.keys()}
             found = {key: then for key, then in coming.items() if then}
@@ -54,7 +54,7 @@ class OutOfDate(dg.AutomationCondition):
 
 
 class _Asked(NamedTuple):
-    """What a partition was asked for with: the digest of its inputs, when, and how long it waits then; in seconds."""
+    """A request for a partition: the digest of its inputs, its time, and how long to wait after it; in seconds."""
 
     digest: str
     at: float
@@ -62,7 +62,7 @@ class _Asked(NamedTuple):
 
     @classmethod
     def after(cls, before: _Asked | None, digest: str, now: float) -> _Asked | None:
-        """What to ask for now; None if it is not time."""
+        """The request to make now; None if it is not time yet."""
         if before is None or before.digest != digest:
             return cls(digest, now, _FIRST_WAIT.total_seconds())
         if now - before.at < before.wait:
@@ -72,7 +72,7 @@ class _Asked(NamedTuple):
 
 @dataclass(frozen=True)
 class _Cursor:
-    """What a tick leaves to the next: what was asked for before it, what it found to be asked for, the last listing."""
+    """What a tick leaves to the next: earlier requests, those that it found due, and the time of the last listing."""
 
     asked: dict[str, _Asked] = field(default_factory=dict)
     found: dict[str, _Asked] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class _Cursor:
 
     @classmethod
     def read(cls, text: str | None) -> _Cursor:
-        """The cursor that a tick has left; an empty one where there is none, or one of another make."""
+        """The cursor that a tick has left; an empty one if there is none or its format is another."""
         kept: Any = json.loads(text or "null")
         try:
             asked, found = ({key: _Asked(*of) for key, of in kept[name].items()} for name in ("asked", "found"))
@@ -94,7 +94,7 @@ class _Cursor:
 
 
 class AskedForNow(dg.AutomationCondition):
-    """True of what this very tick asks for. `will_be_requested` is that too, but within one run only."""
+    """True for what this very tick asks for. `will_be_requested` says that too, but only within one run."""
 
     @property
     def name(self) -> str:
@@ -108,11 +108,11 @@ class AskedForNow(dg.AutomationCondition):
 
 
 def when_out_of_date() -> dg.AutomationCondition:
-    """Make what is out of date, as soon as nothing that it is made from is being made or about to be.
+    """Make what is out of date, as soon as none of its upstreams is being made or about to be.
 
     Blocking checks need no term of their own: a partition that fails one is not written, so what is made from it is
     not out of date. `eager` is no help either: its first tick is a baseline, it acts on the latest partition only, and
-    an asset that reads all days of another would wait for days that no event has.
+    an asset that reads all days of another would wait for days without an event.
     """
     in_progress = dg.AutomationCondition.in_progress()
     coming = dg.AutomationCondition.any_deps_match(in_progress | AskedForNow()).with_label("any_deps_coming")

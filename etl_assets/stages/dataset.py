@@ -1,4 +1,4 @@
-"""The declaration of a dataset, and what is remembered of every stage that is built for it."""
+"""The declaration of a dataset, and the register of every stage that is built for it."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ class Dataset:
     name: str
     title: str
     publisher: str
-    #: Address where the data are described; empty for what is not public.
+    #: Address where the data are described; empty if they are not public.
     homepage: str
     licence: str
     citation: str
     cadence: str
     owner: str = "team:data"
-    #: The days, months or years that its refined table is partitioned by (of a source that is read in batches: its raw
+    #: The days, months or years that its refined table is partitioned by (for a source read in batches: its raw
     #: tables, by the day of the batch); None for tables without partitions.
     partitions: dg.TimeWindowPartitionsDefinition | None = None
     #: Partitions in one run of a backfill.
     batch: int = 100
     #: How many rows of one partition may be quarantined before the partition is refused.
     bound: Bound = field(default_factory=Bound)
-    #: What becomes of columns that the last file did not have: kept and reported (evolve), refused with the whole file
-    #: (freeze), or left out and reported (discard). A required column that is missing is always refused.
+    #: What happens to columns that the last file did not have: kept and reported (evolve), refused with the whole file
+    #: (freeze), or left out and reported (discard). A file without a required column is always refused.
     schema: Literal["evolve", "freeze", "discard"] = "evolve"
     #: A file that is smaller than the last good one by more than this share is refused, unless it says it is older.
     max_shrink: float = 0.5
-    #: How long ago a new file may last have been landed before the dataset counts as stale; None: for ever.
+    #: How long nothing may be landed before the dataset counts as stale; None: it never does.
     stale_after: timedelta | None = None
-    #: How far the newest day of the data itself may lie back; the sources may answer and yet stand still.
+    #: How old the newest day of the data itself may be: a source may answer and yet stand still.
     data_stale_after: timedelta | None = None
-    #: When to land the whole file without asking whether it is another one (cron, UTC): for sources whose corrections
+    #: When to land the whole file without asking whether it has changed (cron, UTC): for sources whose corrections
     #: cannot be seen without reading them.
     anew: str | None = None
 
@@ -65,7 +65,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Input:
-    """An upstream of a stage: its asset, its table (None: a landed file), and how its partitions meet the stage's.
+    """An upstream of a stage: its asset, its table (None: a landed file), and how its partitions map to the stage's.
 
     `by_partition`: a partition of the stage is made from the upstream's partition of the same key, not from all of it;
     where the upstream is landed in batches, from the batches of the day.
@@ -75,13 +75,13 @@ class Input:
     table: Table | None
     by_partition: bool
     columns: tuple[str, ...] | None = None
-    #: Of a source that is read in batches: the one of its tables that is read.
+    #: For a source that is read in batches: which of its tables is read.
     source_table: str | None = None
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What the house knows of an asset: its dataset, its table or its source, and what it is made from."""
+    """What the house knows about an asset: its dataset, its table or its source, and what it is made from."""
 
     key: dg.AssetKey
     dataset: Dataset
@@ -89,9 +89,9 @@ class Spec:
     source: Source | None = None
     inputs: Mapping[str, Input] = field(default_factory=dict)
     partitions: dg.TimeWindowPartitionsDefinition | None = None
-    #: Says by what code it is made; see the function of this name.
+    #: The version of the code that makes it; see the function of this name.
     code_version: str = ""
-    #: Where the records are that it keeps out; None if it keeps out none.
+    #: The table of the records that it keeps out; None if it keeps out none.
     quarantine: Table | None = None
 
     @property
@@ -101,21 +101,21 @@ class Spec:
 
     @property
     def waits_for(self) -> set[dg.AssetKey]:
-        """What is made before: what it is made from, and the tables that its foreign keys are of."""
+        """The assets that are made before it: its inputs, and the tables that its foreign keys refer to."""
         columns = self.table.columns if self.table else ()
         referred_to = {dg.AssetKey([c.references.stage, c.references.table]) for c in columns if c.references}
         return referred_to | {source.key for source in self.inputs.values()}
 
     def partition_of(self, key: str) -> str:
-        """The asset's partition that a partition of its table, or of what it is made from by partition, belongs to.
+        """The asset's partition that a partition of its table, or of an input read by partition, belongs to.
 
-        Mostly they are one. A batch belongs to its day, and so does each block of rows that came with it.
+        Mostly the two are the same. A batch belongs to its day, and so does each block of rows that came with it.
         """
         return key[: len("2025-01-15")] if self.in_batches else key
 
     @property
     def in_batches(self) -> bool:
-        """Whether the asset has what came with the batches of a source, day by day."""
+        """Whether the asset holds the records of a source's batches, day by day."""
         return self.partitions is not None and any(source.source_table for source in self.inputs.values())
 
     def made_from(self, partitions: Collection[str], versions: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
@@ -133,7 +133,7 @@ class Spec:
                 for key, line in told:
                     if (own := self.partition_of(key)) in lines:
                         lines[own].append(line)
-            else:  # one line for all: there may be as many partitions of the input as of this
+            else:  # one line for all: the input may have as many partitions as this asset
                 together = _sha256(line for _, line in told)
                 for own in lines.values():
                     own.append(together)
@@ -149,12 +149,11 @@ def _sha256(lines: Iterable[str]) -> str:
 
 
 def code_version(of: Any) -> str:
-    """The version of the file that a contract or a stage's function stands in: another if its code is another.
+    """The version of the file that defines a contract or a stage's function: it changes when the code does.
 
-    So what is published is made again after a check, a bound, a correction or a function has changed; where that comes
-    to the same, nothing is written. The files beside it that it imports from count as well, since it may use their
-    functions. Comments and layout do not count, nor does the code that all datasets share. Empty for what stands in no
-    file.
+    So tables are made again after a check, a bound, a correction or a function has changed; where the result is the
+    same, nothing is written. The files beside it that it imports from count as well, since it may use their functions.
+    Comments and layout do not count, nor does the code that all datasets share. Empty if there is no such file.
     """
     try:
         return _version(of.__module__)[:12]
@@ -182,7 +181,7 @@ def _read(source: str, room: str) -> tuple[str, Sequence[str]]:
 
 
 def numbered(partitions: dg.TimeWindowPartitionsDefinition) -> Mapping[str, int]:
-    """The keys of all days, months or years that there are, each with its number; Dagster lists them anew each time."""
+    """The keys of all days, months or years so far, numbered; cached, since Dagster would list them anew each time."""
     return _numbered(partitions, datetime.now(UTC).date())
 
 
@@ -208,7 +207,7 @@ def declare(
     partitions: dg.TimeWindowPartitionsDefinition | None = None,
     quarantine: Table | None = None,
 ) -> Spec:
-    """Register the asset of a table; `made_by` is the contract or function in whose file its code stands."""
+    """Register the asset of a table; `made_by` is the contract or function whose file holds its code."""
     key = dg.AssetKey([table.stage, table.name])
     return remember(Spec(key, dataset, table, None, inputs, partitions, code_version(made_by), quarantine))
 

@@ -7,14 +7,14 @@ from dagster_shared.error import SerializableErrorInfo
 
 
 def why_step_failed(event: dg.DagsterEvent) -> str:
-    """The sentence of a failed step: its `Failure`'s description, else what its innermost error says."""
+    """Why a step failed, in a sentence: its `Failure`'s description, else what its innermost error says."""
     user = event.step_failure_data.user_failure_data
     return (user.description if user else None) or sentence(event.step_failure_data.error)
 
 
 def sentence(error: SerializableErrorInfo | None) -> str:
-    """What an error says; of one that is not ours with its class, which then says more than the message."""
-    # What Dagster wraps around an error says where it came from, and not what it is.
+    """What an error says; with its class if it is not ours, since that then says more than the message."""
+    # Dagster's wrapper says where an error came from, not what it is.
     while error is not None and error.cause is not None and error.message.startswith("dagster."):
         error = error.cause
     text = error.message.strip() if error else "unknown"

@@ -1,9 +1,9 @@
-"""Tables of a source database: every record that was landed of them, their history, and their current state.
+"""Tables of a source database: every record of them that was landed, their history, and their current state.
 
 A table that is read in batches only ever grows, and may be large. So all three are cut into blocks of keys, and what
-has to be made again is found block by block: a batch of a thousand rows costs the blocks that they are in, in memory
-as in time. Each is made of the set of batches there is, whatever the order in which they came: a batch twice, or one of
-last week today, gives the same tables.
+has to be made again is found block by block: a batch of a thousand rows costs only the blocks that hold them, in memory
+and in time. Each is made from the set of all batches, whatever order they came in: a batch that comes twice, or a week
+late, gives the same tables.
 """
 
 import hashlib
@@ -44,14 +44,14 @@ class Versioned:
 def versioned(
     dataset: Dataset, landed: dg.AssetsDefinition, contracts: Sequence[type[Contract]]
 ) -> dict[type[Contract], Versioned]:
-    """For each contract of a table's current state: its raw records, its history and its current state.
+    """For each contract (of a table's current state): the table's raw records, history and current state.
 
     The raw records are partitioned by the day of their batch (`Dataset.partitions`), history and current state by
-    blocks of keys: a version ends when another comes, so no day of theirs is ever done.
+    blocks of keys: a version ends when another comes, so none of their days would ever be complete.
 
-    A contract is of the table `<dataset>_<name>`, where `<name>` is the source's, has one column of whole numbers as
-    its key, and stands after those that its columns refer to (`column(…, references=…)`). A version that breaks the
-    contract, or refers to a key that was never seen, is quarantined: the version before stays.
+    A contract describes the table `<dataset>_<name>`, where `<name>` is the source's name for it. Its key is one column
+    of whole numbers, and it comes after the contracts that its columns refer to (`column(…, references=…)`). A version
+    that breaks the contract, or refers to a key that was never seen, is quarantined: the version before stays.
     """
     # Stage after stage: tables that do not depend on each other are made in one run.
     raw = {contract: raw_batches(dataset, landed, contract) for contract in contracts}
@@ -117,8 +117,8 @@ def _history(
             partitions[block_of(partition)].append(partition)
         keys = {name: _keys(*of) for name, of in references.items()}
         seen = [f"{name} {hashlib.sha256(known.to_numpy().tobytes()).hexdigest()}" for name, known in keys.items()]
-        # A block without quarantined rows (clean) is the same whatever keys there are more; one with some (stained)
-        # may lose them when keys come that they refer to.
+        # A block without quarantined rows (clean) stays the same whatever keys are added; one with some (stained)
+        # may lose them when the keys that they refer to arrive.
         clean = {k: work.digest(*(f"{p} {found[p]}" for p in names)) for k, names in partitions.items()}
         stained = {k: work.digest(digest, *seen) for k, digest in clean.items()}
         stale = [k for k in clean if work.made_from(k) not in (clean[k], stained[k])]
@@ -141,7 +141,7 @@ def _publish_versions(
     keys: Mapping[str, pl.Series],
     digests: Mapping[str, tuple[str, str]],
 ) -> None:
-    """Publish the history of some blocks, and what was kept out of it; blocks with too much of that are refused."""
+    """Publish the history of some blocks and the records kept out of it; refuse blocks with too many of these."""
     key, made, bound = contract.place().key[0], work.made, work.spec.dataset.bound
     rows_in, (records, repeats) = records.height, _without_repeats(records, key, contract.columns())
     found, gone = _observed(records, contract, keys)
@@ -153,7 +153,7 @@ def _publish_versions(
     versions = versions.with_columns(block)
     rejected = found.rejected.with_columns(block)
     kept_out = quarantined(found, records.unique([SOURCE_SHA256, SOURCE_ROW]), rejected[PARTITION])
-    # Only what was seen last of a key is judged: what has been mended since is kept out, and harms nobody.
+    # Only a key's newest record is judged: an older bad one, mended since, is kept out and harms nobody.
     last = records.select(pl.col(key).cast(pl.Int64), BATCH).group_by(key).agg(pl.col(BATCH).max()).with_columns(block)
     rows_of = dict(last.group_by(PARTITION).len().iter_rows())
     bad = dict(rejected.join(last, on=[key, BATCH], how="semi").group_by(PARTITION).len().iter_rows())
@@ -180,16 +180,16 @@ def _publish_versions(
         own = versions.filter(pl.col(PARTITION) == name).sort(contract.place().key)
         parts.append(Part(name, own.select([c.name for c in work.table.columns]), digest))
         others.append(Part(name, out, digest))
-    if found.failures.height and not was_refused:  # the cases that are shown are of the block that is named
+    if found.failures.height and not was_refused:  # the cases shown come from the group of the block that is named
         made.failures = found.examples()
     assert work.spec.quarantine is not None
     work.hold([Publication(work.table, parts), Publication(work.spec.quarantine, others)])
 
 
 def _without_repeats(records: pl.DataFrame, key: str, declared: Collection[str]) -> tuple[pl.DataFrame, int]:
-    """Records, but for those that say the same as the one before of their key; and how many do.
+    """The records without those that repeat the one before them of the same key, and how many were left out.
 
-    A bad one that is landed again and again is in quarantine once, whatever else than the declared columns it has.
+    A bad one that is landed again and again is in quarantine once, whatever its undeclared columns hold.
     """
     ordered = records.sort(key, BATCH, SOURCE_ROW)
     told = [c for c in records.columns if c in declared or c == DELETED]
@@ -200,7 +200,7 @@ def _without_repeats(records: pl.DataFrame, key: str, declared: Collection[str])
 def _observed(
     records: pl.DataFrame, contract: type[Contract], keys: Mapping[str, pl.Series]
 ) -> tuple[Audit, pl.DataFrame]:
-    """What was seen of every key in every batch, audited; and when keys were seen to be gone."""
+    """What every batch says about every key, audited; and when keys were seen to be gone."""
     declared = [name for name in contract.columns() if name not in _TIMES]
     lacking = [pl.lit(None, pl.String).alias(name) for name in declared if name not in records.columns]
     records = records.with_columns(lacking).with_columns(
@@ -248,9 +248,9 @@ def _reading(name: str, dtype: pl.DataType) -> pl.Expr:
 
 
 def _chained(good: pl.DataFrame, gone: pl.DataFrame, key: str) -> tuple[pl.DataFrame, int]:
-    """The versions of every key: what was seen again is one with what was seen before, and ends what differs.
+    """The versions of every key: a record that repeats the one before is merged into it, one that differs ends it.
 
-    Also, how many records went into others: those seen again, and those that say that a key is gone.
+    Also, the number of merged records: these repeats, and the records that say that a key is gone.
     """
     seen = pl.concat([good.with_columns(pl.lit(False).alias(DELETED)), gone], how="diagonal").sort(key, "valid_from")
     telling = [c for c in seen.columns if c not in (*_TIMES, BATCH, SOURCE_SHA256, SOURCE_ROW)]
@@ -268,7 +268,7 @@ def _judged(made: Made, bound: Bound) -> Iterator[dg.AssetCheckResult]:
     if made.failures is not None:
         facts["failure_cases"] = made.failures
     yield dg.AssetCheckResult(passed=why is None, check_name="contract", description=why, metadata=facts)
-    are_many = made.bad_keys > bound.share * made.keys  # of a small table, all may be: it has no `bound.count` of rows
+    are_many = made.bad_keys > bound.share * made.keys  # not `bound.count`: a small table may have fewer rows, all bad
     yield dg.AssetCheckResult(
         passed=not are_many,
         check_name="quarantine",
@@ -303,7 +303,7 @@ def _current(dataset: Dataset, contract: type[Contract], history: dg.AssetsDefin
 
 
 def _keys(contract: type[Contract], history: dg.AssetsDefinition) -> pl.Series:
-    """Every key of a table that was ever seen."""
+    """Every key that was ever seen in a table."""
     table, key = SPECS[history.key].table, contract.place().key[0]
     assert table is not None
     return publisher().read(table, columns=[key]).frame[key].unique().sort()

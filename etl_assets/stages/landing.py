@@ -36,16 +36,16 @@ from etl_assets.storage.configured import landing_store
 from etl_assets.storage.landing import Landed, Landing, Manifest, sha256
 from etl_assets.storage.scratch import scratch_folder
 
-#: Tag of runs that land the source's file whole, whatever the source says of its version.
+#: Tag of runs that land the source's file whole, whatever the source says about its version.
 ANEW = "etl/anew"
 
 
 def landing(dataset: Dataset, source: Source, *, metadata: Mapping[str, Any] | None = None) -> dg.AssetsDefinition:
-    """The asset `landing/<dataset>`: asks the source, and lands its file if it is another than the last one.
+    """The asset `landing/<dataset>`: asks the source, and lands its file if it differs from the last one.
 
-    The step fails, and the last good file stays, if the source cannot be reached, answers with something else than
-    data, or with much less than before (`Dataset.max_shrink`) and without saying that it is older. Of a folder, the
-    files that are new are landed; those that are broken are reported by the check `files` and keep no other back.
+    The step fails, and the last good file stays, if the source cannot be reached, answers with something other than
+    data, or with much less than before (`Dataset.max_shrink`) without saying that it is older. From a folder, new files
+    are landed; broken ones are reported by the check `files` and hold no other back.
     `metadata` is shown with the asset.
     """
     spec = remember(Spec(dg.AssetKey(["landing", dataset.name]), dataset, None, source))
@@ -80,7 +80,7 @@ def landing(dataset: Dataset, source: Source, *, metadata: Mapping[str, Any] | N
                     lambda name: _batched(store, files.get(name, {}), name),
                 )
                 if known and not asks:
-                    work.pages.clear()  # what an extract that was cut off has got is asked for anew, too
+                    work.pages.clear()  # the pages of an interrupted extract are asked for anew, too
                 fetched = source.fetch(work, validators_of(known) if asks else None)
                 if isinstance(fetched, FetchedFolder):
                     yield from _land_folder(context, spec, store, known, fetched, anew=not asks)
@@ -98,7 +98,7 @@ def landing(dataset: Dataset, source: Source, *, metadata: Mapping[str, Any] | N
 
 
 def validators_of(known: Manifest | None) -> Validators | None:
-    """What a source is asked with whether it has another version than the landed one."""
+    """The validators for asking a source whether it has another version than the landed one."""
     return Validators(known.etag, known.last_modified, known.url) if known else None
 
 
@@ -138,10 +138,10 @@ def _land_file(
     known: Manifest | None,
     fetched: Fetched,
 ) -> dg.Output[object]:
-    """What lands a file; refused if it is much smaller than the last good one."""
+    """The output that lands a file; refused if the file is much smaller than the last good one."""
     manifest = _manifest(spec, fetched, context.run.run_id)
     if known and (why := why_shrunk(context, spec, store, manifest, known)):
-        work.pages.clear()  # they are whole, and not to be taken: the next extract asks for all of them
+        work.pages.clear()  # complete, but not to be taken: the next extract asks for all of them
         raise SourceRefusedError(why)
     return _landed(store, Landed(manifest, [(fetched.path, manifest)]), known)
 
@@ -155,9 +155,9 @@ def _land_folder(
     *,
     anew: bool,
 ) -> Iterator[Any]:
-    """What lands the new files of a folder, and the check that says which were not taken."""
+    """The output that lands a folder's new files, and the check that says which files were not taken."""
     fetched = without_shrunk_files(spec.dataset, store, known, fetched)
-    if known is not None and anew:  # what is not in the folder any more is taken back; not what cannot be read now
+    if known is not None and anew:  # forget files that have left the folder, not those that cannot be read now
         there = {*fetched.refused, *fetched.waiting}
         kept = {name: digest for name, digest in known.members.items() if name in there}
         known_now = replace(known, members=kept, state={name: known.state.get(name) for name in kept})
@@ -176,7 +176,7 @@ def _land_batch(
     known: Manifest | None,
     fetched: Fetched,
 ) -> dg.Output[object]:
-    """What lands a batch: its files beside those of the batches before."""
+    """The output that lands a batch: its files beside those of the batches before."""
     assert fetched.batch
     own = sorted(fetched.path.glob("*.parquet"))
     for path in own:

@@ -1,8 +1,8 @@
-"""Logs for machines: one object of JSON a line on stdout, with `ETL_LOG_FORMAT=json`; dagster.yaml switches it on.
+"""Logs for machines: with `ETL_LOG_FORMAT=json`, one JSON object per line on stdout; dagster.yaml adds the handler.
 
 A line has `time`, `level`, `message`, and where they are known `run`, `job`, `dataset`, `stage`, `asset`, `partition`
-(of a run of many: the first and the last), `event`, `rows`, `seconds` and `error`. One thing that happened is one line:
-what an asset has published has `rows`, the end of its step `seconds`. Dagster's own lines, for people, stay on stderr.
+(for a run of many: the first and the last), `event`, `rows`, `seconds` and `error`. Each event is one line: an asset's
+publication has `rows`, the end of its step has `seconds`. Dagster's own lines, for people, stay on stderr.
 """
 
 import json
@@ -19,7 +19,7 @@ from etl_assets.stages.dataset import spec_of_step
 from etl_assets.stages.failures import why_step_failed
 from etl_assets.stages.run_tags import RunPartitions
 
-#: Dagster's events that are a line each, though it takes them for details.
+#: Dagster's events that get a line each, though Dagster treats them as details.
 _LINES = {
     dg.DagsterEventType.RUN_START,
     dg.DagsterEventType.RUN_SUCCESS,
@@ -33,7 +33,7 @@ _LINES = {
 
 
 class JsonLines(logging.Formatter):
-    """One object of JSON a line, without secrets, and without signs that a terminal would act on."""
+    """One JSON object per line, without secrets, and without characters that a terminal would act on."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record as a line."""
         fields = {
-            # Before it is JSON: there, a secret with a quote in it is another text.
+            # Before it becomes JSON, where a secret with a quote in it is written differently.
             key: plain(value, secrets=self._secrets) if isinstance(value, str) else value
             for key, value in _fields(record).items()
             if value is not None
@@ -51,7 +51,7 @@ class JsonLines(logging.Formatter):
 
 
 class JsonHandler(logging.StreamHandler):
-    """What dagster.yaml adds to the logs of every run; silent unless the format is JSON."""
+    """The handler that dagster.yaml adds to the logs of every run; silent unless the format is JSON."""
 
     def __init__(self) -> None:
         super().__init__(sys.stdout)

@@ -10,12 +10,12 @@ from etl_assets.settings import settings
 from etl_assets.stages.dataset import Spec
 from etl_assets.storage.configured import lake, warehouse
 
-#: The check of a refined table that its newest day is new enough (`Dataset.data_stale_after`).
+#: The check that a refined table's newest day is new enough (`Dataset.data_stale_after`).
 NEWEST = "newest"
 
 
 def is_dated(spec: Spec) -> bool:
-    """Whether an asset is a refined table of which its dataset declares how old it may be."""
+    """Whether an asset is a partitioned refined table whose dataset declares how old its data may be."""
     cut = spec.partitions is not None and spec.table is not None and spec.table.stage == "refined"
     return cut and spec.dataset.data_stale_after is not None
 
@@ -36,7 +36,7 @@ def judge_newest(spec: Spec) -> dg.AssetCheckEvaluation:
     today = datetime.now(UTC).date()
     found = newest_day(spec, today)
     age = today - found if found else timedelta(0)
-    # A recording grows old by itself, and says nothing of its publisher.
+    # A recording grows old by itself, and says nothing about its publisher.
     judged = settings().sources == "live"
     return dg.AssetCheckEvaluation(
         asset_key=spec.key,
@@ -50,9 +50,9 @@ def judge_newest(spec: Spec) -> dg.AssetCheckEvaluation:
 
 
 def newest_day(spec: Spec, today: date) -> date | None:
-    """The newest day that a table has a row of, today at the latest; None for an empty table.
+    """The newest day that a table has a row of, today at the latest; None if there is none.
 
-    What a source announces for days to come does not make it new. A table of years is as new as the year's last day.
+    What a source announces for days to come does not make it new. A table of years is as new as its newest year's end.
     """
     table = spec.table
     assert table is not None

@@ -1,4 +1,4 @@
-"""Ordinals: the position of a row among those of one natural key, which it keeps from one publication to the next."""
+"""Ordinals: a row's position among the rows of one natural key, which it keeps from one publication to the next."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from etl_assets.storage.table import SOURCE_ROW, SOURCE_SHA256
 def with_ordinals(
     rows: pl.DataFrame, published: pl.DataFrame, key: Sequence[str], *telling: Sequence[str]
 ) -> pl.DataFrame:
-    """Rows with `ordinal`, their position among those of the same natural key; columns `telling` tell these apart.
+    """Rows with `ordinal`, their position among the rows of the same natural key; `telling` columns tell these apart.
 
-    Of several sets of these, each counts for the rows that the one before finds nothing for.
+    Each further set of `telling` columns counts for the rows that the sets before it find no match for.
 
-    A row that is `published` keeps its ordinal, and with it its id, when another of its key vanishes or arrives: the
-    one of the same record (`row_hash`), else of the same values (a file may be written otherwise, or gain a column),
-    else of the same key. The others take those that are free, in the order of the file.
+    A row that is `published` keeps its ordinal, and with it its id, when another row of its key vanishes or arrives.
+    It is recognized by the same record (`row_hash`), else by the same values (a file may be written differently, or
+    gain a column), else by the same key. The other rows take the free ordinals, in the order of the file.
     """
     record = [SOURCE_SHA256, SOURCE_ROW]
     rows = rows.with_columns(ordinal=pl.lit(None, pl.Int32))
@@ -51,9 +51,9 @@ def with_ordinals(
 
 
 def _numbered(rows: pl.DataFrame, columns: Sequence[str], telling: Sequence[str]) -> pl.DataFrame:
-    """Rows with `same`, a hash of some columns, and `nth`, their position among those in which these are the same.
+    """Rows with `same`, a hash of some columns, and `nth`, their position among the rows of the same hash.
 
-    Rows that have nothing in those that are to tell them apart are left out: they would all be the same.
+    Rows whose `telling` columns are all empty are left out: they would all be the same.
     """
     text = rows.with_columns(pl.selectors.by_dtype(pl.List(pl.String)).list.join("\n"))
     numbered = rows.with_columns(same=row_hash(text, columns)).with_columns(nth=pl.int_range(pl.len()).over("same"))

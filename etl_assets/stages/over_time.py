@@ -11,7 +11,7 @@ from etl_assets.stages.pictures import lines, picture
 
 
 def with_changes(rows: pl.DataFrame, value: str, by: Sequence[str]) -> pl.DataFrame:
-    """Rows with `change_1_year` and `change_10_years`: a value less that of so many years before; null without one.
+    """Rows with `change_1_year` and `change_10_years`: a value minus that of 1 or 10 years before; null without one.
 
     `by` and the column `year` are the rows' key.
     """
@@ -25,6 +25,6 @@ def with_changes(rows: pl.DataFrame, value: str, by: Sequence[str]) -> pl.DataFr
 
 @picture
 def yearly_lines(rows: pl.DataFrame, group: str, value: str, title: str) -> dg.MarkdownMetadataValue:
-    """A line over the years for each group; a year has one value of a group, or their median is shown."""
+    """A line over the years for each group; several values of a group in one year are shown as their median."""
     wide = rows.drop_nulls(group).pivot(group, index="year", values=value, aggregate_function="median").sort("year")
     return lines(wide, "year", [name for name in wide.columns if name != "year"], title)

@@ -1,6 +1,6 @@
 """Maps and plots for the UI's metadata: PNG in Markdown, small enough for the event log.
 
-matplotlib is imported where something is drawn: it takes a seventh of the start of every process, and few draw.
+matplotlib is imported only where something is drawn: it takes a seventh of a process's start, and few processes draw.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ log = logging.getLogger(__name__)
 Drawn = ParamSpec("Drawn")
 #: Every picture becomes part of an event in Dagster's database.
 _LARGEST = 50_000
-#: Resolutions in dots per inch, of which the first is taken that is small enough; with many areas it is never 100.
+#: Resolutions in dots per inch: the first that gives a small enough picture is taken; with many areas, never 100.
 _RESOLUTIONS = (100, 80, 60, 40)
 _MANY_AREAS = 2_000
 #: West, south, east and north of the contiguous United States in degrees, and the projection they are drawn in.
 _CONTIGUOUS = (-125.0, 24.0, -66.0, 50.0)
 _ALBERS = 5070
-#: What others are drawn in.
+#: The projection that other areas are drawn in.
 _MERCATOR = 3857
-#: From this ratio between the greatest and the least value above zero on, colours follow the logarithm.
+#: Colours follow the logarithm above this ratio of the greatest to the least value above zero.
 _SKEWED = 20
 _CLASSES = 9
 
 
 def picture(draw: Callable[Drawn, dg.MarkdownMetadataValue]) -> Callable[Drawn, dg.MarkdownMetadataValue]:
-    """Let a source's texts be texts, not formulas; and say it in its place where a picture cannot be drawn.
+    """Draw a source's texts as text, not as formulas; where a picture cannot be drawn, show why in its place.
 
-    No table is kept from being published by that.
+    So no picture keeps a table from being published.
     """
 
     @wraps(draw)
@@ -64,10 +64,10 @@ def picture(draw: Callable[Drawn, dg.MarkdownMetadataValue]) -> Callable[Drawn, 
 
 @picture
 def choropleth(areas: gpd.GeoDataFrame, column: str, title: str) -> dg.MarkdownMetadataValue:
-    """A map of areas coloured by a column, of the contiguous United States where there are any of its areas.
+    """A map of areas coloured by a column; if any lie in the contiguous United States, only those.
 
     Areas without a value are grey. Colours follow the logarithm (from the least value above zero on) where a few areas
-    would else leave all others alike.
+    would otherwise make all others look alike.
     """
     from matplotlib import colormaps
     from matplotlib.collections import PathCollection
@@ -115,7 +115,7 @@ def _room(values: np.ndarray) -> float:
 
 
 def _outlines(areas: gpd.GeoSeries) -> list[Path]:
-    """A path of each area, with its parts and holes; geopandas makes them ring by ring, in ten times the time."""
+    """A path for each area, with its parts and holes; geopandas makes them ring by ring and takes ten times as long."""
     from matplotlib.path import Path
 
     polygons, area = shapely.get_parts(areas, return_index=True)
@@ -136,7 +136,7 @@ def lines(frame: pl.DataFrame, x: str, ys: list[str], title: str) -> dg.Markdown
 
     figure = Figure(figsize=(7, 3))
     left = 0.02 + _room(frame.select(ys).cast(pl.Float64).to_numpy())
-    axes = figure.add_axes((left, 0.15, 0.98 - left, 0.75))  # of dates, what they have in common is written below them
+    axes = figure.add_axes((left, 0.15, 0.98 - left, 0.75))  # what dates have in common is written below them
     for y in ys:
         axes.plot(frame[x].to_numpy(), frame[y].to_numpy(), marker=".", label=y)
     if len(ys) > 1:
@@ -157,7 +157,7 @@ def lines(frame: pl.DataFrame, x: str, ys: list[str], title: str) -> dg.Markdown
 def bars(
     frame: pl.DataFrame, x: str, y: str | Sequence[str], title: str, *, shares: bool = False
 ) -> dg.MarkdownMetadataValue:
-    """Lying bars of one or more columns, for each value of another, the first row on top; `shares` are in per cent."""
+    """Horizontal bars of one or more columns for each value of another, the first row on top; `shares`: in per cent."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
@@ -181,7 +181,7 @@ def bars(
 
 
 def _markdown(figure: Figure, title: str, resolutions: Sequence[int] = _RESOLUTIONS) -> dg.MarkdownMetadataValue:
-    """The figure in the first of some resolutions that the event log bears; few colours take a third of the bytes."""
+    """The figure in the first resolution small enough for the event log; with few colours, in a third of the bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
@@ -190,7 +190,7 @@ def _markdown(figure: Figure, title: str, resolutions: Sequence[int] = _RESOLUTI
         figure.set_dpi(dpi)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
-        figure.set_layout_engine("none")  # what is where stays as it is at other resolutions
+        figure.set_layout_engine("none")  # keeps the layout at the other resolutions
         sink = io.BytesIO()
         pixels = np.asarray(canvas.buffer_rgba())
         picture = Image.fromarray(pixels).convert("RGB")

@@ -21,7 +21,7 @@ def profile(frame: pl.DataFrame) -> dg.TableMetadataValue:
     """Type, nulls, minimum and maximum of every column as a table."""
     ordered = [c for c, dtype in frame.schema.items() if not isinstance(dtype, pl.List) and dtype != pl.Binary]
     nulls = frame.null_count().row(0, named=True) if frame.width else {}
-    # Times as text: Python has not all of the years that a column may hold.
+    # Times as text: Python cannot represent all the years that a column may hold.
     text = pl.selectors.temporal().cast(pl.String)
     low = frame.select(pl.col(ordered).min()).with_columns(text).row(0, named=True) if ordered and frame.height else {}
     high = frame.select(pl.col(ordered).max()).with_columns(text).row(0, named=True) if ordered and frame.height else {}

@@ -70,12 +70,12 @@ def raw(
 ) -> Callable[[Callable[[Path], pl.DataFrame]], dg.AssetsDefinition]:
     """Decorate a function that reads a landed file's records as text, with `_source_row`.
 
-    The raw table of a folder has the records of all of its files. `required` columns must be there; of `stays`, each a
-    column by all of its names, those that the last file had. `partition` gives the partition key of a record. Records
-    whose key is none of the dataset's calendar stay in the raw table and are quarantined as `unplaced`; more of them
-    than the dataset's bound, and the file is refused. A dataset without partitions has a raw table without any, and no
-    `partition`. `unstable` columns differ from one extract to the next though the record is the same: they do not tell
-    records apart.
+    The raw table of a folder has the records of all of its files. `required` columns must be there. Each of `stays` is
+    a column by all of its names, which must be there if the last file had it. `partition` gives the partition key of a
+    record. Records whose key is not in the dataset's calendar stay in the raw table and are quarantined as `unplaced`;
+    if there are more of them than the dataset's bound, the file is refused. A dataset without partitions has a raw
+    table without any, and no `partition`. `unstable` columns differ from one extract to the next though the record is
+    the same: they do not tell records apart.
     """
     if (dataset.partitions is None) != (partition is None):
         has = "has partitions: say" if partition is None else "has no partitions: do not say"
@@ -135,7 +135,7 @@ def _read(context: dg.AssetExecutionContext, spec: Spec, reader: _Reader, landed
     table = declared.widened(columns)
     before = publisher().warehouse.facts(table.full_name)
     made_from = spec.made_whole_from({"landed": {WHOLE: manifest.sha256}})
-    # The lake's too: a run that was killed before the warehouse had a partition has left it there alone.
+    # The lake's too: a run that was killed before the warehouse had a partition has left it only there.
     there = before.keys() | publisher().lake.partitions(table).keys()
     keys = there - {WHOLE} if table.partitioning else {WHOLE}
     parts = _parts(frame, keys, made_from)
@@ -148,7 +148,7 @@ def _read(context: dg.AssetExecutionContext, spec: Spec, reader: _Reader, landed
     in_calendar = [p for p in parts if p.key != UNPLACED]
     yield dg.Output(
         publications,
-        # Of a table that is cut into partitions, only some have changed: another version would mark all as out of date.
+        # Always the same if there are partitions: another version would mark all as out of date, not just the changed.
         data_version=dg.DataVersion("by partition" if table.partitioning else digest),
         metadata={
             "dagster/row_count": frame.height,
@@ -172,7 +172,7 @@ def _records(
 ) -> tuple[list[tuple[Manifest, pl.DataFrame]], list[str], list[dict[str, object]]]:
     """The records of every landed file, all columns, and how they differ from the last materialization's.
 
-    Raises SourceRefusedError, which names the file, for one that the table cannot be made from.
+    Raises SourceRefusedError, which names the file, if the table cannot be made from it.
     """
     files: list[tuple[Manifest, pl.DataFrame]] = []
     manifest = landed.manifest
@@ -205,7 +205,7 @@ def _records(
 
 
 def made_from_file(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
-    """The landed file that a raw table was made from last, by its SHA-256."""
+    """The SHA-256 of the landed file that a raw table was last made from."""
     event = instance.get_latest_materialization_event(key)
     found = event.asset_materialization.metadata.get("landed_file") if event and event.asset_materialization else None
     return str(found.value) if found else None
@@ -259,7 +259,7 @@ def _part(key: str, frame: pl.DataFrame, made_from: str) -> Part:
 
 
 def _quarantine(unplaced: pl.DataFrame, column: str) -> pl.DataFrame:
-    """Quarantine records of those that belong to no partition, which `column` should say."""
+    """Quarantine records for the raw records that belong to no partition; `column` should say which."""
     parsed, value = pl.col(UNPARSED).is_null(), pl.col(column).str.slice(0, 200)
     why = pl.lit(f"placeable: {column} is ") + value.fill_null("missing") + pl.lit(", which is in no partition")
     reason = (

@@ -1,6 +1,6 @@
-"""What was fetched and is not landed: what is much less than before, and what nothing would ever be read of.
+"""What was fetched but is not landed: much less data than before, and batches that would never be read.
 
-The last good state stays. Not here: what a source itself refuses, since it is no data at all (etl_assets.sources).
+The last good state stays. Not here: what a source itself refuses because it is no data at all (etl_assets.sources).
 """
 
 from collections.abc import Mapping
@@ -21,10 +21,11 @@ from etl_assets.storage.landing import Landing, Manifest, sha256
 def why_shrunk(
     context: dg.AssetExecutionContext, spec: Spec, store: Landing, manifest: Manifest, known: Manifest
 ) -> str | None:
-    """Why a file is not to be landed in the place of the known one: it is much smaller than the last good one.
+    """Why a file must not replace the known one: it is much smaller than the last good one. None if it may.
 
-    A source may go back to what it had before; that was no fragment then, nor is what it says is older. Of a folder,
-    each file is judged by itself. Nothing is known of how large the answer to another request is.
+    A source may go back to a file that it had before: that was no fragment then, nor is one that it says is older. The
+    files of a folder are judged one by one (`without_shrunk_files`). How large the answer to another request should be
+    is unknown.
     """
     is_other = asks_otherwise(Validators(manifest.etag), Validators(known.etag))
     is_older = _is_older(moment_of(manifest.last_modified), moment_of(known.last_modified))
@@ -41,12 +42,12 @@ def why_shrunk(
 
 
 def _is_older(now: datetime | None, before: datetime | None) -> bool:
-    """Whether a source that says when its files are of has gone back."""
+    """Whether a source that dates its files has gone back to an older one."""
     return now is not None and before is not None and now < before
 
 
 def _last_read(context: dg.AssetExecutionContext, spec: Spec, store: Landing, known: Manifest) -> Manifest:
-    """The newest file that its reader could read: one that it could not is no measure for the next."""
+    """The newest file that its reader could read: an unreadable one is no measure for the next."""
     for reader in SPECS.values():
         is_of_it = any(source.key == spec.key for source in reader.inputs.values())
         if is_of_it and (digest := made_from_file(context.instance, reader.key)):
@@ -57,9 +58,9 @@ def _last_read(context: dg.AssetExecutionContext, spec: Spec, store: Landing, kn
 def without_shrunk_files(
     dataset: Dataset, store: Landing, known: Manifest | None, fetched: FetchedFolder
 ) -> FetchedFolder:
-    """What was fetched of a folder, but for files that are much smaller than what was landed under their name.
+    """What was fetched from a folder, with files refused that are much smaller than those landed under their names.
 
-    A file may go back to what it was before; that was no fragment then.
+    A file may go back to what it was before: that was no fragment then.
     """
     members, shrunk = known.members if known else {}, dict[str, str]()
     for name, file in fetched.files.items():
@@ -75,7 +76,7 @@ def without_shrunk_files(
 
 
 def refuse_shrunk_tables(dataset: Dataset, fetched: Fetched) -> None:
-    """A table that has lost most of its rows: as often as not it is being filled anew, and will be there again."""
+    """Refuse a table that has lost most of its rows: as often as not it is being refilled, and they will be back."""
     for name, facts in fetched.facts.items():
         gone, known = facts["deleted"], facts["known"]
         is_empty = gone == known and not facts["rows"]
@@ -88,7 +89,7 @@ def refuse_shrunk_tables(dataset: Dataset, fetched: Fetched) -> None:
 
 
 def refuse_misnamed(store: Landing, files: Mapping[str, Mapping[str, str]]) -> None:
-    """Of a folder that is no batch, by its name, nobody could say when it was."""
+    """Refuse landed folders that are not named as batches are: nobody could say when they were taken."""
     for batch in sorted({batch for found in files.values() for batch in found}):
         try:
             datetime.strptime(batch, BATCH_FORMAT)  # noqa: DTZ007 - UTC
@@ -101,7 +102,7 @@ def refuse_misnamed(store: Landing, files: Mapping[str, Mapping[str, str]]) -> N
 
 
 def refuse_unplaced(spec: Spec, store: Landing, files: Mapping[str, Mapping[str, str]]) -> None:
-    """Of a batch whose day is in no partition, nothing would ever be read."""
+    """Refuse a batch whose day is in no partition: nothing in it would ever be read."""
     calendar = numbered(spec.dataset.partitions) if spec.dataset.partitions else {}
     days = {batch[:10]: batch for found in files.values() for batch in found}
     if others := sorted(days.keys() - calendar.keys()):

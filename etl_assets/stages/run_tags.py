@@ -1,4 +1,4 @@
-"""Which partitions a run has, as its tags say: one, all from one to another, or only some of those."""
+"""Which partitions a run has, according to its tags: one, all from one to another, or only some of those."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 _ONE = "dagster/partition"
 _FIRST, _LAST = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
-#: How many partitions a run has that skips some between its first and its last, which is all that Dagster's own tags
-#: can say. Not which: the values of tags are indexed, and so many keys do not fit there.
+#: How many partitions a run has if it skips some between its first and its last, which are all that Dagster's own tags
+#: can name. Not which ones: tag values are indexed, and so many keys do not fit there.
 _SOME = "etl/partitions"
 
 
 @dataclass(frozen=True)
 class RunPartitions:
-    """All partitions from the first to the last, or so many (`some`) of those. Keys sort as they are written."""
+    """All partitions from the first to the last, or only some of them (`some`: how many). Keys sort as text."""
 
     first: str
     last: str
@@ -22,7 +22,7 @@ class RunPartitions:
 
     @classmethod
     def of_tags(cls, tags: Mapping[str, str]) -> RunPartitions | None:
-        """Those of a run with these tags; None if it has none."""
+        """The partitions of a run with these tags; None if it has none."""
         first, last = (tags.get(tag) or tags.get(_ONE) for tag in (_FIRST, _LAST))
         if first is None or last is None:
             return None

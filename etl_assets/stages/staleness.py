@@ -1,7 +1,7 @@
 """What is out of date: partitions whose inputs are not the ones that they were made from.
 
-Every published partition has on record the digest of what it was made from (its declaration and the content of its
-inputs). Compared with what its inputs hold now, that says what has to be made again, whatever happened in between: a
+The bookkeeping of every published partition has the digest of what it was made from (its declaration and the content of
+its inputs). Comparing it with what the inputs hold now shows what has to be made again, whatever happened in between: a
 corrected source, a killed run, another declaration. Content decides, not time.
 """
 
@@ -24,7 +24,7 @@ from etl_assets.storage.warehouse import Warehouse
 
 @dataclass(frozen=True)
 class State:
-    """What is published now, asked for once: make another one after something has been published."""
+    """What is published now, queried once: make a new State after something has been published."""
 
     instance: dg.DagsterInstance
     _specs: Collection[Spec] = ()
@@ -35,7 +35,7 @@ class State:
 
     @classmethod
     def of(cls, instance: dg.DagsterInstance, specs: Collection[Spec]) -> State:
-        """The state of the assets that are about to be looked at, asked for at once."""
+        """The state of the assets that are about to be looked at, queried in one go."""
         own = [table for spec in specs for table in (spec.table, spec.quarantine)]
         inputs = [source.table for spec in specs for source in spec.inputs.values()]
         names = {table.full_name for table in (*own, *inputs) if table}
@@ -67,15 +67,15 @@ class State:
         known = self.facts(source.table)
         upstream = SPECS[source.key]
         if not known and upstream.in_batches and any(self.versions(i) == {} for i in upstream.inputs.values()):
-            return {}  # there were batches, and none had anything of it: so it is, and needs no making
+            return {}  # batches were landed, but none with rows of it: it is empty, and need not be made
         cut = source.table.partitioning is not None
         return {k: f.content_hash for k, f in known.items() if not (cut and k == WHOLE)} if known else None
 
     def out_of_date(self, spec: Spec, *, with_lost: bool = True) -> set[str]:
         """The partitions of an asset that have to be made again; `WHOLE` for an asset without partitions.
 
-        Empty for a landing asset (its source decides), and for an asset one of whose inputs does not exist yet. Those
-        that the lake has lost are found by listing it, and `with_lost` says whether to.
+        Empty for a landing asset (its source decides), and for an asset one of whose inputs does not exist yet. With
+        `with_lost`, the lake is listed to find those that it has lost, too.
         """
         if spec.table is None:
             return set()
@@ -107,11 +107,11 @@ class State:
         return {spec.partition_of(k) for k in known if k not in stored and not (spec.table.partitioning and k == WHOLE)}
 
     def is_finished(self, spec: Spec) -> bool:
-        """Whether the last attempt to make an asset without partitions came to its end, or is still under way.
+        """Whether the last attempt to make an asset without partitions was completed, or is still under way.
 
-        False if there was none.
+        False if the asset was never made.
         """
-        with self._asking:  # sources are looked at side by side
+        with self._asking:  # sources are looked at in parallel
             if spec.key not in self._records:
                 keys = list({spec.key, *(other.key for other in self._specs if other.whole)})
                 found = {record.asset_entry.asset_key: record for record in self.instance.get_asset_records(keys)}
@@ -122,14 +122,14 @@ class State:
         return made is not None and last is not None and (made.run_id == last or not self._ended({last}))
 
     def _ended(self, runs: Collection[str]) -> set[str]:
-        """Those of some runs that are not under way any more; one that is may have begun a moment ago."""
+        """Those of some runs that are no longer under way; one that still is may only just have begun."""
         found = self.instance.get_runs(dg.RunsFilter(run_ids=list(runs))) if runs else ()
         return set(runs) - {run.run_id for run in found if not run.is_finished}
 
     def _candidates(
         self, spec: Spec, versions: Mapping[str, Mapping[str, str]], known: Mapping[str, Facts]
     ) -> set[str]:
-        """The partitions that there is anything of."""
+        """The partitions of the calendar that an input, or the table itself, has anything of."""
         assert spec.partitions is not None
         there = {
             spec.partition_of(k)
@@ -141,9 +141,9 @@ class State:
 
 
 def in_order(datasets: Collection[str] = ()) -> list[Spec]:
-    """All assets in the order in which data flows; with `datasets`, those of them and what they are made from.
+    """All assets in the order in which data flows; with `datasets`, only theirs and those that they wait for.
 
-    Raises ValueError for a dataset that there is not.
+    Raises ValueError for a dataset that does not exist.
     """
     unknown = set(datasets) - {spec.dataset.name for spec in SPECS.values()}
     if unknown:
@@ -159,7 +159,7 @@ def in_order(datasets: Collection[str] = ()) -> list[Spec]:
 
 
 def levels(specs: Sequence[Spec]) -> list[list[Spec]]:
-    """Assets, given in order, by how many lie between them and their sources; in a level, none waits for another."""
+    """Assets, given in order, by how many lie between them and their sources; none waits for another on its level."""
     depth: dict[dg.AssetKey, int] = {}
     found: list[list[Spec]] = []
     for spec in specs:

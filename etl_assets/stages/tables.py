@@ -41,7 +41,7 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class Result:
-    """What a stage's function gives when a frame alone does not say it all.
+    """What a stage's function returns when a frame alone does not say it all.
 
     `merged` are the raw rows that went into other rows (duplicates): they are accounted for, not lost. `metadata` is
     shown in the UI with the materialization (maps and plots: on assets without partitions only).
@@ -54,7 +54,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Of:
-    """An upstream asset, of which only some columns are needed, or all partitions whichever are being made."""
+    """An upstream asset of which only some columns are needed, or all partitions, whichever ones are being made."""
 
     asset: dg.AssetsDefinition
     columns: Sequence[str] | None = None
@@ -81,7 +81,7 @@ def presentation(
     partitions: dg.TimeWindowPartitionsDefinition | None = None,
     **inputs: Upstream,
 ) -> Decorator:
-    """Decorate a function that makes a table that a reader asks for, of refined tables.
+    """Decorate a function that makes a table for its readers from refined tables.
 
     A parameter named `partitions` gets the keys of the partitions that are being made.
     """
@@ -155,7 +155,7 @@ def _input(given: Upstream, table: Table, partitions: dg.TimeWindowPartitionsDef
 
 
 def _window(partitioning: Partitioning) -> str:
-    return partitioning.every.removesuffix("_number")  # a year is a year
+    return partitioning.every.removesuffix("_number")  # a year is a year, whether a date or a number
 
 
 def _checks(spec: Spec, accounted: str | None) -> Iterator[dg.AssetCheckSpec]:
@@ -185,7 +185,7 @@ def _as(kind: Any, source: Input, loaded: Loaded) -> Frame:
 
 @dataclass(frozen=True)
 class _Verdict:
-    """What was found of one partition."""
+    """What was found for one partition."""
 
     key: str
     rows: int = 0
@@ -198,7 +198,7 @@ class _Verdict:
 
 @dataclass(frozen=True)
 class _Step:
-    """One run of a stage: the frame its function gave, on its way to being published."""
+    """One run of a stage: the frame that its function returned, on its way to being published."""
 
     context: dg.AssetExecutionContext
     spec: Spec
@@ -242,7 +242,7 @@ class _Step:
     # -- judging -------------------------------------------------------------------------------------------------
 
     def _with_keys(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Rows with the partition that each belongs to; a rejected row may know it from its raw record only."""
+        """Rows with the partition that each belongs to; a rejected row may have it only from its raw record."""
         if self.table.partitioning is None:
             return rows.with_columns(_key=pl.lit(WHOLE))
         own = self.table.partitioning.key()
@@ -253,7 +253,7 @@ class _Step:
             return list(self.context.partition_keys)
         if self.table.partitioning is None:
             return [WHOLE]
-        # The lake's too: a run that was killed before the warehouse had a partition has left it there alone.
+        # The lake's too: a run that was killed before the warehouse had a partition has left it only there.
         there = known.keys() | publisher().lake.partitions(self.table).keys()
         return sorted({k for k in good["_key"].unique() if k is not None} | (there - {WHOLE}))
 
@@ -265,7 +265,7 @@ class _Step:
         rejected: pl.DataFrame,
         known: Mapping[str, Facts],
     ) -> list[_Verdict]:
-        """One verdict per partition of the run; a table that one step makes is judged as one."""
+        """One verdict per partition of the run; a table that is made in one piece is judged as one."""
         cut = self.spec.partitions is not None
         rows = _counts(good, "_key" if cut else None)
         out = _counts(rejected, "_key" if cut else None)
@@ -295,12 +295,12 @@ class _Step:
     def _publications(
         self, keys: Sequence[str], good: pl.DataFrame, found: Audit, rejected: pl.DataFrame
     ) -> list[Publication]:
-        """The table's partitions, in key order, and beside them the quarantine's."""
+        """The table's partitions, their rows in key order, and beside them the quarantine's."""
         columns = [c.name for c in self.table.columns]
         parted_by = [self.table.partitioning.column] if self.table.partitioning else []
         order = list(dict.fromkeys([*parted_by, *self.table.primary_key])) or columns[:1]
         cut = good.select(*columns, "_key").partition_by("_key", as_dict=True, include_key=False)
-        # One after another: sorted all at once, the frame would be there once more.
+        # One after another: sorting the whole frame at once would take memory for a second copy of it.
         frames = {str(key[0]): cut.pop(key).sort(order) for key in list(cut)}
         nothing = good.clear()[columns]
         made_from = self.spec.made_from(keys, self.versions)
@@ -318,7 +318,7 @@ class _Step:
             publications.append(Publication(quarantine, parts))
         return publications
 
-    # -- telling -------------------------------------------------------------------------------------------------
+    # -- reporting -----------------------------------------------------------------------------------------------
 
     def _log(self, verdicts: Sequence[_Verdict]) -> None:
         self.context.log.info(
@@ -342,7 +342,7 @@ class _Step:
         }
 
     def _refuse_unbalanced(self, total: _Verdict) -> Iterator[Any]:
-        """Fail where rows of the input are neither published nor quarantined nor merged, or are so twice."""
+        """Fail if rows of the input are neither published, quarantined nor merged, or are counted twice."""
         if total.rows_in is None:
             return
         check = balance(total.rows_in, total.rows, total.quarantined, total.merged)
@@ -370,7 +370,7 @@ class _Step:
     def _check_events(self, verdicts: Sequence[_Verdict], found: Audit, rejected: pl.DataFrame) -> Iterator[Any]:
         """The contract's evaluation of every partition, and one of each other check for the run."""
         total = self._total(verdicts)
-        # Refused ones last: it is the last that the UI shows of a check.
+        # Refused ones last: the UI shows a check's last evaluation.
         by_partition = sorted(verdicts, key=lambda verdict: verdict.refusal is not None)
         for verdict in by_partition if self.spec.partitions is not None else [total]:
             contract: dict[str, Any] = {"rows": verdict.rows, "quarantined": verdict.quarantined}
@@ -383,7 +383,7 @@ class _Step:
         if total.rows_in is not None:
             yield balance(total.rows_in, total.rows, total.quarantined, total.merged)
         drifted: list[dict[str, object]] = [{"partition": v.key, "drift": v.drift} for v in verdicts if v.drift]
-        # Of many small partitions none may have too many of them, so that none is refused.
+        # Many small partitions may each stay within the bound, so that none is refused, and exceed it together.
         accepted = [v for v in verdicts if v.refusal is None]
         out = sum(v.quarantined for v in accepted)
         rows = out + sum(v.rows for v in accepted)
@@ -402,11 +402,11 @@ class _Step:
             yield judge_newest(self.spec)
 
     def _output_of(self, check: str) -> dg.Output[None]:
-        """What Dagster wants of a check beside its evaluations, where the step gives those itself."""
+        """The output that Dagster wants for a check besides its evaluations, where the step gives those itself."""
         return dg.Output(None, output_name=f"{self.spec.key.to_python_identifier()}_{check}")
 
     def _total(self, verdicts: Sequence[_Verdict]) -> _Verdict:
-        """The verdicts on the partitions of a table that one step makes, as one."""
+        """The verdicts on all partitions of the run, added up to one."""
         return _Verdict(
             WHOLE,
             rows=sum(v.rows for v in verdicts),
@@ -442,7 +442,7 @@ class _Step:
         return self.context.instance.get_latest_storage_id_by_partition(self.spec.key, kind, partitions=keys)
 
     def _materialization(self, partition: str) -> AssetCheckEvaluationTargetMaterializationData | None:
-        """The materialization that a passed check is of: without it, the UI shows the check as missing."""
+        """The materialization that a passed check belongs to: without it, the UI shows the check as missing."""
         found = self._materializations.get(partition)
         if found is None:
             return None
@@ -458,7 +458,7 @@ class _Step:
         found: Audit,
         rejected: pl.DataFrame,
     ) -> Iterator[Any]:
-        """Publish the good partitions, and fail the step for the others: what is done is on record."""
+        """Publish the good partitions and put them on record, then fail the step for the others."""
         refused = [v for v in verdicts if v.refusal]
         if passed:
             own = publisher().publish(publications, self.context.run.run_id)[self.table.full_name]

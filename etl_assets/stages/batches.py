@@ -73,7 +73,7 @@ def raw_batches(dataset: Dataset, landed: dg.AssetsDefinition, contract: type[Co
 def _publish_days(
     work: BlockStep, store: Landing, manifest: Manifest, source_table: str, key: str, wanted: Set[str]
 ) -> list[str]:
-    """Publish the batches of some days, day by day and block by block; return the columns of the last blocks."""
+    """Publish the batches of some days, day by day and block by block; return the columns of the last day."""
     days: dict[str, dict[str, str]] = defaultdict(dict)
     for batch, sha256 in manifest.versions(source_table).items():
         days[work.spec.partition_of(batch)][batch] = sha256
@@ -100,8 +100,8 @@ def _publish_day(
     known: Mapping[str, Facts],
     made_from: str,
 ) -> list[str]:
-    """Publish a day's blocks whose rows come from other batches than before; return the columns of the last blocks."""
-    columns: list[str] = []
+    """Publish a day's blocks whose rows come from other batches than before; return the columns of their records."""
+    columns: dict[str, None] = {}
     with ExitStack() as files:
         paths = {
             b: files.enter_context(store.open_batched(b, source_table, sha256)) for b, sha256 in sorted(batches.items())
@@ -121,14 +121,15 @@ def _publish_day(
             needed = dict.fromkeys(b for p in group for b in rows_of[p])
             found = [_records(paths[b], key, b, batches[b], group) for b in needed]
             frame = pl.concat([_nothing(work.table), *found], how="diagonal_relaxed").sort(BATCH, SOURCE_ROW)
-            columns = [c for c in frame.columns if not c.startswith("_")]
-            table = work.table.widened(columns)
+            own = [c for c in frame.columns if not c.startswith("_")]
+            columns |= dict.fromkeys(own)
+            table = work.table.widened(own)
             cut = {str(name[0]): part for name, part in frame.partition_by(PARTITION, as_dict=True).items()}
             # The day is done only with its last block.
             of = {group[-1]: made_from} if number == len(groups) else {}
             parts = [Part(p, cut.get(p, frame.clear()), of.get(p, ""), content[p]) for p in group]
             work.hold([Publication(table, parts)])
-    return columns
+    return list(columns)
 
 
 def _partitions(path: Path, key: str, batch: str) -> list[str]:

@@ -167,6 +167,7 @@ def _publish_versions(
     if lost := rows_in - versions.height - rejected.height - repeats - merged:
         why = f"{lost} records are unaccounted for. Nothing was written, the last good state stays."
         made.refused |= dict.fromkeys(digests, why)
+        made.failures = made.failures if was_refused else None
         return
     for name, (clean, stained) in digests.items():
         out = kept_out.filter(pl.col(PARTITION) == name)

@@ -21,8 +21,8 @@ FIRST, SECOND = "2024-11-15T080000.000000Z", "2024-11-15T093000.000000Z"
 BLOCKS = [f"2024-11-15_{block:012d}" for block in range(0, 700_000, 100_000)]
 
 
-def landed(store: Landing, batch: str, keys: list[int]) -> str:
-    """A batch with a record of each of some keys; gives the file's SHA-256."""
+def landed(store: Landing, batch: str, keys: list[int], **more: str) -> str:
+    """A batch with a record of each of some keys, and maybe more columns; gives the file's SHA-256."""
     assert store.lake.folder is not None
     path = store.lake.folder / store.batch_folder(batch) / "design.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,12 +30,12 @@ def landed(store: Landing, batch: str, keys: list[int]) -> str:
     frame = pl.DataFrame(
         {"design_id": keys, "design_name": names, DELETED: False}, schema_overrides={DELETED: pl.Boolean}
     )
-    frame.write_parquet(path)
+    frame.with_columns(pl.lit(value).alias(name) for name, value in more.items()).write_parquet(path)
     return sha256(path)
 
 
-def published(store: Landing, batches: Mapping[str, str], known: Mapping[str, Facts]) -> list[list[Part]]:
-    """What the day's batches give, publication by publication, where `known` is there already."""
+def made(store: Landing, batches: Mapping[str, str], known: Mapping[str, Facts]) -> tuple[list[list[Part]], list[str]]:
+    """What the day's batches give, publication by publication, where `known` is there already; and its columns."""
     told: list[list[Part]] = []
 
     def hold(publications: list[Publication]) -> None:
@@ -43,8 +43,12 @@ def published(store: Landing, batches: Mapping[str, str], known: Mapping[str, Fa
 
     table = SPECS[dg.AssetKey(["raw", "totesys_design"])].table
     work: Any = SimpleNamespace(table=table, hold=hold, digest=lambda *of: " ".join(of))
-    _publish_day(work, store, "design", "design_id", batches, known, "the day")
-    return told
+    return told, _publish_day(work, store, "design", "design_id", batches, known, "the day")
+
+
+def published(store: Landing, batches: Mapping[str, str], known: Mapping[str, Facts]) -> list[list[Part]]:
+    """The same without the columns."""
+    return made(store, batches, known)[0]
 
 
 def facts(parts: list[Part]) -> dict[str, Facts]:
@@ -85,3 +89,12 @@ def test_of_a_day_only_the_blocks_are_made_that_another_batch_has_records_of(tmp
     assert [(part.key, part.frame.height) for part in parts] == [(BLOCKS[1], 1), (BLOCKS[6], 1)]
     del batches[FIRST]
     assert [part.frame.height for group in published(store, batches, known) for part in group] == [0] * 7
+
+
+def test_the_columns_of_a_day_are_those_of_all_of_its_blocks(tmp_path: Path) -> None:
+    store = Landing(Lake(str(tmp_path / "lake")), "totesys")
+    batches = {FIRST: landed(store, FIRST, list(range(50_000, 700_000, 100_000)))}
+    batches[SECOND] = landed(store, SECOND, [150_000], note="new")
+    groups, columns = made(store, batches, {})
+    assert len(groups) == 2
+    assert columns[-1] == "note"

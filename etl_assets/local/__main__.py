@@ -36,12 +36,12 @@ COMMANDS = {
     "up": "start the embedded default",
     "down": "stop everything that was started here",
 }
-#: Those that let the local sources show what the environment names; the others leave them as they are.
+#: Commands that make the local sources show what the environment names; the others leave the sources as they are.
 SHOWING = ("up", "run", "ui", "publish")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Answer one command; gives its exit status."""
+    """Answer one command, and return its exit status."""
     load_dotenv(".env")  # for what reads the environment itself: ETL_HOME, AWS_…, and what is started here
     parser = argparse.ArgumentParser(prog="./dev")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _clean(*, dry_run: bool) -> None:
-    """Delete what is older than it is kept, or say what that is."""
+    """Delete what has been kept long enough, or say what would be deleted."""
     import dagster as dg
 
     import etl_assets.definitions  # noqa: F401 the datasets register themselves
@@ -113,8 +113,8 @@ def _clean(*, dry_run: bool) -> None:
 
 
 def _formatter(command: str) -> logging.Formatter:
-    """How what is logged stands on the terminal."""
-    if command == "down" or settings().log_format == "text":  # that stops things whatever else is set
+    """Return the format of log messages on the terminal."""
+    if command == "down" or settings().log_format == "text":  # `down` works whatever the settings say
         return Messages()
     from etl_assets.stages.logger import JsonLines
 
@@ -122,16 +122,16 @@ def _formatter(command: str) -> logging.Formatter:
 
 
 def _sql(arguments: Sequence[str]) -> int:
-    """Take this process over with psql: a statement is run, anything else is psql's own.
+    """Replace this process with psql: a statement is run, any other arguments are passed to psql as they are.
 
-    It reads everything and changes nothing, unless `--write` comes first: then it is the pipeline's own role.
+    It reads everything and changes nothing, unless `--write` comes first: then it has the pipeline's own role.
     """
     writes = arguments[:1] == ["--write"]
     role, arguments = (roles.WRITER, arguments[1:]) if writes else (roles.INSPECTOR, arguments)
     psql, environment = shutil.which("psql"), dict(os.environ)
     if psql is None or explicit_settings().warehouse_url is None:
         psql, environment = embedded.cluster().psql()
-    # By the environment: what stands on a command line, every user of the machine can read.
+    # Through the environment, since every user of the machine can read a command line.
     variables = {option.keyword.decode(): option.envvar for option in Conninfo.get_defaults()}
     address = conninfo_to_dict(settings().warehouse())
     for name, value in address.items():

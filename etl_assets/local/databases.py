@@ -4,7 +4,7 @@ Here: a database is made from its declaration (`ddl/<source>.sql`), and brought 
 INSERTs, UPDATEs and DELETEs that its application would have done, so that its own statistics and indexes are those of
 a database in use. Not here: which recording is shown (recordings.py), and reading them (etl_assets.sources).
 
-A recording is one file a table, `<source>/<publication date>/<table>.parquet`, `.jsonl` or `.csv`, the latter two
+A recording is one file per table, `<source>/<publication date>/<table>.parquet`, `.jsonl` or `.csv`, the latter two
 packed (`.gz`) or not. A table without a file is empty.
 """
 
@@ -24,7 +24,7 @@ from psycopg import sql
 from etl_assets.local.postgres import Cluster
 from etl_assets.local.recordings import Recording, Recordings
 
-#: May read the source databases, and nothing else: what the pipeline connects as.
+#: The role that the pipeline connects as: it may read the source databases, and nothing else.
 READER = "etl_source_reader"
 _DDL = Path(__file__).parent / "ddl"
 #: The sources that are databases; each has its declaration.
@@ -34,20 +34,20 @@ _SUFFIXES = (".parquet", ".jsonl", ".csv")
 
 
 def show(cluster: Cluster, source: str, recordings: Recordings, *, database: str | None = None) -> str:
-    """Bring a source's database (default name: the source's) to the state of a recording; gives the reader's address.
+    """Bring a source's database (default name: the source's) to the state of a recording; return its URL.
 
-    The database is made if it is not there. One whose declaration or recording is another than at the last call is
-    changed, in one transaction; else nothing is done. Raises ValueError for a recording that does not fit.
+    The URL is the reader's. A missing database is created. If its declaration or recording is not the one of the last
+    call, it is changed in one transaction; else nothing is done. Raises ValueError for a recording that does not fit.
     """
     name = database or source
     owner = cluster.create_database(name, template="template0")
     ddl = (_DDL / f"{source}.sql").read_text()
     with psycopg.connect(owner) as connection:
-        # Of two that do this at once, the second finds it done.
+        # When two do this at once, the second finds it done.
         connection.execute("SELECT pg_advisory_xact_lock(hashtext('etl_assets.databases'))")
         declared = hashlib.sha256(ddl.encode()).hexdigest()
-        # The declared tables alone, each after those that it refers to: others are somebody's own, and stay until the
-        # declaration is another.
+        # Only the declared tables, each after those that it refers to: others are somebody's own, and stay until the
+        # declaration changes.
         files = {table: _find(recordings, source, table) for table in _DECLARED.findall(ddl)}
         if _state(connection) != [declared, _stamp(files)]:
             if _state(connection)[:1] != [declared]:
@@ -57,7 +57,7 @@ def show(cluster: Cluster, source: str, recordings: Recordings, *, database: str
             _load(connection, {table: file for table, file in files.items() if _is_there(connection, table)})
             _let_read(connection, name, _password(owner))
             _set_state(connection, name, f"{declared} {_stamp(files)}")
-            # The counters of written rows, which tell a reader that there is something new, are told at once.
+            # The counters of written rows are flushed at once: they tell a reader that there is something new.
             connection.execute("SELECT pg_stat_force_next_flush()")
     parts = urlsplit(owner)
     return parts._replace(netloc=f"{READER}:{_password(owner)}@{parts.hostname}:{parts.port}").geturl()
@@ -71,7 +71,7 @@ def _find(recordings: Recordings, source: str, table: str) -> Recording | None:
 
 
 def _stamp(files: dict[str, Recording | None]) -> str:
-    """Says which recording is shown: the same for the same files."""
+    """Return a digest of which recording is shown: the same for the same files."""
     lines = []
     for table, file in files.items():
         stat = file.path.stat() if file else None
@@ -80,7 +80,7 @@ def _stamp(files: dict[str, Recording | None]) -> str:
 
 
 def _state(connection: psycopg.Connection) -> list[str]:
-    """What the database was last brought to: the digests of its declaration and of the recording."""
+    """Return the state that the database was last brought to: the digests of its declaration and of the recording."""
     query = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()"
     found = connection.execute(query).fetchone()
     return str(found[0] or "").split() if found else []
@@ -97,7 +97,7 @@ def _load(connection: psycopg.Connection, files: dict[str, Recording | None]) ->
         columns = _columns(connection, table)
         key = _key(connection, table)
         incoming = sql.Identifier(f"incoming_{table}")
-        # With the columns' own types, domains and exact numbers among them, as which PostgreSQL reads the file's text.
+        # It has the columns' own types, including domains and exact numbers: PostgreSQL reads the file's text as these.
         connection.execute(
             sql.SQL("CREATE TEMPORARY TABLE {} (LIKE {}) ON COMMIT DROP").format(incoming, sql.Identifier(table))
         )
@@ -188,5 +188,5 @@ def _let_read(connection: psycopg.Connection, database: str, password: str) -> N
 
 
 def _password(owner: str) -> str:
-    """The reader's password: it follows from the owner's, so that it need not be kept anywhere."""
+    """The reader's password: it is derived from the owner's, so that it need not be kept anywhere."""
     return hmac.new((urlsplit(owner).password or "").encode(), READER.encode(), "sha256").hexdigest()

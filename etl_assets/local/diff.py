@@ -24,9 +24,9 @@ _SHOWN = 20
 
 
 def diff(name: str, since: date | None, other: str | None) -> int:
-    """Print the changes of a table since a day, or its differences from another lake's; 1 if there are any of those.
+    """Print a table's changes since a day, or its differences from another lake's; return 1 if there are differences.
 
-    Raises ValueError for a table that there is not.
+    Raises ValueError for a table that does not exist or has no key, and for a folder that does not exist.
     """
     import etl_assets.definitions  # noqa: F401 the datasets register themselves
 
@@ -61,7 +61,7 @@ def _history(console: Console, table: Table, since: date | None) -> None:
 
 
 def _beside(console: Console, table: Table, other: Lake) -> bool:
-    """Compare the partitions whose content differs; the others are equal without being read."""
+    """Compare the partitions whose content hashes differ: the others are equal, and are not read."""
     ours, theirs = lake().partitions(table), other.partitions(table)
     keys = sorted(ours.keys() | theirs.keys())
     known, wanted = lake().facts(table, ours), other.facts(table, theirs)
@@ -99,7 +99,7 @@ def _table(*columns: str) -> RichTable:
 
 
 def _add(table: RichTable, *cells: object) -> None:
-    """Add a row whose cells are shown as they are: neither markup nor terminal escapes in them work."""
+    """Add a row whose cells are shown literally: markup and terminal escapes in them have no effect."""
     shown = ("null" if cell is None else f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in cells)
     table.add_row(*(Text(plain(text, 200)) for text in shown))
 

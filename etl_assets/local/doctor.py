@@ -1,7 +1,7 @@
 """`./dev doctor`: look at everything that the project stands on, and say what is wrong and how to mend it.
 
-It starts the embedded default where that is wanted and does not run, and changes nothing else: what it writes to the
-lake it deletes again.
+It starts the embedded default where that is wanted and not running, and changes nothing else: what it writes to the
+lake, it deletes again.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _COLOURS = {"ok": "green", "note": "yellow", "wrong": "red"}
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one thing; `mend` says what to do where it is wrong, or what could be better (a note)."""
+    """What was found about one thing; `mend` says what to do if it is wrong, or what could be better (a note)."""
 
     about: str
     said: str
@@ -86,7 +86,7 @@ def doctor() -> int:
 
 
 def _examined(examine: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """What an examination finds; one that cannot be made is a finding too, and does not keep from the others."""
+    """Yield what an examination finds; one that fails is itself a finding, and does not prevent the others."""
     try:
         yield from examine()
     except (RuntimeError, OSError, ValueError, psycopg.Error, dg.DagsterError) as error:
@@ -188,7 +188,7 @@ def _warehouse() -> Iterator[Finding]:
 
 def _dagster() -> Iterator[Finding]:
     """Dagster's own storage."""
-    if not os.environ.get("DAGSTER_HOME"):  # the embedded default, which names it, could not be started: that is told
+    if not os.environ.get("DAGSTER_HOME"):  # the embedded default, which sets it, did not start: this is said above
         return
     with dg.DagsterInstance.get() as instance:
         where = "PostgreSQL" if settings().dagster_storage_url else "SQLite"
@@ -233,7 +233,7 @@ def _sources() -> Iterator[Finding]:
         try:
             date = moment_of(requests.head(host, timeout=10, allow_redirects=False).headers.get("Date"))
         except requests.RequestException:
-            continue  # which is said above
+            continue  # this is said above
         if date:
             yield _clock(urlsplit(host).hostname or host, date)
 
@@ -250,7 +250,7 @@ def _alerts() -> Iterator[Finding]:
 
 
 def _clock(whose: str, clock: datetime) -> Finding:
-    """This machine's clock beside another's: signed requests and "newest" depend on it."""
+    """Compare this machine's clock with another's: signed requests and "newest" depend on it."""
     skew = abs((datetime.now(UTC) - clock).total_seconds())
     said = f"{skew:.0f} s from that of {whose}"
     if skew > _SKEW_SECONDS:

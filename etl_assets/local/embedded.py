@@ -1,7 +1,7 @@
-"""The embedded default as a whole: what is started where nothing else is configured, and where it is written down.
+"""The embedded default as a whole: what is started where nothing else is configured, and where that is recorded.
 
-What it gives is written to `local.json` in ETL_HOME, from where `settings` reads it below the environment: whoever
-starts later, be it `./dev`, a plain `dagster dev` or a run process, finds the same.
+What it provides is written to `local.json` in ETL_HOME, which `settings` reads with lower priority than the
+environment: whatever starts later, be it `./dev`, a plain `dagster dev` or a run process, finds the same.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def source_server() -> SourceServer:
 
 
 def up(*, may_show: bool = True) -> None:
-    """Start what is not configured to be elsewhere, and is not running yet.
+    """Start whatever is not configured to be elsewhere and is not running yet.
 
-    Unless it `may_show` something else, the local sources go on showing the folder and the date that they showed.
+    Without `may_show`, the local sources keep showing the folder and the date that they showed before.
     """
     configured = explicit_settings()
     home().mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def up(*, may_show: bool = True) -> None:
 
 
 def publish(date: str) -> dict[str, str]:
-    """Let the local sources show their state of a date; gives the publication that each shows."""
+    """Let the local sources show their state of a date; return the publication that each shows."""
     if explicit_settings().sources != "local":
         raise ValueError("ETL_SOURCES=live: the publishers are asked. This is for the local sources.")
     shown = source_server().publish(date)
@@ -91,7 +91,7 @@ def _give(given: Mapping[str, Any]) -> None:
 
 
 def _versions(recordings: Recordings) -> dict[str, str]:
-    """By API, a digest of which of its recordings are shown."""
+    """Return, for each API, a digest of which of its recordings are shown."""
     found = {}
     for source in ROUTES:
         paths = sorted(file.path for file in recordings.latest(source).values())
@@ -102,7 +102,7 @@ def _versions(recordings: Recordings) -> dict[str, str]:
 
 
 def _databases(configured: Settings) -> list[str]:
-    """The source databases that are to be the embedded default's own."""
+    """The source databases that the embedded default has to provide."""
     wanted = DATABASES if configured.sources == "local" else ()
     return [source for source in wanted if getattr(configured, f"{source}_url") is None]
 
@@ -126,8 +126,8 @@ def _sample(configured: Settings) -> Path:
 def _shown_before() -> Path | None:
     """The folder that was shown last; None if there was none, or it is our own and has to be written again.
 
-    Without ETL_SAMPLE_DATA it stays the one that is shown: changing it would look like a publication in which nearly
-    everything has shrunk. Raises ValueError if it is gone, for a disk that is not mounted is no publication either.
+    Without ETL_SAMPLE_DATA the same folder stays shown: changing it would look like a publication in which nearly
+    everything has shrunk. Raises ValueError if it is gone: a disk that is not mounted is not a publication either.
     """
     if not _wish_file().exists():
         return None
@@ -146,14 +146,14 @@ def _wish_file() -> Path:
 
 
 def _has_own_folder(configured: Settings) -> bool:
-    """Whether the folder of retail sales is to be the embedded default's own."""
+    """Whether the embedded default has to provide the folder of retail sales."""
     return configured.sources == "local" and configured.retail_sales_folder is None
 
 
 def _drop_sales(recordings: Recordings) -> Path:
-    """Put the sales file that the local sources show into the folder that is watched; other files there stay.
+    """Put the sales file that the local sources show into the watched folder; other files there stay.
 
-    Once, and again when they show another: whoever mends it there, or takes it away, finds it so.
+    This is done once for each file that they show: if somebody mends or removes it there, it stays that way.
     """
     recording = recordings.find("retail", "sales_data.csv")
     file, dropped = home() / "retail_sales" / "sales_data.csv", home() / "sources" / "dropped"
@@ -173,7 +173,7 @@ def _start_sources(configured: Settings, *, may_show: bool = True) -> str:
     data, before = _sample(configured), None
     with contextlib.suppress(RuntimeError):  # it was never started
         before = source_server().recordings()
-    # A date in the environment counts when it is new: it does not undo a later `./dev publish`.
+    # A date in the environment counts only when it is new, so that it does not undo a later `./dev publish`.
     wish = f"{configured.sample_as_of or ''} {data.resolve()}"
     is_new = not _wish_file().exists() or _wish_file().read_text() != wish
     url = source_server().start(data, configured.sample_as_of if is_new else None)
@@ -185,12 +185,12 @@ def _start_sources(configured: Settings, *, may_show: bool = True) -> str:
 
 
 def _make_dagster_home() -> None:
-    """Make Dagster's folder, with the project's settings, and name it to Dagster."""
+    """Make Dagster's folder, with the project's settings, and set DAGSTER_HOME to it."""
     folder = dagster_home()
     os.environ["DAGSTER_HOME"] = str(folder)
     folder.mkdir(parents=True, exist_ok=True)
     link = folder / "dagster.yaml"
     if not link.exists():
-        link.unlink(missing_ok=True)  # where the checkout was before it was moved
+        link.unlink(missing_ok=True)  # it leads to where the checkout was before it was moved
         with contextlib.suppress(FileExistsError):  # another command was faster
             link.symlink_to(PROJECT / "dagster.yaml")

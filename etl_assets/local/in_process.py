@@ -1,9 +1,9 @@
-"""Runs in this process: of assets, and of as many of their partitions as are wanted, with gaps between them or not.
+"""Runs in this process: of assets, and of any number of their partitions, with or without gaps between them.
 
-To Dagster, a run of many partitions has all from the first to the last; the days that a corrected publication changes
-lie scattered, and a run for each of seven takes five times as long as one for all (measured). So the job of a run of
-partitions has a calendar of its own, of just these. And it has just the assets of the run: cut out of the graph of all
-assets, a job takes a tenth of a second more to describe.
+To Dagster, a run of many partitions covers all of them from the first to the last. But the days that a corrected
+publication changes lie scattered, and a separate run for each of seven takes five times as long as one run for all
+(measured). So the job of a run of partitions has a calendar of its own, of just these partitions. It also has just the
+assets of the run: a job that is cut out of the graph of all assets takes a tenth of a second longer to describe.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def execute(
     run_id: str | None = None,
     raise_on_error: bool = False,
 ) -> dg.ExecuteInProcessResult:
-    """Make assets in a run in this process; of assets that have partitions, these, which are in order.
+    """Make assets in a run in this process; for partitioned assets, the given partitions, which are in order.
 
-    That is `JobDefinition.execute_in_process`, but for the job.
+    This is `JobDefinition.execute_in_process` with a job of our own.
     """
     chosen = frozenset(assets)
     if partitions:
@@ -50,7 +50,7 @@ def execute(
 
 
 def _job(definitions: dg.Definitions, assets: Collection[dg.AssetKey], partitions: Sequence[str]) -> dg.JobDefinition:
-    """The job of some assets with the partitions, and no others; what they are made from is only known to it."""
+    """Return a job of just these assets and partitions; it knows what they are made from without making it."""
     calendar = dg.StaticPartitionsDefinition(partitions) if partitions else None
     made = {key: definitions.get_assets_def(key) for key in assets}
     is_cut = any(asset.partitions_def for asset in made.values())
@@ -68,16 +68,16 @@ def _job(definitions: dg.Definitions, assets: Collection[dg.AssetKey], partition
 
 
 def _is_short(calendar: dg.PartitionsDefinition) -> bool:
-    """Whether Dagster looks at each partition of an asset from which one without partitions is made.
+    """Return whether Dagster looks at every upstream partition when it makes an asset without partitions.
 
-    Of a longer one it lists all days, in a tenth of a second, to see that it does not.
+    For a longer calendar Dagster takes a tenth of a second to list all days, only to find that it does not look.
     """
     assert isinstance(calendar, dg.TimeWindowPartitionsDefinition)
     return len(numbered(calendar)) < SKIP_PARTITION_DATA_VERSION_DEPENDENCY_THRESHOLD
 
 
 def _with(calendar: dg.PartitionsDefinition, asset: dg.AssetsDefinition) -> dg.AssetsDefinition:
-    """The asset with another calendar, its checks too: `AssetsDefinition.with_attributes` changes everything else."""
+    """Return the asset and its checks with another calendar, which `AssetsDefinition.with_attributes` cannot change."""
     checks = asset.node_check_specs_by_output_name.items()
     calendars: dict[str, Any] = {
         "specs": [spec.replace_attributes(partitions_def=calendar) for spec in asset.specs],
@@ -91,7 +91,7 @@ def _with(calendar: dg.PartitionsDefinition, asset: dg.AssetsDefinition) -> dg.A
 def _partition_tags(
     definitions: dg.Definitions, assets: Collection[dg.AssetKey], partitions: Sequence[str]
 ) -> Mapping[str, str]:
-    """The tags of a run of the partitions, which are of the calendar that the assets have."""
+    """Return the tags for a run of these partitions, which belong to the calendar of the assets."""
     calendar = definitions.get_assets_def(next(iter(assets))).partitions_def
     assert isinstance(calendar, dg.TimeWindowPartitionsDefinition)
     position = numbered(calendar)

@@ -1,7 +1,7 @@
 """A private PostgreSQL with PostGIS, for the embedded default and for tests.
 
-Here belongs the life of one cluster: create, start, stop, its databases. What is in those databases does not, nor
-where the server's programs come from (postgres_programs.py). `Cluster` is the whole interface:
+Here: the life of one cluster: create, start, stop, its databases. Not here: what is in those databases, and where the
+server's programs come from (postgres_programs.py). `Cluster` is the whole interface:
 
     cluster = Cluster(Path(".etl/postgres"))
     cluster.start()
@@ -55,12 +55,12 @@ SETTINGS = {
     "work_mem": "32MB",
     "maintenance_work_mem": "256MB",
     "max_wal_size": "4GB",
-    # No standby reads its log: rows of a table that is made with them need not be written into it as well.
+    # No standby reads the log, so rows of a table created in the same transaction need not be written to it as well.
     "wal_level": "minimal",
     "max_wal_senders": "0",
     "checkpoint_timeout": "15min",
     "random_page_cost": "1.1",
-    # Parallel queries use this first, and /dev/shm only beyond it: in containers that has but 64 MB.
+    # Parallel queries use this first, and /dev/shm only beyond it, which has only 64 MB in containers.
     "min_dynamic_shared_memory": "128MB",
     # Compiling costs more than it saves on tables of this size, and its library is not fetched.
     "jit": "off",
@@ -68,7 +68,7 @@ SETTINGS = {
     "log_timezone": "UTC",
     "log_line_prefix": "%m [%p] %d ",
 }
-# Tests throw their clusters away: what they hold has to survive a kill -9, but no power cut.
+# Tests throw their clusters away: the data has to survive a kill -9, but not a power cut.
 FAST_SETTINGS = {
     "fsync": "off",
     "full_page_writes": "off",
@@ -78,7 +78,7 @@ FAST_SETTINGS = {
 
 @dataclass(frozen=True)
 class Cluster:
-    """One private PostgreSQL cluster on 127.0.0.1; everything it has, but the programs, lies below `home`.
+    """One private PostgreSQL cluster on 127.0.0.1; everything it has except the programs lies below `home`.
 
     `fast` is for tests: a power cut may destroy the cluster. All methods may be called by several processes
     at once.
@@ -100,7 +100,7 @@ class Cluster:
             self._ensure_template()
 
     def stop(self, *, immediate: bool = False) -> None:
-        """Stop the cluster and wait for its end; `immediate` does without a last checkpoint."""
+        """Stop the cluster and wait for its end; `immediate` skips the last checkpoint."""
         with self._locked():
             pid = self._postmaster()
             if pid is None:
@@ -130,13 +130,13 @@ class Cluster:
     def create_database(self, name: str, template: str | None = None) -> str:
         """Create a database unless there is one of that name, and return its address.
 
-        It is a copy of `template`, to which nobody may be connected; without one it is empty but for PostGIS.
+        It is a copy of `template`, to which nobody may be connected; by default it holds nothing but PostGIS.
         """
-        # File by file: through the log, as is the default, tests wait two to three times as long (measured).
+        # Copied file by file: through the log, the default, tests wait two to three times as long (measured).
         statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY").format(
             sql.Identifier(name), sql.Identifier(template or TEMPLATE)
         )
-        # Of two that create the same name at once, one finds it there: at its check, or in the catalog.
+        # When two create the same name at once, one of them finds it there: at its check, or in the catalog.
         already_there = (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation)
         with self._connect() as connection, contextlib.suppress(*already_there):
             if not _database_exists(connection, name):
@@ -209,7 +209,7 @@ class Cluster:
         return pid if self._is_our_server(pid) else None
 
     def _is_our_server(self, pid: int) -> bool:
-        """Tell our server from a stranger that was given its number after a crash or a reboot."""
+        """Tell our server from another process that got its number after a crash or a reboot."""
         try:
             command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except OSError:
@@ -226,7 +226,7 @@ class Cluster:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
         account.own(unfinished)
-        # What a password is asked with: the better way takes half the time of a connection, and tests make thousands.
+        # How passwords are checked: the better way takes half the time of a connection, and tests make thousands.
         options = [f"--username={ROLE}", f"--pwfile={self._password_file}"]
         options.append("--auth=md5" if self.fast else "--auth=scram-sha-256")
         # Sorting by bytes is several times faster than by a language's rules; letters are Unicode's.
@@ -254,7 +254,7 @@ class Cluster:
             answer = self._log.read_bytes()[written_before:].decode(errors="replace")
             if "is still in use" in answer:
                 time.sleep(1)  # the processes of a server that was killed need a moment to notice
-            elif "could not bind" not in answer:  # which is somebody who took the port since it was chosen
+            elif "could not bind" not in answer:  # this means that somebody took the port after it was chosen
                 break
         raise PostgresError(f"PostgreSQL did not start. The end of its log, {self._log}:\n{answer[-2000:]}")
 
@@ -284,9 +284,9 @@ class Cluster:
         return done.returncode == 0
 
     def _remove_stale_pid_file(self) -> None:
-        """Remove a pid file whose number now belongs to a stranger, which PostgreSQL would take for itself.
+        """Remove a pid file whose number now belongs to another process, which PostgreSQL would take for its own.
 
-        When nobody has the number, PostgreSQL removes the file, after looking for survivors of its own.
+        When no process has the number, PostgreSQL removes the file itself, after looking for survivors of its own.
         """
         pid_file = self._data / "postmaster.pid"
         with contextlib.suppress(FileNotFoundError, ValueError):
@@ -349,7 +349,7 @@ def _database_exists(connection: psycopg.Connection, name: str) -> bool:
 
 @dataclass(frozen=True)
 class Account:
-    """As whom the server runs: PostgreSQL refuses to be root, so for root it is made to look like another."""
+    """The user that the server runs as: PostgreSQL refuses root, so root is made to look like another user."""
 
     wrapper: Sequence[str] = ()
     uid: int | None = None  # the new owner of what the server writes; None where it stays the caller's
@@ -363,8 +363,8 @@ class Account:
         user, group = nobody.pw_uid, nobody.pw_gid
         # In a user namespace the process is still root to everyone else, and files stay root's.
         namespace = ["unshare", "--user", f"--map-user={user}", f"--map-group={group}"]
-        # Where those are refused (containers, chroot) another user has to do; the capability lets him reach
-        # the cluster below folders like /root.
+        # Where namespaces are refused (containers, chroot), it has to be another user; the capability lets
+        # that user reach the cluster below folders like /root.
         other_user = ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups"]
         capable = [*other_user, "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
         for account in (cls(namespace, 0), cls(capable, user), cls(other_user, user)):
@@ -378,7 +378,7 @@ class Account:
         )
 
     def own(self, path: Path) -> None:
-        """Give a file, or a folder with all it holds, to the one who runs the server."""
+        """Give a file, or a folder with everything in it, to the user who runs the server."""
         if self.uid is None or path.stat().st_uid == self.uid:
             return
         for folder, _, files in os.walk(path):
@@ -395,7 +395,7 @@ class Account:
 def _free_port(wanted: int) -> int:
     """Return a port of 127.0.0.1 that can be listened on: the wanted one, or any for 0."""
     with socket.socket() as probe:
-        # as PostgreSQL does: connections of its last life that are still fading do not matter
+        # as PostgreSQL does: connections of its last life that still linger do not matter
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", wanted))
         probe.listen()

@@ -1,9 +1,10 @@
 """The programs of PostgreSQL with PostGIS: found, or fetched.
 
-They are the system's where it has PostgreSQL 15 or newer with PostGIS. Elsewhere Debian's own packages are unpacked,
-without root and without installing anything, into a cache that all clones share.
+Where the system has PostgreSQL 15 or newer with PostGIS, its programs are used. Elsewhere Debian's own packages are
+unpacked, without root and without installing anything, into a cache that all clones share.
 
-As a program it does that alone, with the standard library alone: `./dev` lets it run while packages are installed.
+Run as a program, this module does only that, with only the standard library: `./dev` runs it while packages are
+installed.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def _installed(root: Path) -> list[Programs]:
 
 
 def _environment(tree: Path) -> dict[str, str]:
-    """Return what leads programs to the libraries and data of an unpacked tree."""
+    """Return the environment in which programs find the libraries and data of an unpacked tree."""
     folders = {library.parent for top in ("lib", "usr/lib") for library in (tree / top).rglob("lib*.so.*")}
     return {
         "LD_LIBRARY_PATH": ":".join(sorted(map(str, folders))),
@@ -112,7 +113,7 @@ def _cache(home: Path) -> Path:
 
 @functools.cache
 def _release() -> str:
-    """Name this system's release: libraries of one do not serve another that shares the home folder."""
+    """Name this system's release: its libraries do not work on another release that shares the home folder."""
     try:
         release = platform.freedesktop_os_release()
     except OSError:
@@ -158,7 +159,7 @@ def _fetch(tree: Path, lock_fd: int) -> None:
 
 @dataclass(frozen=True)
 class Apt:
-    """apt with its state in a folder of ours: needs no root, and changes nothing of the system's."""
+    """apt with its state in a folder of ours: it needs no root, and changes nothing in the system."""
 
     work: Path
     lock_fd: int
@@ -195,8 +196,8 @@ class Apt:
         try:
             self._apt("apt-get", "update")
         except PostgresError as error:
-            # One unreachable source of many, or a hook meant for root, need not matter: what does will
-            # fail in the next step.
+            # One unreachable source of many, or a hook meant for root, need not matter: an error that does
+            # will come up again in the next step.
             log.warning("apt-get update reports: %s", error)
 
     def needed_packages(self) -> list[str]:
@@ -210,7 +211,7 @@ class Apt:
                 "to a database of yours."
             )
         server = f"postgresql-{max(majors)}"
-        # --reinstall: also what this system may already have of the two has to be in the tree.
+        # --reinstall: the tree has to hold both packages, even one that this system already has.
         options = ["--simulate", "--reinstall", "--no-install-recommends"]
         simulated = self._apt("apt-get", "install", *options, server, f"{server}-postgis-3")
         names = re.findall(r"^Inst (\S+)", simulated, re.MULTILINE)

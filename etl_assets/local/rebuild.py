@@ -19,7 +19,7 @@ from etl_assets.storage.transaction import WarehouseError
 def rebuild_warehouse() -> int:
     """Drop every table of the project in the warehouse, and load it from the lake with its bookkeeping.
 
-    Gives 1 if one of them could not be, which stays as it was; the others are made.
+    Return 1 if any of them could not be loaded: it stays as it was, and the others are made.
     """
     import etl_assets.definitions  # noqa: F401 the datasets register themselves
 
@@ -27,7 +27,7 @@ def rebuild_warehouse() -> int:
     failed: list[str] = []
     found = [(spec.table, spec.quarantine) for spec in in_order()]
     tables = {table.full_name: table for pair in found for table in pair if table}
-    # An empty one has no object in the lake: it is made if what is published together with it was.
+    # An empty quarantine has no object in the lake: it is made if a table that is published with it was.
     beside: dict[str, list[Table]] = defaultdict(list)
     for table, quarantine in found:
         if table and quarantine:
@@ -35,7 +35,7 @@ def rebuild_warehouse() -> int:
     if not any(publisher().lake.partitions(table) for table in tables.values()):
         console.print(f"The lake {publisher().lake.url} holds no table, so nothing was dropped. See to ETL_LAKE_URL.")
         return 1
-    publisher().warehouse.prepare()  # one that cannot be reached is not told of for every table
+    publisher().warehouse.prepare()  # if it cannot be reached, that is said once and not for every table
     for name, table in sorted(tables.items()):
         try:
             is_made = any(map(publisher().was_published, beside[name]))

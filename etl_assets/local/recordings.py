@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 
 UNDATED = "undated"
-"""What stands in place of a publication date for a source that has no dated folders."""
+"""Stands in for the publication date of a source that has no dated folders."""
 
 _CONTENT_TYPES = {
     ".csv": "text/csv",
@@ -42,7 +42,7 @@ def publications(data: Path) -> dict[str, list[str]]:
 
 
 def _dates(source: Path) -> list[str]:
-    """The publication dates of the source that a folder is of, oldest first."""
+    """The publication dates in a source's folder, oldest first."""
     return sorted((entry.name for entry in source.iterdir() if _is_date(entry.name) and entry.is_dir()), key=first_day)
 
 
@@ -67,7 +67,7 @@ class Recording:
 
     @property
     def content_type(self) -> str:
-        """By the name it is served under."""
+        """The content type, by the name that the recording is served under."""
         name = self.path.with_suffix("") if self.unpacked else self.path
         return _CONTENT_TYPES.get(name.suffix, "application/octet-stream")
 
@@ -91,14 +91,14 @@ class Recordings:
         return self._recording(source, self._choose(dates), names)
 
     def files(self, source: str) -> list[str]:
-        """The names `find` knows, as they are asked for."""
+        """The names that `find` knows, in the form in which they are requested."""
         return self._files(source, self._choose(_dates(self.data / source)))
 
     def latest(self, source: str) -> dict[str, Recording]:
-        """Every file of `source` by its name, each from the newest publication not after the date that holds it.
+        """Every file of `source` by name, each from the newest publication that holds it and is not after the date.
 
-        For an API of many series, of which each is recorded when it is: one that the publication shown lacks is
-        still there. As with a whole source, one that has none that old is shown as it was first.
+        For an API of many series, each recorded at its own time: a series that the publication shown lacks is still
+        there. As with a whole source, a series that has no publication that old shows its oldest.
         """
         dates = self._dates_of(source)
         if dates is None:
@@ -113,7 +113,7 @@ class Recordings:
         return found
 
     def _dates_of(self, source: str) -> list[str] | None:
-        """The publication dates of a source, oldest first; None for a source that there is not."""
+        """The publication dates of a source, oldest first; None if there is no such source."""
         found = (entry for entry in self.data.iterdir() if entry.name == source)  # the name may be anything
         home = next(found, None)
         return _dates(home) if home and _is_safe(source) and home.is_dir() else None
@@ -161,7 +161,7 @@ def _etag(recording: Recording, mtime_ns: int, size: int) -> str:
 
 
 def _is_safe(name: str) -> bool:
-    """Whether a path segment can only ever name something right inside the folder it is looked up in."""
+    """Whether a path segment can only name something directly inside the folder that it is looked up in."""
     return bool(name) and not name.startswith(".") and not set(name) & set("/\\\0")
 
 
@@ -182,7 +182,7 @@ def _is_date(text: str) -> bool:
 
 
 def first_day(text: str) -> date:
-    """The first day of a publication date: `YYYY`, `YYYY-MM` or `YYYY-MM-DD`; a ValueError if it is none."""
+    """The first day of a publication date: `YYYY`, `YYYY-MM` or `YYYY-MM-DD`; raises ValueError for any other text."""
     return _period(text)[0]
 
 
@@ -198,7 +198,7 @@ def last_day(text: str) -> date:
 class Request:
     """What a route is asked: path segments and query decoded, header names in lower case.
 
-    `token` is what routes that want one accept; empty, they accept none.
+    `token` is what protected routes accept; if it is empty, they accept none.
     """
 
     method: str

@@ -45,7 +45,7 @@ from etl_assets.storage.table import WHOLE
 
 _OWNER = "etl/process"
 _SOURCES_AT_ONCE = 8
-#: Checks that fail no run, and say something of what has just been made.
+#: Checks that do not fail a run, but have something to say about what has just been made.
 _REPORTED_CHECKS = ("volume", "columns", "quarantine", NEWEST)
 _LONGEST_WARNING = 300
 
@@ -62,7 +62,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Work:
-    """One run: assets none of which waits for another, or of the same partitions, each made of the one before."""
+    """One run: assets that do not wait for each other, or that share partitions, each made from the one before."""
 
     specs: Sequence[Spec]
     partitions: Sequence[str] = ()
@@ -113,12 +113,12 @@ class Driver:
     console: Console
     #: Only these datasets, and what they are made from; none means all.
     datasets: Collection[str] = ()
-    #: Whether those (or all) are landed whole, whatever their sources say of their version.
+    #: Whether those (or all) are landed whole, whatever version their sources report.
     anew: bool = False
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
     def run(self) -> bool:
-        """Make all that is out of date; gives whether everything is up to date afterwards."""
+        """Make everything that is out of date; return whether everything is up to date afterwards."""
         with connections.kept():
             return self._run()
 
@@ -150,7 +150,7 @@ class Driver:
                 self.console.print(f"{name}: {outcome.partitions} made in {outcome.seconds:.1f} s")
 
     def _work(self, level: Sequence[Spec], waiting: Sequence[Spec]) -> Iterator[_Work]:
-        """What is to be made of a level, in as few runs as can be: starting one takes longer than most steps."""
+        """Yield what must be made of a level, in as few runs as possible: starting one takes longer than most steps."""
         state = State.of(self.instance, level)
         sources = [spec for spec in level if spec.source is not None]
         with ThreadPoolExecutor(_SOURCES_AT_ONCE, thread_name_prefix="probe") as pool:
@@ -172,10 +172,13 @@ class Driver:
             yield _Work(whole)
 
     def _has_news(self, spec: Spec, state: State) -> bool:
-        """Whether a source has something else than what has landed; one that cannot be asked is noted as failed."""
+        """Return whether a source has to be landed: it has news, or the last landing did not finish.
+
+        A source that cannot be asked is noted as failed.
+        """
         assert spec.source is not None
         if self._is_landed_anew(spec):
-            return False  # which does not depend on that
+            return False  # it is landed anyway, in a run of its own
         known = landing_store(spec.key.path[-1]).current()
         try:
             new = spec.source.probe(validators_of(known))
@@ -185,7 +188,7 @@ class Driver:
         return new is not None or known is None or not state.is_finished(spec)
 
     def _is_landed_anew(self, spec: Spec) -> bool:
-        """Of what is named, not of what that is made from."""
+        """Return whether an asset is landed anew: one of a named dataset (or of any), not what that is made from."""
         return self.anew and (not self.datasets or spec.dataset.name in self.datasets)
 
     def _materialize(self, work: _Work, progress: Progress) -> None:
@@ -196,7 +199,7 @@ class Driver:
         result = execute(self.definitions, self.instance, assets, tags, partitions=work.partitions, run_id=run_id)
         reasons = _reasons(result)
         if any(_was_interrupted(event) for event in result.all_events):
-            raise KeyboardInterrupt  # Dagster has made a failed step of it
+            raise KeyboardInterrupt  # which Dagster has turned into a failed step
         for spec in work.specs:
             name = spec.key.to_user_string()
             self.outcomes[name].failures.extend(reasons.get(spec.key.to_python_identifier(), reasons.get("", ())))
@@ -206,7 +209,7 @@ class Driver:
         return [spec.key.to_user_string() for spec in in_order(self.datasets) if state.out_of_date(spec)]
 
     def _bury_the_dead(self) -> None:
-        """Runs of a process that was killed do not stay "started" for ever, nor keep others from their source."""
+        """Fail the runs of a killed process: they would stay "started" for ever, and keep others from their source."""
         statuses = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
         for run in self.instance.get_runs(dg.RunsFilter(statuses=statuses)):
             owner = run.tags.get(_OWNER)
@@ -223,7 +226,7 @@ class Driver:
         for name, justify in (("table", "left"), ("rows", "right"), ("partitions", "right"), ("made", "right"),
                               ("quarantined", "right"), ("seconds", "right")):  # fmt: skip
             table.add_column(name, justify=justify)
-        # Two may keep records out in one table: it is told of with the later one.
+        # Two tables may share a quarantine: it is reported with the later one.
         keepers = {spec.quarantine.full_name: spec for spec in in_order(self.datasets) if spec.quarantine}
         for spec in in_order(self.datasets):
             if spec.table is None:
@@ -270,17 +273,17 @@ class Driver:
 
 
 def _batches(spec: Spec, keys: Collection[str]) -> Iterator[Sequence[str]]:
-    """Partitions as runs, in their order, so many at a time as the dataset says."""
+    """Yield the partitions of each run, in order, as many at a time as the dataset says."""
     wanted = sorted(keys)
     for start in range(0, len(wanted), spec.dataset.batch):
         yield wanted[start : start + spec.dataset.batch]
 
 
 def _chain(spec: Spec, keys: Collection[str], waiting: Collection[Spec], state: State) -> Sequence[Spec]:
-    """An asset, and those of its dataset that are made of it partition by partition, and of nothing else that waits.
+    """Return an asset and those of its dataset made from it partition by partition, and from nothing else that waits.
 
-    They go in one run. One that lacks partitions besides these is made later, all of it: the ids that a table gives
-    are to be in the order of its partitions, whatever was cut off before.
+    They go in one run. An asset that lacks other partitions as well is made later, all at once: the ids that a table
+    assigns must follow the order of its partitions, even after a run that was cut off.
     """
     chain, missing = [spec], {other.key for other in waiting} - {spec.key}
     for other in waiting:
@@ -356,7 +359,7 @@ def _one_at_a_time(console: Console) -> Generator[None]:
 
 
 def _reasons(result: dg.ExecuteInProcessResult) -> dict[str, list[str]]:
-    """Why steps failed, by step; why a run failed of which no step did has an empty name."""
+    """Return why steps failed, by step; if the run failed without a failed step, the reason is under an empty name."""
     reasons: dict[str, list[str]] = {}
     for event in result.all_events:
         if event.is_step_failure:
@@ -372,14 +375,15 @@ def _was_interrupted(event: dg.DagsterEvent) -> bool:
 
 
 def _process() -> str:
-    """This process, told apart from another that later has the same number, and from those of other machines."""
+    """Identify this process: a later one with the same number, or one of another machine, is told apart from it."""
     return f"{os.getpid()}.{_started(os.getpid())}.{socket.gethostname()}"
 
 
 def _is_alive(owner: str) -> bool:
-    """Whether a process runs; of one on another machine nothing is known, so it is taken to.
+    """Return whether a process runs; one on another machine is assumed to, since nothing is known about it.
 
-    The embedded default is of one machine, whatever that is called today, and holds back all but one of these.
+    With the embedded default, one under another host name is dead: there is only one machine, which may have been
+    renamed, and only one such process runs at a time.
     """
     pid, started, host = owner.split(".", 2)
     if host != socket.gethostname():
@@ -388,7 +392,7 @@ def _is_alive(owner: str) -> bool:
 
 
 def _started(pid: int) -> str | None:
-    """When a process started, in clock ticks since boot (fields 3 and 22 of /proc/pid/stat); None if it is no more."""
+    """When a process started, in clock ticks since boot; None if it has ended (fields 22 and 3 of /proc/pid/stat)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if fields[0] == "Z" else fields[19]

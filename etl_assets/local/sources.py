@@ -92,13 +92,13 @@ def _is_unchanged(headers: Mapping[str, str], etag: str, published: datetime) ->
 
 
 def without_key(text: str) -> str:
-    """An address without the API key in it."""
+    """Return an address with the API key in it masked."""
     return re.sub(r"(?i)((?:^|[?&])key=)[^&\s]*", r"\1***", text)
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = 128  # the default of 5 makes the sixth client at once wait a second
+    request_queue_size = 128  # with the default of 5, the sixth simultaneous client waits a second
 
     def __init__(
         self,
@@ -129,11 +129,11 @@ class _Server(ThreadingHTTPServer):
         return (route(request) if route else None) or replay_file(request)
 
     def token(self) -> str:
-        """What routes that want a token accept; a file is read at every request, as the date's is."""
+        """The token that protected routes accept; like the date, it is read at every request if it is in a file."""
         return (_first_line(self._token) or "") if isinstance(self._token, Path) else self._token
 
     def recordings(self) -> Recordings:
-        """As of now: the date may have been changed by another process since the last request."""
+        """The recordings as of now: another process may have changed the date since the last request."""
         as_of = _first_line(self.as_of) if isinstance(self.as_of, Path) else self.as_of
         return Recordings(self.data, as_of)
 
@@ -192,7 +192,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(response.body)
 
     def response(self, path: str, query: str, headers: Mapping[str, str]) -> Response:
-        """The answer to a request; what is wrong with a recording is one, too."""
+        """Return the answer to a request; an error in a recording is answered, too."""
         try:
             # Split before decoding: an encoded slash is part of a name.
             segments = tuple(unquote(part) for part in path[1:].split("/")) if path != "/" else ()
@@ -205,7 +205,7 @@ class Handler(BaseHTTPRequestHandler):
             return Response(500, f"cannot answer {path}: {type(error).__name__}: {error}\n".encode())
 
     def send_head(self, response: Response, framing: Mapping[str, str]) -> None:
-        """Send what comes before the body; `framing` says where that ends."""
+        """Send what comes before the body; the headers in `framing` say where the body ends."""
         self.send_response(response.status)
         of_body = {} if response.status in (204, 304) else {"Content-Type": response.content_type, **framing}
         for name, value in (*response.headers.items(), *of_body.items()):
@@ -217,7 +217,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.command != "HEAD" and response.status not in (204, 304)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
-        """Log, by the module's log instead of to stderr."""
+        """Log through the module's logger instead of to stderr."""
         _log.info("%s", without_key(format % args))
 
 
@@ -233,7 +233,7 @@ def serve(
     """Serve `data` from a thread of this process and yield the base URL.
 
     `as_of` is a date, or a file that holds one and is read at every request. `routes` replaces `ROUTES`. `token` is
-    what routes that want one accept. `handler` is one with other manners, as tests want it.
+    what protected routes accept. `handler` takes the place of `Handler`, where tests need other behaviour.
     """
     publications(data)  # complains now rather than at the first request
     if isinstance(as_of, str):
@@ -256,7 +256,7 @@ def serve(
 class SourceServer:
     """The source server as a process of its own, which outlives whoever started it.
 
-    `home` keeps its state: `as_of` (the date shown), `token` (what routes that want one accept), `server.json`
+    `home` keeps its state: `as_of` (the date shown), `token` (what protected routes accept), `server.json`
     (process, port, data) and `server.log`.
     """
 
@@ -303,7 +303,7 @@ class SourceServer:
         return f"http://{HOST}:{identity['port']}"
 
     def token(self, given: str | None = None) -> str:
-        """The token that routes that want one accept: `given`, else the one of before, else a new one."""
+        """Return the token that protected routes accept: `given`, else the previous one, else a new one."""
         with self._lock():
             file = self.home / "token"
             known = _first_line(file)
@@ -338,7 +338,7 @@ class SourceServer:
         return state
 
     def _identity(self) -> dict[str, Any] | None:
-        """What the server says of itself. A process id alone may belong to someone else by now."""
+        """Return what the server says about itself. A process id alone may belong to another process by now."""
         state = self._state()
         if state is None:
             return None

@@ -1,7 +1,7 @@
-"""The Dagster UI of an ETL_HOME: one at a time, which the other commands know of.
+"""The Dagster UI of an ETL_HOME: one at a time, and known to the other commands.
 
-`dagster dev` brings a daemon along, and two of them would take each other's runs for dead. So the UI's process holds a
-lock, which says where it is: it is kept when Dagster takes the process over, and goes with it, however it ends.
+`dagster dev` also starts a daemon, and two daemons would take each other's runs for dead. So the UI's process locks a
+file that says where the UI is. The lock stays when Dagster takes the process over, and ends with it, however it ends.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _ENDS_WITHIN = 60.0
 
 
 class Running(NamedTuple):
-    """A UI that runs: its process, and where people open it."""
+    """A running UI: its process, and the address where people open it."""
 
     pid: int
     url: str
 
 
 def running() -> Running | None:
-    """The UI that runs, if one does."""
+    """Return the running UI, if there is one."""
     try:
         with _lock().open() as lock:
             if _held(lock.fileno()):
@@ -44,7 +44,7 @@ def running() -> Running | None:
 
 
 def end() -> None:
-    """End the UI that runs, and wait until it has ended: whatever it works with may be stopped then."""
+    """End the running UI and wait until it has ended: only then may what it works with be stopped."""
     found, deadline = running(), time.monotonic() + _ENDS_WITHIN
     if found is None:
         return
@@ -72,13 +72,13 @@ def serve(port: int) -> int:
         with dg.DagsterInstance.get() as instance:
             bury_the_dead(instance)
     print(f"UI: {url}, in a moment  (Ctrl-C ends it)", file=sys.stderr, flush=True)
-    # Somewhere else, people open it at an address that is configured.
+    # A configured address stays: it is where people open a UI that is somewhere else.
     os.environ.setdefault("ETL_DAGSTER_UI_URL", url)
-    # A sensor waits as long for its source as the settings say; Dagster alone would break it off after a minute.
+    # A sensor may wait for its source as long as the settings say; by default Dagster breaks it off after a minute.
     os.environ.setdefault("DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS", "600")
     # What a script starts in the background ignores SIGINT, and Dagster then ignores SIGTERM too.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # The workspace, so that wherever this is called from, sensors go on from what they know under the same name.
+    # The workspace is named, so that sensors keep their state under the same name wherever this is called from.
     where = ["--log-format", "json"] if settings().log_format == "json" else []
     where += ["--workspace", str(PROJECT / "workspace.yaml"), "--host", "127.0.0.1", "--port", str(port)]
     # Dagster would rather be started by `dg dev`, which starts this same command beneath itself.
@@ -91,7 +91,7 @@ def _lock() -> Path:
 
 
 def _hold(url: str) -> None:
-    """Take the lock for as long as this process is there, whatever takes it over."""
+    """Take the lock for as long as this process lives, whatever program takes the process over."""
     lock = os.open(_lock(), os.O_RDWR | os.O_CREAT, 0o600)
     while True:
         try:
@@ -101,7 +101,7 @@ def _hold(url: str) -> None:
             if found := running():
                 why = f"A UI of {home()} runs already, at {found.url}; end it (Ctrl-C there) to start another."
                 raise RuntimeError(why) from None
-            time.sleep(0.1)  # somebody asks just now, or is about to say where his is
+            time.sleep(0.1)  # somebody is just asking, or is about to write where his UI is
     os.ftruncate(lock, 0)
     os.write(lock, json.dumps([os.getpid(), url]).encode())
     os.set_inheritable(lock, True)
@@ -117,9 +117,9 @@ def _held(descriptor: int) -> bool:
 
 
 def bury_the_dead(instance: DagsterInstance) -> None:
-    """Runs of a UI that was killed do not stay "started" for hours, with all that waits for them: they start again.
+    """Fail the runs of a killed UI, so that they start again and do not hold up others as "started" for hours.
 
-    Dagster itself has nobody left to tell how they ended: the server that started them went with the UI.
+    Nobody else can tell Dagster how they ended: the server that started them was killed with the UI.
     """
     from dagster import DagsterRunStatus, RunsFilter
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def write_whole(path: Path, content: str | bytes, mode: int = 0o600) -> None:
-    """Write a file so that a reader finds the old one or the new one; its owner alone may read it, by default."""
+    """Write a file so that a reader finds either the old one or the new one; by default only its owner may read it."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.unlink(missing_ok=True)  # only a file that is made gets the mode
+    unfinished.unlink(missing_ok=True)  # the mode applies only to a file that is created
     with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(content if isinstance(content, bytes) else content.encode())
     unfinished.replace(path)

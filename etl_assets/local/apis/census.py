@@ -1,4 +1,4 @@
-"""US Census: poverty by year and geography, as arrays below a header, for who sends a key.
+"""US Census: poverty by year and geography, as arrays below a header, for callers that send a key.
 
 Here: its variables, geographies and predicates, the two names of a year, the pages about keys, and errors.
 Not here: paging and sorting: it has neither, and gives rows as they were recorded.
@@ -16,7 +16,7 @@ from etl_assets.local.apis.querying import BadQueryError, parameter, read
 from etl_assets.local.recordings import Request, Response
 
 _MOST_VARIABLES = 50
-#: What the API knows of each series, whatever was recorded of it.
+#: The variables that the API knows for each series, whatever was recorded of it.
 _VARIABLES = {
     "saipe": {"NAME", *(f"{name}_{of}" for name in ("SAEPOVALL", "SAEPOVRTALL", "SAEMHI") for of in ("PT", "MOE"))},
     "histpov2": {"NAME", "PCTPOV", "RACE"},
@@ -31,7 +31,7 @@ _KEY_PAGES = {
 
 @dataclass(frozen=True, eq=False)
 class _Answer:
-    """One recorded answer: its columns, of which the year's and those of the geography come last."""
+    """One recorded answer: its columns, with the year's and then those of the geography at the end."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str | None]]
@@ -39,16 +39,16 @@ class _Answer:
     geography: Sequence[str]
 
     def position(self, name: str) -> int | None:
-        """Where the column is; the year can be called both `time` and `YEAR`."""
+        """Return where the column is; the year is found both as `time` and as `YEAR`."""
         if name in self.columns:
             return self.columns.index(name)
         return self.year if name in _YEAR_NAMES else None
 
 
 def census(request: Request) -> Response | None:
-    """US Census under `/census/data/timeseries/poverty`; every key is good but `bad`.
+    """US Census under `/census/data/timeseries/poverty`; every key is valid except `bad`.
 
-    A variable that is known, and is not in what was recorded of a year, is null.
+    A known variable that was not recorded for a year is null.
     """
     if request.segments[1:2] != ("data",):
         return None
@@ -114,7 +114,7 @@ def _table(request: Request, answers: Sequence[_Answer], variables_known: Set[st
             raise BadQueryError(f"invalid '{name}' argument")
         wanted[name] = {parameter(request, name) or ""}
 
-    # The year's column has the name it was recorded under where that is YEAR alone: SAIPE has flipped.
+    # The year's column is called as in the request, but YEAR if it was recorded only as that: SAIPE has changed it.
     year_name = next((name for name in predicates if name in _YEAR_NAMES), "time")
     header: list[str] = []
     found = []
@@ -134,7 +134,7 @@ def _table(request: Request, answers: Sequence[_Answer], variables_known: Set[st
 
 
 def _geography(text: str | None, argument: str) -> tuple[str, set[str] | None]:
-    """A level and the codes asked for at it, None being all: `county:*`, `state:06,48`."""
+    """Return a level and the codes asked for at that level (None means all): `county:*`, `state:06,48`."""
     if not text:
         raise BadQueryError(f"missing '{argument}' argument")
     level, _, codes = text.partition(":")

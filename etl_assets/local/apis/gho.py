@@ -39,7 +39,7 @@ _FIELDS = (
     *("DataSourceDimType", "DataSourceDim", "Value", "NumericValue", "Low", "High", "Comments", "Date"),
     *("TimeDimensionValue", "TimeDimensionBegin", "TimeDimensionEnd"),
 )
-#: What Microsoft's OData takes unless it is told otherwise.
+#: The number of sort keys that Microsoft's OData accepts unless configured otherwise.
 _MOST_KEYS = 5
 _OPTIONS = {"$filter", "$select", "$orderby", "$top", "$skip", "$count", "$format"}
 _INDICATOR_NAMES = {

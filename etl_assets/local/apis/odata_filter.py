@@ -1,6 +1,6 @@
 """The language of OData's `$filter`, as much of it as WHO GHO understands: a condition becomes a test of a row.
 
-Here: its tokens and grammar, which types can be compared, and a field's value as its type compares.
+Here: its tokens and grammar, which types can be compared, and a field's comparable value.
 Not here: which fields there are and of which types, and every other query option (gho.py).
 """
 
@@ -152,7 +152,7 @@ def _compare(left: tuple[str, Value], name: str, right: tuple[str, Value]) -> Te
 
 
 def typed(name: str, edm_type: str) -> Value:
-    """The value of a field as its type compares: a moment as a datetime, in UTC where it has no time zone."""
+    """Return a reader of a field's comparable value: a moment as a datetime, in UTC if it has no time zone."""
 
     def moment(row: Row) -> datetime | None:
         found = datetime.fromisoformat(row[name]) if row.get(name) else None

@@ -3,8 +3,8 @@
 Here: recorded rows with their types, the order they come in, and single parameters of a request.
 Not here: what an API calls its parameters and how it words a refusal, and what one API alone does (its module).
 
-Where an API promises no order it keeps none: every request sees the rows, and rows that a sort leaves equal,
-in another of a few orders. Who pages without a sort by a whole key gets rows twice and misses others.
+An API that promises no order keeps none: each request sees the rows, or the rows that a sort leaves equal, in another
+of a few orders. A client that pages without sorting by a whole key gets some rows twice and misses others.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ Value = Callable[[Row], Any]
 T = TypeVar("T")
 
 ORDERS = 4
-"""In how many orders the rows of an API come that promises none; a request's turn says in which."""
+"""The number of orders in which an API that promises none gives its rows; a request's turn says which one."""
 
 
 class BadQueryError(Exception):
-    """A query that the API refuses; each has its own way to say so."""
+    """A query that the API refuses; each API says so in its own way."""
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity, so that what is cached for it goes with it
@@ -40,7 +40,7 @@ class Table:
     meta: Mapping[str, Any]
 
     def type_of(self, name: str) -> str:
-        """The type of a field; a query that names none there is, is refused."""
+        """Return the type of a field; raises BadQueryError if there is no such field."""
         try:
             return self.types[name]
         except KeyError:

@@ -1,7 +1,7 @@
-"""The retail company: two tables in numbered pages, for who has the token.
+"""The retail company: two tables in numbered pages, for callers that have the token.
 
 Here: the check of the token, pages, ETags and errors.
-Not here: which token is good (sources.py is told), and the company's sources that are files.
+Not here: which token is valid (sources.py is given it), and the company's sources that are files.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _LARGEST_PAGE = 500
 
 
 def retail(request: Request) -> Response | None:
-    """The retail company's API under `/retail`, for who sends `Authorization: Bearer <token>`; 401 for any other.
+    """The retail company's API under `/retail`, for callers that send `Authorization: Bearer <token>`; else 401.
 
     `GET /retail/customers` and `/retail/exchange_rates` answer with a page of the recorded array:
-    `{"data": […], "total": 1000, "page": 2, "pages": 5}`. `page` counts from 1, `page_size` is 100 unless asked for, at
-    most 500. Every answer carries the ETag of the whole table, and is 304 for who has that.
+    `{"data": […], "total": 1000, "page": 2, "pages": 5}`. `page` counts from 1, `page_size` is 100 by default and at
+    most 500. Every page carries the ETag of the whole table; a caller that already has that gets 304.
     """
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not request.token or not hmac.compare_digest(token, request.token):

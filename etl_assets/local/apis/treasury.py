@@ -1,4 +1,4 @@
-"""US Treasury Fiscal Data: tables whose every value is a text, in an envelope that tells what each text means.
+"""US Treasury Fiscal Data: tables in which every value is text, in an envelope that says what each text means.
 
 Here: its filters, sorting, numbered pages, envelope, CSV and errors.
 Not here: its datasets, with their fields and types: each is a recording.
@@ -129,9 +129,9 @@ def _page(request: Request, table: Table, turn: int) -> Response:
 
 @lru_cache(maxsize=64)
 def _rows(table: Table, conditions: str | None, sort: str | None, turn: int) -> list[Row]:
-    # A comma between parentheses is one of a list of values.
+    # A comma between parentheses separates the values of a list.
     tests = [_test(condition, table) for condition in re.split(r",(?![^(]*\))", conditions or "") if condition]
-    # By the first field, where nothing else is asked for; who needs more says so.
+    # By the first field if nothing else is asked for; a client that needs more has to say so.
     keys = []
     for item in (sort or next(iter(table.types))).split(","):
         name = item.removeprefix("-")

@@ -2,7 +2,7 @@
 
 Here: the folder it is written into, which files it has, and when it is written anew. Every name, text and border is
 made up; nothing is taken from a publisher's file. The same code always writes the same data: no clock, no network,
-fixed seeds. Not here: what a source's files say, which has a module for each source (counties.py, events.py, gho.py,
+fixed seeds. Not here: what a source's files say, for which each has a module (counties.py, events.py, gho.py,
 treasury.py, census.py, totesys.py, retail.py; what they share is in files.py); serving the sample (local/sources.py);
 and what the project makes of the data.
 """
@@ -60,7 +60,7 @@ def write_sample(folder: Path) -> None:
 
 
 def _version() -> str:
-    """Changes with what generates the sample."""
+    """Return a digest that changes with the code that generates the sample."""
     modules = sorted(Path(__file__).parent.glob("*.py"))
     return hashlib.sha256(b"".join(module.read_bytes() for module in modules)).hexdigest()
 

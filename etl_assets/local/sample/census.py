@@ -1,8 +1,8 @@
 """The sample of the US Census's poverty estimates: SAIPE of states and counties, and national rates by race.
 
-Here: the answers as recorded, arrays below a header, with a header that has changed its name, codes that the borders
-do not know, a county too small to be told, and years told twice. Not here: the borders (counties.py), and how the API
-filters the answers (local/apis).
+Here: the answers as recorded, arrays below a header, with a column that has changed its name, codes that the
+borders do not know, a county too small to be reported, and years reported twice. Not here: the borders (counties.py),
+and how the API filters the answers (local/apis).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _STATE_NAMES = {
     "53": "Washington",
 }
 _RACES = {
-    # Race: the first and last year it is there. A group of before 2002 is none of those that come after.
+    # Race: its first and last year. A group from before 2002 is not the same as any later one.
     1: (1959, 2021),
     2: (2002, 2021),
     3: (1974, 2001),
@@ -53,7 +53,7 @@ def poverty_files(counties: Sequence[County]) -> dict[str, bytes]:
     states = [(name, (fips,)) for fips, name in _STATE_NAMES.items()]
     areas = [
         *((county.full_name, (county.fips[:2], county.fips[2:])) for county in counties if county.state != "PR"),
-        # Codes that counties of an earlier vintage do not have, and a county too small to be told.
+        # Codes that counties of an earlier vintage do not have, and a county too small to be reported.
         *(("Kusilvak Census Area", ("02", "158")), ("Oglala Lakota County", ("46", "102"))),
         ("Kalawao County", ("15", "005")),
     ]

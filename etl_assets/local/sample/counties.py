@@ -1,4 +1,4 @@
-"""The sample of the census's county borders: one GeoJSON file, with what is difficult about real borders.
+"""The sample of the census's county borders: one GeoJSON file, with the difficulties of real borders.
 
 Here: made-up counties in boxes where some states are, neighbours that share a border, islands, a city inside a county
 and a border that crosses itself; and the grid of cells they are drawn from. Not here: what happens in a county
@@ -137,7 +137,7 @@ def grid(
     ]
 
     def edge(start: Point, end: Point) -> Ring:
-        # It strays across its direction only, and least at its ends: so it meets neither itself nor the next.
+        # An edge strays only across its direction, and least at its ends, so it meets neither itself nor the next.
         along_x = abs(end[0] - start[0]) * height > abs(end[1] - start[1]) * width
         points = [start]
         for number in range(1, points_per_edge + 1):
@@ -167,6 +167,6 @@ def _square(x: float, y: float, half: float) -> Ring:
 
 
 def _square_miles(ring: Ring) -> float:
-    """Signed, so that a hole (which runs clockwise) counts against its polygon."""
+    """The area with its sign, so that a hole (which runs clockwise) counts against its polygon."""
     twice = sum(x1 * y2 - x2 * y1 for (x1, y1), (x2, y2) in pairwise(ring))
     return twice / 2 * 69.17**2 * math.cos(math.radians(ring[0][1]))

@@ -1,7 +1,7 @@
-"""The sample of the event file: two publications, the second with corrections, and everything wrong with real ones.
+"""The sample of the event file: two publications, the second with corrections, and all that is wrong with real ones.
 
-Here: ordinary events, the days that the second publication has changed (`CHANGED_DAYS`), the three columns it has
-more, and the dirt. Not here: where the localities' counties lie (counties.py), and the large clean files that
+Here: ordinary events, the days that the second publication has changed (`CHANGED_DAYS`), the three columns that it
+adds, and the dirt. Not here: where the localities' counties lie (counties.py), and the large clean files that
 benchmarks need (benchmarks/synthetic.py), which take their words from here.
 """
 
@@ -47,7 +47,7 @@ CHANGED_DAYS = frozenset(
         "2025-03-15",  # an announced event is postponed by a day
     }
 )
-"""The days of the first publication whose rows are others in the second. All its other days are the same."""
+"""The days of the first publication whose rows differ in the second. All its other days are the same."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class _Locality:
     point: Point
 
     def columns(self) -> Row:
-        """Return what an event has from where it is, the FIPS code as a spreadsheet leaves it: 6001.0."""
+        """Return the columns that follow from where an event is, the FIPS code as a spreadsheet leaves it: 6001.0."""
         return {
             "locality": self.name,
             "state": self.county.state,
@@ -226,7 +226,7 @@ def _corrected(first: list[Row], late: list[Row]) -> list[Row]:
 def _dirt(rng: random.Random, localities: list[_Locality]) -> list[Row]:
     """Return events with everything that is known to be wrong with a real file, each at least once.
 
-    They lie on days that both publications have alike.
+    They lie on days that are the same in both publications.
     """
     days = [day for day in _FIRST_DAYS if day not in CHANGED_DAYS]
     in_state = {locality.county.state: locality for locality in localities}
@@ -275,7 +275,7 @@ def _dirt(rng: random.Random, localities: list[_Locality]) -> list[Row]:
     same = [
         *(twice, dict(twice)),  # a full duplicate
         *(text[1] | {"title": "Echo"}, text[1] | {"title": "Echo"}),
-        *(twin | {"organizations": name} for name in ORGANIZATIONS[:3]),  # the same but for who called it
+        *(twin | {"organizations": name} for name in ORGANIZATIONS[:3]),  # the same except for who called it
     ]
 
     sources = [

@@ -14,12 +14,12 @@ Row = dict[str, str]
 
 
 def gzipped(content: bytes) -> bytes:
-    """Without the time of compression, which would be another each time."""
+    """Compress without the time of compression, which would differ each time."""
     return gzip.compress(content, mtime=0)
 
 
 def csv_bytes(columns: Collection[str], rows: Iterable[Row], line_end: str = "\n") -> bytes:
-    """Lines of what the rows have in these columns, below a header; where a row has nothing, it is empty."""
+    """Return the rows' values in these columns as lines below a header; a missing value is empty."""
     # Not csv.writer: it puts quotes around a lone carriage return, and the publisher of events does not.
     lines = [",".join(columns), *(",".join(_field(row.get(name, "")) for name in columns) for row in rows)]
     return "".join(line + line_end for line in lines).encode("utf-8", "surrogateescape")

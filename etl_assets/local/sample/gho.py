@@ -1,7 +1,7 @@
 """The sample of the WHO's Global Health Observatory: two publications of two indicators, as its API answers.
 
-Here: the answers as recorded, with values restated (`RESTATED_VALUES`), aggregates beside countries, ids that come
-again for another row, and the form that answers had years ago. Not here: how the API pages and filters them
+Here: the answers as recorded, with values restated (`RESTATED_VALUES`), aggregates beside countries, ids that are
+used again for other rows, and the form that answers had years ago. Not here: how the API pages and filters them
 (local/apis).
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 from etl_assets.local.sample.files import gzipped, json_bytes
 
 RESTATED_VALUES = frozenset(("ZWE", year) for year in (2019, 2020, 2021))
-"""Place and year of the values of WHOSIS_000001 that are others in the second publication, for each sex."""
+"""Place and year of the values of WHOSIS_000001 that differ in the second publication, for each sex."""
 
 _REGIONS = {
     "AFR": "Africa",
@@ -49,7 +49,7 @@ _SEXES = {"SEX_BTSX": 0.0, "SEX_MLE": -2.4, "SEX_FMLE": 2.3}
 
 
 def health_files() -> dict[str, bytes]:
-    """Two publications of two indicators, the older one of the second as answers were years ago."""
+    """Two publications of two indicators; the second indicator's older one has the form that answers had years ago."""
     rng = random.Random(20240802)  # noqa: S311 - repeatable is what is wanted
     at_birth = _indicator(rng, "WHOSIS_000001", range(2000, 2022), 62.0)
     healthy = _indicator(rng, "WHOSIS_000002", (2000, 2010, 2015, 2019), 54.0)
@@ -116,7 +116,7 @@ def _as_years_ago(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _answer(rng: random.Random, rows: list[dict[str, Any]], published: str, *, is_first: bool = False) -> bytes:
-    # An Id is a row's place in a table that is filled anew each time: some come again, for another row.
+    # An Id is a row's place in a table that is filled anew each time: some Ids come again, for another row.
     first_ids = [1 + 7 * number for number in range(len(rows))]
     later_ids = [4_000_000 + 5 * number for number in range(len(rows))]
     later_ids[1:22] = first_ids[:21]

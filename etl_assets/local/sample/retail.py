@@ -1,8 +1,8 @@
 """The sample of the retail company: its five sources, small and made up, with the dirt of the real ones.
 
-Here: sales with dates in three forms and products that no table has; prices, stocks and amounts below nothing, or with
-the noise of a binary fraction; what is missing, blank or "Unknown"; rates that contradict each other. Not here: writing
-the files (sample/__init__.py).
+Here: sales with dates in three forms and products that no table has; prices, stocks and amounts that are negative or
+have the noise of a binary fraction; values that are missing, blank or "Unknown"; rates that contradict each other. Not
+here: writing the files (sample/__init__.py).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _DAYS = tuple(date(2022, 1, 1) + timedelta(days=number) for number in range(366)
 def retail_files() -> dict[str, bytes]:
     """The retail company's five sources: a file, two answers of its API, and two tables of its database.
 
-    The products of the sales are none of those in the table; every other reference is of a row that there is.
+    The products of the sales are not in the products' table; every other reference is to a row that exists.
     """
     rng = random.Random(20220101)  # noqa: S311 - repeatable is what is wanted
     products = [_product(rng, number) for number in range(1, 61)]
@@ -58,7 +58,7 @@ def _transaction(rng: random.Random, number: int, products: Sequence[Row]) -> Ro
         "Product_ID": product["Product_ID"],
         "Quantity": str(quantity),
         "Transaction_Date": "" if number % 31 == 0 else str(rng.choice(_DAYS)),
-        # In binary, as the source has computed it: 3 * 80.15 is 240.45000000000002. Some are at the product's price.
+        # Computed in binary, as by the source: 3 * 80.15 is 240.45000000000002. Some are at the product's price.
         "Total_Amount": "" if number % 23 == 0 else str(quantity * (float(product["Price"]) if number % 4 else price)),
     }
 
@@ -88,7 +88,7 @@ def _customer(rng: random.Random, number: int) -> dict[str, Any]:
 
 
 def _rate(rng: random.Random) -> dict[str, Any]:
-    """A rate of few days, so that some have several; it may be missing, negative or without its day."""
+    """A rate on one of a few days, so that some days have several; it may be missing, negative or without its day."""
     return {
         "Currency_Code": rng.choice(("USD", "EUR", "GBP", "JPY", "AUD")),
         "Exchange_Rate": None if rng.random() < 0.05 else round(rng.uniform(-0.5, 1.5), 4),

@@ -1,6 +1,6 @@
 """The sample of ToteSys: two days of a small made-up company, in the shape and with the dirt of the real database.
 
-Here: one file a table and day, as JSON lines on the first (without payments) and as Parquet on the second. Times of
+Here: one file per table and day, as JSON lines on the first (without payments) and as Parquet on the second. Times of
 change do not rise with the key, many rows share one, payments change after they were created, designs change without
 saying so, and whole numbers with gaps are recorded as floats. Not here: writing the files (sample/__init__.py).
 """

@@ -1,4 +1,4 @@
-"""The sample of the US Treasury's advances under Title XII: a file and the one of a month later, as its API answers.
+"""The sample of the US Treasury's advances under Title XII: two files a month apart, as its API answers.
 
 Here: the rows with their gaps in time, names that change, second lines and noisy rates, and the old rows that the
 later file corrects (`CORRECTED_ADVANCES`). Not here: how the API pages and filters them (local/apis).
@@ -12,7 +12,7 @@ from datetime import date, timedelta
 from etl_assets.local.sample.files import Row, gzipped, json_bytes
 
 CORRECTED_ADVANCES = frozenset({"2020-04-15", "2020-10-05"})
-"""The days of the first publication of title_xii of which a row is another in the second."""
+"""The days in the first publication of title_xii that have a row which differs in the second."""
 
 _ADVANCE_FIELDS = {
     # Label, type and format of each.
@@ -42,11 +42,11 @@ _GAPS = (("2020-06-05", "2020-06-22"), ("2020-12-12", "2021-01-18"))
 
 
 def advance_files() -> dict[str, bytes]:
-    """The file of 2021-08-31, and that of a month later: a month more, and two old rows corrected."""
+    """The file of 2021-08-31, and the one a month later, with one more month and two old rows corrected."""
     rng = random.Random(20210831)  # noqa: S311 - repeatable is what is wanted
     first_day, last_day = date(2020, 3, 2), date(2021, 9, 30)
     days = [first_day + timedelta(days=number) for number in range((last_day - first_day).days + 1)]
-    # Every working day at first, then Mondays and the ends of months; and days on which nothing came.
+    # Every working day at first, then Mondays and the ends of months; with gaps in which nothing came.
     days = [
         day
         for day in days

@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import time
+import uuid
 from collections import Counter
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster._core.utils import make_new_run_id
 from dagster_postgres.utils import DagsterPostgresException
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -193,7 +193,7 @@ class Driver:
 
     def _materialize(self, work: _Work, progress: Progress) -> None:
         tags = {_OWNER: _process()} | ({ANEW: "true"} if work.anew else {})
-        run_id, steps = make_new_run_id(), _Steps(work, self.outcomes, progress)
+        run_id, steps = str(uuid.uuid4()), _Steps(work, self.outcomes, progress)
         self.instance.add_event_listener(run_id, steps.heard)
         assets = [spec.key for spec in work.specs]
         result = execute(self.definitions, self.instance, assets, tags, partitions=work.partitions, run_id=run_id)

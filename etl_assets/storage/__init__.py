@@ -2,6 +2,6 @@
 
 Beside them: the surrogate ids that were given, the warehouse's roles, and Dagster's own storage.
 
-What belongs here knows bytes, frames, objects and tables, and nothing of pandera or of any dataset: a contract
-reaches this room as a `Table`. What a stage means is decided in `stages`.
+Code in this room knows about bytes, frames, objects and tables, but not about pandera or any dataset: a contract
+arrives here as a `Table`. What a stage means is decided in `stages`.
 """

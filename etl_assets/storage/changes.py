@@ -11,10 +11,10 @@ import polars as pl
 
 @dataclass(frozen=True)
 class Changes:
-    """The difference between two versions of a partition, told apart by its primary key.
+    """The difference between two versions of a partition, whose rows are matched by primary key.
 
-    `columns` counts the changed values of each column; `largest` is the greatest difference of each numeric one, where
-    that is a number (1e308 and -1e308 lie further apart than any).
+    `columns` counts the changed values of each column; `largest` is the greatest difference in each numeric one, if it
+    is finite (between 1e308 and -1e308 it overflows).
     """
 
     added: int
@@ -25,7 +25,7 @@ class Changes:
 
 
 def compare(before: pl.DataFrame, after: pl.DataFrame, key: Sequence[str]) -> Changes:
-    """Compare two versions of a partition by key; columns that only one of them has are left out."""
+    """Compare two versions of a partition by key; columns that only one of them has are ignored."""
     values = [c for c in after.columns if c in before.columns and c not in key and not c.startswith("_")]
     old = before.select(*key, *(pl.col(c).alias(f"{c} before") for c in values))
     both = after.select(*key, *values).join(old, on=list(key), how="inner", nulls_equal=True)
@@ -65,7 +65,7 @@ def differences(before: pl.DataFrame, after: pl.DataFrame, key: Sequence[str]) -
 
 
 def _texts(values: pl.Series) -> pl.Series:
-    """Values as text; bytes (geometry) and lists, which do not cast to it, by what tells them apart."""
+    """Values as text; bytes (geometry) and lists, which do not cast to text, as hex and as their joined items."""
     if values.dtype == pl.Binary:
         return values.bin.encode("hex")
     if isinstance(values.dtype, pl.List):

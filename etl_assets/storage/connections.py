@@ -1,8 +1,8 @@
 """Connections to PostgreSQL that outlive the block that uses them, while somebody wants them kept.
 
-A new one costs the server a process, and each process looks up in the catalogs what it has not seen before: of a run
-of one day that was a tenth of the time. Processes that wait for work (the UI's) keep none: who has a connection with a
-database keeps others from dropping it.
+A new one costs the server a process, and each process looks up in the catalogs what it has not seen before: that was a
+tenth of the time of a run for one day. Processes that wait for work (the UI's) keep none: an open connection keeps
+others from dropping the database.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from psycopg.pq import TransactionStatus
 
 from etl_assets.settings import connect_timeout
 
-#: Of the process, whatever the address: a run works on one database, with two connections at a time at the most.
+#: Per process, whatever their address: a run works on one database, with at most two connections at a time.
 _KEPT = 4
 _idle: list[tuple[int, str, psycopg.Connection]] = []
 _keepers: list[object] = []
@@ -36,14 +36,14 @@ def kept() -> Generator[None]:
 
 
 def take(url: str) -> psycopg.Connection:
-    """Borrow a connection in autocommit, to be returned with `give_back`; raises psycopg.OperationalError for none."""
+    """Borrow an autocommit connection, to be returned with `give_back`; raises psycopg.OperationalError if it fails."""
     for entry in reversed(_idle.copy()):
         process, address, connection = entry
-        if (process, address) != (os.getpid(), url):  # a process that was forked leaves its parent's alone
+        if (process, address) != (os.getpid(), url):  # a forked process leaves its parent's connections alone
             continue
         try:
             _idle.remove(entry)
-            connection.execute("SELECT")  # the server may have ended it, or have been started anew
+            connection.execute("SELECT")  # the server may have closed it, or have been restarted
         except ValueError:
             continue  # another thread was faster
         except psycopg.OperationalError:
@@ -58,21 +58,21 @@ def take(url: str) -> psycopg.Connection:
         application_name="etl_assets",
         connect_timeout=connect_timeout(url),
     )
-    connection.execute("SET TIME ZONE 'UTC'")  # not in `options`, which proxies such as RDS Proxy do not take
+    connection.execute("SET TIME ZONE 'UTC'")  # not in `options`, which proxies such as RDS Proxy refuse
     return connection
 
 
 def give_back(url: str, connection: psycopg.Connection) -> None:
-    """Keep a connection for the next one who takes one of its address, or close it; it is not to be used any more."""
+    """Keep a connection for the next `take` of its address, or close it; the caller must not use it any more."""
     if connection.info.transaction_status != TransactionStatus.IDLE:
         connection.close()
         return
     _idle.append((os.getpid(), url, connection))
-    _close_all_but(_KEPT if _keepers else 0)  # asked last: another thread's may have been the last keeper
+    _close_all_but(_KEPT if _keepers else 0)  # checked last: another thread may have ended the last keeper
 
 
 def _close_all_but(number: int) -> None:
-    """Close the kept connections but for the last so many."""
+    """Close all kept connections except for the last `number`."""
     for entry in _idle[: max(0, len(_idle) - number)]:
         try:
             _idle.remove(entry)

@@ -25,12 +25,12 @@ BATCH_BYTES = 2 << 20  # small, so that the server works on one batch while the 
 
 _TEXT = (arrow.is_string, arrow.is_large_string, arrow.is_string_view)
 _BYTES = (arrow.is_binary, arrow.is_large_binary, arrow.is_binary_view, arrow.is_fixed_size_binary)
-# No list views: pyarrow 26 casts one that has nulls to an invalid array.
+# No list views: pyarrow 26 casts one with nulls to an invalid array.
 _LIST = (arrow.is_list, arrow.is_large_list, arrow.is_fixed_size_list)
 _TIMESTAMP = (arrow.is_timestamp,)
 
-#: For a PostgreSQL type, the Arrow type that is sent as it, and the Arrow types accepted for it: those whose
-#: cast to the former keeps the value or fails. Missing on purpose is what Arrow rounds in silence: float to
+#: For a PostgreSQL type, the Arrow type that it is sent as, and the Arrow types accepted for it: those whose
+#: cast to the former keeps the value or fails. Casts that Arrow rounds silently are missing on purpose: float to
 #: decimal, timestamp to date, double to float.
 _WIRE: dict[str, tuple[pa.DataType, tuple[Callable[[pa.DataType], bool], ...]]] = {
     "boolean": (pa.bool_(), (arrow.is_boolean,)),
@@ -63,17 +63,17 @@ def copy_table(
     """COPY every row of `table` into `target`, column by name, and return the number of rows.
 
     `target` is a schema-qualified identifier; `types` gives the PostgreSQL type of every column of `table`:
-    "bigint", "numeric(12,2)", "text[]", "geometry(Point,4326)", and so on. Whatever the table's size, no more
-    than a few batches of it are held a second time.
+    "bigint", "numeric(12,2)", "text[]", "geometry(Point,4326)", and so on. Whatever the table's size, at most
+    a few batches of it are held in memory twice.
 
-    Values arrive as they are or not at all: an integer out of range or a digit too many is an error. Time
-    without a zone and time in UTC stand for each other. Geometries are WKB; those without an SRID take the
+    Values arrive as they are or not at all: an integer out of range or a digit too many is an error. Timestamps
+    with and without a zone convert into each other as UTC. Geometries are WKB; those without an SRID take the
     column's.
 
     Raises ValueError: before anything is sent, if the columns are not those of `types` or one has an Arrow
-    type that does not fit; naming the column, if a value does not; naming column and line (the first is 1),
-    if it is the server that refuses, as it does text with a NUL character and a foreign SRID. The last two
-    leave the transaction failed.
+    type that does not fit; naming the column, if a value does not fit; naming column and line (the first is 1),
+    if the server refuses, for instance a NUL character in text or a foreign SRID. The last two leave the
+    transaction failed.
     """
     if sorted(table.schema.names) != sorted(types):
         raise ValueError(f"the table has the columns {table.schema.names}, types are given for {list(types)}")

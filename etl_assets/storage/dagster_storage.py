@@ -30,7 +30,7 @@ from sqlalchemy import tuple_
 
 from etl_assets.settings import dagster_home, settings
 
-#: Events that Dagster has elsewhere as well as in its log.
+#: Events that Dagster stores elsewhere, too, and not only in its log.
 _INDEXED = ASSET_EVENTS | ASSET_CHECK_EVENTS
 _MADE = {dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED, dg.DagsterEventType.ASSET_MATERIALIZATION}
 _STATEMENT_MS = 600_000
@@ -39,7 +39,7 @@ _at_a_terminal: list[bool] = []
 
 
 class _Configured(ConfigurableClass):
-    """What dagster.yaml names and does not configure: `settings` has it."""
+    """A class that dagster.yaml names but does not configure: `settings` does."""
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
@@ -51,7 +51,7 @@ class ConfiguredStorage(DagsterStorage, _Configured):
     """PostgreSQL if `ETL_DAGSTER_STORAGE_URL` or the embedded default names one, else SQLite."""
 
     @classmethod
-    def from_config_value(  # pyrefly: ignore[bad-override] # it gives one of the two storages, not itself
+    def from_config_value(  # pyrefly: ignore[bad-override] # it returns one of the two storages, not itself
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> DagsterStorage:
         """The storage that is configured now."""
@@ -62,23 +62,23 @@ class ConfiguredStorage(DagsterStorage, _Configured):
         address = "postgresql+psycopg2://" + url.get_secret_value().split("://", 1)[1]
         storage = DagsterPostgresStorage(address, should_autocreate_tables=True, inst_data=inst_data)
         for part in (storage.event_log_storage, storage.run_storage, storage.schedule_storage):
-            # What the webserver does for itself: a connection is kept. Without it every event that a step writes
-            # makes two or three new ones, which is four fifths of the time of a run of many partitions (measured).
+            # Keep a connection, as the webserver does for itself. Otherwise every event that a step writes opens
+            # two or three new ones, which is four fifths of the time of a run of many partitions (measured).
             part.optimize_for_webserver(statement_timeout=_STATEMENT_MS, pool_recycle=3600, max_overflow=20)
         quicken(storage.event_log_storage, storage.run_storage)
         return storage
 
 
 def quicken(events: EventLogStorage[Any], runs: RunStorage[Any]) -> None:
-    """Let Dagster's storage, which has to be SQL, ask its database less often."""
+    """Make Dagster's storage, which has to be SQL, query its database less often."""
     _remember_schema(events, runs)
     _write_together(events)
 
 
 def _remember_schema(events: EventLogStorage[Any], runs: RunStorage[Any]) -> None:
-    """Let Dagster's storage look once which tables and columns it has.
+    """Make Dagster's storage look only once which tables and columns it has.
 
-    It looks with every event of an asset, and several times a run, in case that they are of an older Dagster: a
+    By itself it looks with every asset event, and several times a run, in case they are those of an older Dagster: a
     seventh of a small run (measured).
     """
     for name in ("has_table", "has_asset_key_col", "_has_asset_key_col_on_connection"):
@@ -88,7 +88,7 @@ def _remember_schema(events: EventLogStorage[Any], runs: RunStorage[Any]) -> Non
 
 
 def _remembered(look: Callable[..., bool]) -> Callable[..., bool]:
-    """What is there stays there, and is not looked for again; what is not may come."""
+    """Remember what is there, since it stays; look again for what is missing, since it may still come."""
     there = set[str]()
 
     def has(*asked: Any) -> bool:
@@ -101,10 +101,10 @@ def _remembered(look: Callable[..., bool]) -> Callable[..., bool]:
 
 
 def _write_together(log: EventLogStorage[Any]) -> None:
-    """Let the storage write together what a run is going to make and to check, has made, and found of partitions.
+    """Make the storage write a run's events about partitions together: what is planned, made, and found by checks.
 
-    It writes most of that one by one: a third of a run of 365 partitions (measured). What checks found waits for the
-    next event of its run, which follows at once: the end of their step.
+    It writes most of them one by one: a third of a run of 365 partitions (measured). What checks found waits for the
+    next event of the run, which follows at once: the end of the checks' step.
     """
     assert isinstance(log, SqlEventLogStorage)
     one, one_by_one = log.store_event, log.store_event_batch
@@ -117,7 +117,7 @@ def _write_together(log: EventLogStorage[Any]) -> None:
         _write_evaluations(log, waiting.pop(event.run_id, []))
         if event.dagster_event_type in _INDEXED:
             one(event)
-        else:  # which would also notify those who listen on the connection: since they poll, nobody does
+        else:  # `one` would also notify listeners on the connection: there are none, since readers poll
             _insert(log, [event])
 
     def store_batch(events: Sequence[dg.EventLogEntry]) -> None:
@@ -145,14 +145,14 @@ def _write_together(log: EventLogStorage[Any]) -> None:
 
 
 def _is_of_one_partition(event: dg.EventLogEntry) -> bool:
-    """Whether an event is what a check found of a partition."""
+    """Whether an event is what a check found about a single partition."""
     told = event.dagster_event
     is_check = told is not None and told.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION
     return told is not None and is_check and told.asset_check_evaluation_data.partition is not None
 
 
 def _insert(log: SqlEventLogStorage, events: Sequence[dg.EventLogEntry]) -> list[int]:
-    """Write events into the log, and nowhere else; gives their numbers there."""
+    """Write events into the log and nowhere else; return their ids there."""
     table = SqlEventLogStorageTable
     statement = table.insert().returning(table.c.id, sort_by_parameter_order=True)
     with log.run_connection(events[0].run_id) as connection:
@@ -160,7 +160,7 @@ def _insert(log: SqlEventLogStorage, events: Sequence[dg.EventLogEntry]) -> list
 
 
 def _write_planned_checks(log: SqlEventLogStorage, events: Sequence[dg.EventLogEntry]) -> None:
-    """Write which checks a run is going to evaluate, of which partitions."""
+    """Write which checks a run is going to evaluate, for which partitions."""
     if not events:
         return
     rows = []
@@ -174,7 +174,7 @@ def _write_planned_checks(log: SqlEventLogStorage, events: Sequence[dg.EventLogE
 
 
 def _write_evaluations(log: SqlEventLogStorage, events: Sequence[dg.EventLogEntry]) -> None:
-    """Write what checks found, each in the place of what is on record of it: that it was planned."""
+    """Write what checks found; each result replaces the record that the check was planned."""
     if not events:
         return
     table, rows = AssetCheckExecutionsTable, []
@@ -197,7 +197,7 @@ def _execution(
     of: AssetCheckEvaluation | AssetCheckEvaluationPlanned,
     status: AssetCheckExecutionRecordStatus,
 ) -> dict[str, Any]:
-    """What Dagster has of a check's execution, beside the event itself."""
+    """What Dagster records about a check's execution, beside the event itself."""
     return {
         "asset_key": of.asset_key.to_string(),
         "check_name": of.check_name,
@@ -213,7 +213,7 @@ class ConfiguredComputeLogs(ComputeLogManager, _Configured):
     """What steps print: in the lake (`dagster_logs/`) if that is on S3, where every machine sees it, else a folder."""
 
     @classmethod
-    def from_config_value(  # pyrefly: ignore[bad-override] # it gives one of the two managers, not itself
+    def from_config_value(  # pyrefly: ignore[bad-override] # it returns one of the two managers, not itself
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> ComputeLogManager:
         """The manager that is configured now."""
@@ -227,16 +227,16 @@ class ConfiguredComputeLogs(ComputeLogManager, _Configured):
             prefix=f"{lake.path.strip('/')}/dagster_logs".strip("/"),
             local_dir=folder,
             skip_empty_files=True,
-            upload_interval=_UPLOAD_SECONDS,  # what a run that is killed has printed is there, too
+            upload_interval=_UPLOAD_SECONDS,  # so that the output of a killed run is there, too
             inst_data=inst_data,
         )
 
 
 @contextmanager
 def at_a_terminal() -> Generator[None]:
-    """Let what the steps of this process print go where the process prints, in instances that the block makes.
+    """Let this process's steps print where the process itself prints, in instances that are made within the block.
 
-    To have it in a file as well, Dagster starts four processes for each run, two of them Python.
+    To have their output in a file as well, Dagster starts four processes for each run, two of them Python.
     """
     _at_a_terminal.append(True)
     try:

@@ -54,7 +54,7 @@ def from_geopandas(geo: gpd.GeoDataFrame) -> pl.DataFrame:
 
 def wkb(shapes: Any, name: str = "") -> pl.Series:
     """Shapes as WKB (2-D, little-endian), as tables hold them; null for None."""
-    # As a list: of an array whose first value is None, polars makes objects.
+    # As a list: from an array whose first value is None, polars makes a series of objects.
     return pl.Series(name, shapely.to_wkb(shapes, output_dimension=2, byte_order=1).tolist(), dtype=pl.Binary)
 
 
@@ -115,7 +115,7 @@ def sql_type(dtype: pl.DataType) -> str:
 def stored(
     frame: pl.DataFrame, table: Table, *, source: pl.Series | pl.Expr, run_id: str, loaded_at: dt.datetime
 ) -> pl.DataFrame:
-    """A frame with its provenance columns, in the table's order; those that it brings itself are kept.
+    """A frame with its provenance columns, in the table's order; those that it already has are kept.
 
     `source` is what each row was made from.
     """
@@ -127,18 +127,18 @@ def stored(
 def content_hash(frame: pl.DataFrame) -> str:
     """SHA-256 of a frame's values and column names, without the provenance columns (`_…`).
 
-    Equal frames have equal hashes, however they came about; it depends on the order of rows, so sort before.
+    Equal frames have equal hashes, however they came about; the order of rows counts, so sort them first.
     """
     return content_hashes([frame])[0]
 
 
 def content_hashes(frames: Sequence[pl.DataFrame]) -> list[str]:
-    """The content hash of each of some frames of the same columns; together, small ones take a fifth of the time."""
+    """The content hash of each frame, all with the same columns; together, small ones take a fifth of the time."""
     digests = [hashlib.sha256() for _ in frames]
     cuts = np.cumsum([0, *(frame.height for frame in frames)])
     for name in sorted(c for c in frames[0].columns if not c.startswith("_")) if frames else ():
         whole = pl.concat([frame.get_column(name) for frame in frames], rechunk=True)
-        # `oldest`: strings as one text and its offsets; the views that polars has depend on how they came about.
+        # `oldest`: strings as one text with offsets; polars' own string views depend on how they came about.
         values = whole.to_arrow(compat_level=pl.CompatLevel.oldest())
         for digest, frame, pieces in zip(digests, frames, _values(values, cuts), strict=True):
             digest.update(f"{name} {values.type} {frame.height}".encode())
@@ -148,9 +148,9 @@ def content_hashes(frames: Sequence[pl.DataFrame]) -> list[str]:
 
 
 def _values(array: pa.Array, cuts: np.ndarray) -> list[list[memoryview]]:
-    """An array's values as bytes, for each part of it, from one of the `cuts` to the next.
+    """An array's values as bytes, for each part of it from one of the `cuts` to the next.
 
-    Arrow's own buffers say more: masks where nothing is null, and what lies beneath nulls.
+    Arrow's own buffers hold more than the values: masks where nothing is null, and whatever lies beneath nulls.
     """
     found: list[list[memoryview]] = [[] for _ in cuts[1:]]
     if array.null_count:
@@ -159,7 +159,7 @@ def _values(array: pa.Array, cuts: np.ndarray) -> list[list[memoryview]]:
         for part, first, after, kept in zip(found, cuts, cuts[1:], np.diff(after_nulls), strict=False):
             if kept < after - first:
                 part.append(np.packbits(valid[first:after]).data)
-                if not kept and pa.types.is_boolean(array.type):  # else a mask of nothing would be as many times false
+                if not kept and pa.types.is_boolean(array.type):  # else only nulls would hash like only false
                     part.append(memoryview(b"null"))
         array, cuts = array.drop_null(), after_nulls
     if not len(array):
@@ -188,7 +188,7 @@ def _values(array: pa.Array, cuts: np.ndarray) -> list[list[memoryview]]:
 
 
 def _running(counts: np.ndarray) -> np.ndarray:
-    """The sum of the counts before each place, and of all of them."""
+    """The sum of the counts before each position, and at the end the sum of all."""
     return np.concatenate([[0], np.cumsum(counts)])
 
 
@@ -203,13 +203,13 @@ def text_hash(texts: pl.Series) -> pl.Series:
 
 def row_hash(frame: pl.DataFrame, columns: Sequence[str]) -> pl.Series:
     """A 64-bit XXH3 hash of some columns of every row (UInt64): equal for rows that are equal in them."""
-    # In slices: the text of all rows at once can double the memory. In threads: polars makes a text on one core.
+    # In slices: the text of all rows at once can double the memory. In threads: polars builds text on one core.
     with ThreadPoolExecutor(pl.thread_pool_size(), thread_name_prefix="hash") as pool:
         hashes = pool.map(lambda part: text_hash(part.select(row_text(columns)).to_series()), frame.iter_slices(_SLICE))
         return pl.concat([pl.Series(dtype=pl.UInt64), *hashes])
 
 
 def row_text(columns: Sequence[str]) -> pl.Expr:
-    """The text of a row: every column that is not null with its name, so that a new, empty column changes nothing."""
+    """The text of a row: its non-null columns, each with its name, so that a new, empty column changes nothing."""
     values = [pl.lit(f"{name}\x1f") + pl.col(name).cast(pl.String) for name in sorted(columns)]
     return pl.concat_str([*values, pl.lit("")], separator="\x1e", ignore_nulls=True)  # "" ends the last one

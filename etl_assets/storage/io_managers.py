@@ -19,7 +19,7 @@ class LandingIOManager(dg.IOManager):
     """Lands a fetched file; gives it back as a `LandedFile`."""
 
     def handle_output(self, context: dg.OutputContext, obj: Landed) -> None:
-        """Land what is new; a file that is the known one leaves all as it is."""
+        """Land what is new; a file that is already known changes nothing."""
         store = landing_store(context.asset_key.path[-1])
         if obj.manifest.members:
             store.land_set(obj.new, obj.manifest)
@@ -29,7 +29,7 @@ class LandingIOManager(dg.IOManager):
                 store.land_batch(path, manifest)
                 continue
             store.land(path, manifest)
-            store.pages().clear()  # what the extract was put together from
+            store.pages().clear()  # the extract was put together from them
 
     def load_input(self, context: dg.InputContext) -> LandedFile:
         """The current landed file."""
@@ -46,7 +46,7 @@ class LandingIOManager(dg.IOManager):
 class TableIOManager(dg.IOManager):
     """Publishes partitions to lake and warehouse; reads the partitions and columns that a step asks for.
 
-    Runs of one partition and of many are the same to it: a step yields one `Publication` a table, with a `Part` for
+    Runs of one partition and of many are treated alike: a step yields one `Publication` per table, with a `Part` for
     each of its partitions.
     """
 
@@ -55,7 +55,7 @@ class TableIOManager(dg.IOManager):
         self._tables = tables
 
     def handle_output(self, context: dg.OutputContext, obj: Sequence[Publication]) -> None:
-        """Publish, and add to each partition's metadata what came of it."""
+        """Publish, and add the result to each partition's metadata."""
         results = publisher().publish(obj, context.run_id)
         own = results[obj[0].table.full_name]
         if context.has_asset_partitions:
@@ -82,7 +82,7 @@ class TableIOManager(dg.IOManager):
 def table_io(tables: Mapping[dg.AssetKey, Table]) -> dg.IOManagerDefinition:
     """A `TableIOManager` for a run, in which connections to the warehouse are kept."""
 
-    @dg.io_manager  # pyrefly: ignore[no-matching-overload] # what has to be undone afterwards may yield, as resources may
+    @dg.io_manager  # pyrefly: ignore[no-matching-overload] # an IO manager that cleans up may yield, as resources may
     def of_a_run() -> Iterator[TableIOManager]:
         with connections.kept():
             yield TableIOManager(tables)
@@ -91,7 +91,7 @@ def table_io(tables: Mapping[dg.AssetKey, Table]) -> dg.IOManagerDefinition:
 
 
 def _run_partitions(context: dg.InputContext) -> list[str]:
-    """The partitions that the run makes; the input may have none in Dagster's eyes, though its table is cut so."""
+    """The partitions that the run makes; in Dagster the input may have none, though its table is cut that way."""
     step = context.step_context
     partitions = step.entity_partitions_def
     if partitions is None:

@@ -32,18 +32,18 @@ from etl_assets.storage.table import WHOLE, Table
 
 #: Requests under way at once: an object store answers each in tens of milliseconds, however many there are.
 CONCURRENCY = 16
-#: Frames are encoded on all cores, and not in more threads than there are: those would only be in each other's way.
+#: Frames are encoded on all cores, but in no more threads than cores: more would only get in each other's way.
 _ENCODING = BoundedSemaphore(os.cpu_count() or 1)
 _FACTS = "etl_assets"
 _ARROW_SCHEMA = "ARROW:schema"
-#: What polars raises at a damaged object: of a thousand damaged footers, one makes its decoder panic.
+#: What polars raises for a damaged object: one damaged footer in a thousand makes its decoder panic.
 _DAMAGED = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 #: A point as WKB.
 _POINT = np.dtype([("order", "u1"), ("type", "<u4"), ("x", "<f8"), ("y", "<f8")])
 _GEOPARQUET = "1.1.0"
 #: A Parquet file's footer is nearly always shorter than this.
 _TAIL = 64 << 10
-#: Objects that are read together, and held until their columns without a value have been left out.
+#: How many objects are read together, and held until their columns without a value have been dropped.
 _SCANNED = 64
 
 
@@ -53,7 +53,7 @@ class LakeError(RuntimeError):
 
 @dataclass(frozen=True)
 class Facts:
-    """What an object says of itself: the bookkeeping of the partition that it holds."""
+    """What an object says about itself: the bookkeeping of the partition that it holds."""
 
     partition: str
     rows: int
@@ -105,7 +105,7 @@ class Lake:
     # -- objects -------------------------------------------------------------------------------------------------
 
     def put(self, path: str, data: bytes | Path, *, create: bool = False) -> bool:
-        """Write an object whole. With `create`, only where there is none; gives whether it was written."""
+        """Write an object whole (with `create`, only if there is none yet); return whether it was written."""
         kept = "What was there before is still there; see that the lake has space and may be written, then run again."
         with self._explained("write", path, kept):
             try:
@@ -119,11 +119,11 @@ class Lake:
         return self._if_there(path, lambda: obstore.get(self.store, path).bytes().to_bytes())
 
     def get_all(self, paths: Iterable[str]) -> Iterator[bytes | None]:
-        """The bytes of objects, in their order, of which many are fetched at once; None where there is none."""
+        """The bytes of objects, in the order of `paths`, many fetched at once; None for one that does not exist."""
         return _concurrently(self.get, paths)
 
     def delete(self, *paths: str) -> None:
-        """Delete objects; one that is not there is as good."""
+        """Delete objects; missing ones are no error."""
         with self._explained("delete", ", ".join(paths[:3])):
             if self.folder is None and paths:
                 obstore.delete(self.store, list(paths))
@@ -134,7 +134,7 @@ class Lake:
 
     def download(self, path: str, to: Path) -> None:
         """Stream an object into a file."""
-        with to.open("wb") as sink:  # that the disk is full is no error of the lake's
+        with to.open("wb") as sink:  # a full disk is not an error of the lake
             for chunk in self._chunks(path):
                 sink.write(chunk)
 
@@ -155,7 +155,7 @@ class Lake:
         return found
 
     def _if_there(self, path: str, ask: Callable[[], Found]) -> Found | None:
-        """What is asked of an object; None where there is no such object."""
+        """The answer of `ask` about an object; None if there is no such object."""
         with self._explained("read", path):
             try:
                 return ask()
@@ -207,8 +207,8 @@ class Lake:
     ) -> Loaded:
         """Read partitions (default: all there are) as one frame, only the columns asked for.
 
-        Partitions that are not there are left out: `versions` says which were read. Columns that an older
-        partition lacks are null there.
+        Missing partitions are left out: `versions` says which were read. Columns that an older partition lacks are
+        null there.
         """
         keys = sorted(self.partitions(table)) if partitions is None else list(partitions)
         frames, versions, schema = list[pl.DataFrame](), dict[str, str](), dict[str, pl.DataType]()
@@ -222,7 +222,7 @@ class Lake:
         return Loaded(_together(frames, schema) if frames else empty(table, columns), versions)
 
     def partition_frames(self, table: Table, partitions: Sequence[str]) -> dict[str, pl.DataFrame]:
-        """Each of some partitions as a frame of its own; absent ones are left out."""
+        """Each of the partitions as a frame of its own; absent ones are left out."""
         found = self._objects(table, partitions)
         frames = _concurrently(lambda item: self._scan(table, [item], None), found.values())
         return dict(zip(found, frames, strict=True))
@@ -232,7 +232,7 @@ class Lake:
         keys = list(partitions)
         paths = [self.path(table, key) for key in keys]
         found = dict[str, _Object]()
-        # Only what waits is done in threads: read there as well, footers took twice the time (measured).
+        # Only the waiting is done in threads: reading footers there as well took twice the time (measured).
         for key, path, data in zip(keys, paths, self.get_all(paths), strict=True):
             if data is None:
                 continue
@@ -255,12 +255,12 @@ class Lake:
             there = [c for c in there if c != "bbox"]
         wanted = there if columns is None else [c for c in columns if c in there]
         sources: list[IO[bytes]] = [io.BytesIO(item.data) for item in objects]
-        try:  # one scan of many takes a fifth of the time of one for each (measured)
+        try:  # one scan of many objects takes a fifth of the time of one scan each (measured)
             frame = pl.read_parquet(sources, columns=wanted or there[:1])
         except _DAMAGED as error:
             if len(objects) == 1:
                 raise self.damaged(objects[0].path, error) from error
-            return pl.concat([self._scan(table, [item], columns) for item in objects])  # finds which it is
+            return pl.concat([self._scan(table, [item], columns) for item in objects])  # finds the damaged one
         if columns is None:
             return frame
         types = empty(table, columns).schema
@@ -268,7 +268,7 @@ class Lake:
         return frame.with_columns(lacking).select([c for c in columns if c in wanted or c in types])
 
     def damaged(self, path: str, error: object = "it has no bookkeeping that can be read") -> LakeError:
-        """The error that says so of an object."""
+        """The error that says that an object is damaged."""
         return LakeError(f"{self.address(path)} is damaged ({error}). Delete it: the next run makes it anew.")
 
 
@@ -279,7 +279,7 @@ class _Object:
     path: str
     data: bytes = field(repr=False)
     facts: Facts
-    #: The schema as it is written in the object; comparing these texts takes a fifth of the time (measured).
+    #: The schema as text, as it is in the object; comparing the texts takes a fifth of the time (measured).
     arrow_schema: str | None
 
     @cached_property
@@ -289,14 +289,14 @@ class _Object:
 
 
 def _is_absent(error: Exception) -> bool:
-    """Whether an error says that there is no such object; that there is no such bucket is another matter."""
+    """Whether an error says that there is no such object; a missing bucket is another matter."""
     return isinstance(error, FileNotFoundError) and "NoSuchBucket" not in str(error)
 
 
 def _together(frames: Sequence[pl.DataFrame], schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
     """Frames below each other, with the columns of `schema`.
 
-    A column that has no value in any of them becomes a constant: it would take 16 bytes a row otherwise, and raw
+    A column without a value in any of them becomes a constant: otherwise it would take 16 bytes a row, and raw
     tables have dozens.
     """
     whole = pl.concat([frame for frame in frames if frame.height] or frames, how="diagonal_relaxed", rechunk=True)
@@ -306,8 +306,8 @@ def _together(frames: Sequence[pl.DataFrame], schema: Mapping[str, pl.DataType])
 
 
 def _one_ahead(function: Callable[[Asked], Found], items: Sequence[Asked]) -> Generator[Found]:
-    """What a function makes of each item: of the next one already while the caller is at work on this one."""
-    if len(items) <= 1:  # as most reads are, which are over before a thread has started
+    """The function's result for each item; the next one is computed while the caller works on the current one."""
+    if len(items) <= 1:  # as in most reads, which are over before a thread would have started
         yield from map(function, items)
         return
     following: Future[Found] | None = None
@@ -329,7 +329,7 @@ def _concurrently(function: Any, items: Iterable[Any]) -> Iterator[Any]:
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    """The threads in which objects are read; starting them for each table that is read took longer than reading it."""
+    """The threads in which objects are read; starting them anew for each table took longer than reading it."""
     return ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="lake")
 
 
@@ -337,7 +337,7 @@ os.register_at_fork(after_in_child=_threads.cache_clear)  # a forked child has i
 
 
 def _metadata(data: bytes) -> Mapping[str, str]:
-    """The metadata of a Parquet object of which at least the footer is there; of a damaged one there is none."""
+    """The metadata of a Parquet object, of which at least the footer is given; empty if it is damaged."""
     try:
         return pl.read_parquet_metadata(io.BytesIO(data))
     except _DAMAGED:
@@ -345,7 +345,7 @@ def _metadata(data: bytes) -> Mapping[str, str]:
 
 
 def _facts(metadata: Mapping[str, str]) -> Facts | None:
-    """Bookkeeping from Parquet metadata; None where there is none, or none that can be read."""
+    """Bookkeeping from Parquet metadata; None if it is missing or cannot be read."""
     try:
         return Facts(**json.loads(metadata[_FACTS]))
     except (KeyError, ValueError, TypeError):
@@ -365,8 +365,8 @@ def _encoded(table: Table, frame: pl.DataFrame, facts: Facts) -> bytes:
         # Points carry no bbox column: it would add 40 % and help no query that sorting does not (measured).
         metadata["geo"] = _geo_of_points(frame[column.name], column.geometry.srid)
     elif column is not None:
-        # geopandas writes what makes the file GeoParquet, with the geometry alone. The other columns would get types
-        # of pandas on their way through it, of which geopandas itself cannot read lists and decimals.
+        # geopandas writes what makes the file GeoParquet, from the geometry alone. On their way through it, the other
+        # columns would get pandas types, and geopandas itself cannot read lists and decimals of those.
         header = io.BytesIO()
         shapes = to_geopandas(table, frame.select(column.name))
         shapes.to_parquet(header, compression=None, index=False, write_covering_bbox=True, schema_version=_GEOPARQUET)
@@ -374,13 +374,13 @@ def _encoded(table: Table, frame: pl.DataFrame, facts: Facts) -> bytes:
         header.seek(0)
         frame = frame.with_columns(pl.read_parquet(header, columns=["bbox"]).to_series())
     sink = io.BytesIO()
-    # Least and greatest values let readers skip objects; of a raw table's dozens of texts they serve nobody.
+    # Minimum and maximum values let readers skip objects; for a raw table's dozens of text columns they help nobody.
     frame.write_parquet(sink, compression="zstd", metadata=metadata, statistics=table.stage != "raw")
     return sink.getvalue()
 
 
 def _geo_of_points(points: pl.Series, srid: int) -> str:
-    """GeoParquet's metadata of a column of points: what geopandas writes of an empty one, with their bounds.
+    """GeoParquet's metadata for a column of points: what geopandas writes for an empty one, plus their bounds.
 
     A table of points has thousands of small partitions, and geopandas takes four times as long for each (measured).
     """
@@ -389,7 +389,7 @@ def _geo_of_points(points: pl.Series, srid: int) -> str:
     values = points.drop_nulls().to_list()
     if any(len(value) != _POINT.itemsize or value[0] != 1 for value in values):
         raise ValueError(f"{points.name}: points have to be two-dimensional, little-endian WKB; `frames.wkb` makes it")
-    shapes = np.frombuffer(b"".join(values), _POINT)  # polars takes half a millisecond for each of the steps to this
+    shapes = np.frombuffer(b"".join(values), _POINT)  # polars would take half a millisecond for each of these steps
     if len(there := shapes[np.isfinite(shapes["x"])]):
         described["bbox"] = [float(f(there[axis])) for f in (np.min, np.max) for axis in ("x", "y")]
     return json.dumps(geo | {"primary_column": points.name, "columns": {points.name: described}})
@@ -397,7 +397,7 @@ def _geo_of_points(points: pl.Series, srid: int) -> str:
 
 @cache
 def _geo_of_nothing(srid: int) -> str:
-    """GeoParquet's metadata of a geometry column without rows: the CRS above all."""
+    """GeoParquet's metadata for a geometry column without rows: mainly the CRS."""
     import geopandas as gpd
 
     sink = io.BytesIO()

@@ -5,12 +5,12 @@
     landing/<dataset>/current.json          the manifest of the newest, and what to ask the source with next time
     landing/<dataset>/pages/…               the pages of an extract that is not whole yet
 
-`current.json` is written last: a fetch that is killed before leaves the last good file current. A source that is a
+`current.json` is written last: a fetch that is killed earlier leaves the last good file current. A source that is a
 folder lands a set: each of its files as above, and a manifest that names them.
 
 A source that is read in batches lands folders of files, which are kept side by side:
 
-    landing/<dataset>/2024-11-15/<batch>/<name>.parquet     what a batch has of each of the source's tables
+    landing/<dataset>/2024-11-15/<batch>/<name>.parquet     a batch's rows of each of the source's tables
     landing/<dataset>/2024-11-15/<batch>/manifest.json      written last: a batch without it is not seen
     landing/<dataset>/current.json                          the newest manifest, with the files of all batches
 """
@@ -35,10 +35,10 @@ _MANIFEST = re.compile(r"([0-9a-f]{64})\.json")
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is known of a landed file, or of a set or batch of them; holds no secrets.
+    """What is known about a landed file, or a set or batch of them; holds no secrets.
 
-    A set has no bytes of its own: its SHA-256 is of those of its files, so that the same bytes under other names are
-    the same set.
+    A set has no bytes of its own: its SHA-256 is made from those of its files, so that the same bytes under other names
+    are the same set.
     """
 
     sha256: str
@@ -53,21 +53,21 @@ class Manifest:
     licence: str = ""
     citation: str = ""
     run_id: str = ""
-    #: Of a source that is read in batches: the batch that was landed last, facts of its files, what the source wants to
-    #: know at its next fetch, and for every name its files: batch -> SHA-256.
+    #: For a source that is read in batches: the batch that was landed last, facts about its files, what the source has
+    #: to know at its next fetch, and for every name its files: batch -> SHA-256.
     batch: str | None = None
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
     files: dict[str, dict[str, str]] = field(default_factory=dict)
-    #: Of a set: the SHA-256 of each of its files, by the file's name.
+    #: For a set: the SHA-256 of each of its files, by the file's name.
     members: dict[str, str] = field(default_factory=dict)
 
     def versions(self, name: str | None) -> dict[str, str]:
-        """What was landed of a name, batch by batch; without a name, the whole as one."""
+        """The SHA-256 of what was landed under a name, by batch; without a name, of the whole, with an empty batch."""
         return {"": self.sha256} if name is None else self.files.get(name, {})
 
     def batches(self) -> list[str]:
-        """Every batch of which something was landed, oldest first."""
+        """Every batch that has landed files, oldest first."""
         return sorted({batch for files in self.files.values() for batch in files})
 
 
@@ -97,7 +97,7 @@ class Landing:
                 yield manifest
 
     def forget(self, manifest: Manifest) -> None:
-        """Delete a landed file and its manifest; the manifest last, so that what was cut off is found again."""
+        """Delete a landed file and its manifest; the manifest last, so that an interrupted deletion is found again."""
         if not manifest.members:  # a set has no bytes of its own
             self.lake.delete(self._object(manifest))
         self.lake.delete(f"landing/{self.dataset}/{manifest.sha256}.json")
@@ -115,7 +115,7 @@ class Landing:
         self._make_current(manifest)
 
     def members(self, manifest: Manifest) -> list[Manifest]:
-        """The manifests of a set's files, in the order of their names; of a file that is no set, its own."""
+        """The manifests of a set's files, in the order of their names; for a single file, its own."""
         if not manifest.members:
             return [manifest]
         found = {sha256: self.manifest(sha256) for _, sha256 in sorted(manifest.members.items())}
@@ -131,14 +131,14 @@ class Landing:
             self.lake.put(self._object(manifest), path)
 
     def _make_current(self, manifest: Manifest) -> None:
-        # A source may go back to a former file: its manifest then says when it came the last time.
+        # A source may go back to an earlier file: its manifest then says when it last came.
         self.lake.put(f"landing/{self.dataset}/{manifest.sha256}.json", _text(manifest))
         self.lake.put(f"landing/{self.dataset}/current.json", _text(manifest))
 
     # -- batches -------------------------------------------------------------------------------------------------
 
     def land_batch(self, folder: Path, manifest: Manifest) -> None:
-        """Store the files of a batch and its manifest, if there are any, and make the manifest the current one."""
+        """Store a batch's files with their manifest, if there are any, and make `manifest` the current one."""
         batch = manifest.batch
         assert batch
         own = {name: {batch: files[batch]} for name, files in manifest.files.items() if batch in files}
@@ -150,9 +150,9 @@ class Landing:
         self.lake.put(f"landing/{self.dataset}/current.json", _text(manifest))
 
     def files(self, known: Manifest | None) -> dict[str, dict[str, str]]:
-        """The files of every batch by name: those that the manifest has, and those of whole batches beside them.
+        """The files of every batch by name: those in the manifest, and those of complete batches beside them.
 
-        The latter somebody has put there: a batch of last week that another process has extracted.
+        Somebody else has put the latter there: say, a batch of last week that another process has extracted.
         """
         found = {name: dict(files) for name, files in known.files.items()} if known else {}
         there = {batch for files in found.values() for batch in files}
@@ -165,7 +165,7 @@ class Landing:
 
     @contextmanager
     def open_batched(self, batch: str, name: str, expected: str | None = None) -> Generator[Path]:
-        """A file of a batch as a local path; raises LakeError if it is gone or (`expected` SHA-256) is another."""
+        """A batch's file as a local path; raises LakeError if it is gone or its SHA-256 is not the `expected` one."""
         path = self._batched(batch, name)
         if self.lake.folder is not None:
             yield self._checked(self.lake.folder / path, path, expected)
@@ -200,7 +200,7 @@ class Landing:
 
     @contextmanager
     def open(self, manifest: Manifest) -> Generator[Path]:
-        """A landed file as a local path, in a folder that may be written to and goes with the block.
+        """A landed file as a local path, in a writable folder that is deleted with the block.
 
         Raises LakeError if the bytes are gone or are not the ones that were landed.
         """
@@ -258,13 +258,13 @@ class LakePages(MutableMapping[str, bytes]):
         return len(self.lake.list(self.prefix))
 
     def clear(self) -> None:
-        """Delete all of them, in one request."""
+        """Delete all of them at once, instead of one by one."""
         self.lake.delete(*self.lake.list(self.prefix))
 
 
 @dataclass(frozen=True)
 class Landed:
-    """What a landing step yields: the manifest that is current from now on, and the files that are new with theirs."""
+    """What a landing step yields: the manifest that becomes current, and the new files with theirs."""
 
     manifest: Manifest
     new: Sequence[tuple[Path, Manifest]]
@@ -278,7 +278,7 @@ class LandedFile:
     manifest: Manifest
 
     def files(self) -> Iterator[tuple[Manifest, Path]]:
-        """Each file with its manifest, as a local path until the next one is asked for."""
+        """Each file with its manifest, as a local path that is valid until the next file is asked for."""
         for manifest in self.store.members(self.manifest):
             with self.store.open(manifest) as path:
                 yield manifest, path

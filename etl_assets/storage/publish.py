@@ -1,8 +1,8 @@
 """Publish audited partitions: into the lake, and into the warehouse together with their bookkeeping.
 
-The warehouse judges first, then the lake is written, and the commit comes last. So what the warehouse refuses is
-nowhere to be read; and to be killed anywhere is safe: until the commit the warehouse and its bookkeeping still say the
-old thing, and the next run does the work again. Content that is there already is not written again.
+The warehouse judges first, then the lake is written, and the commit comes last. So what the warehouse refuses cannot be
+read anywhere, and being killed at any point is safe: until the commit, the warehouse and its bookkeeping keep the old
+state, and the next run does the work again. Content that is already there is not written again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from etl_assets.storage.transaction import Replacement, Transaction
 from etl_assets.storage.warehouse import Warehouse
 
 _RESTORED_AT_ONCE = 500
-#: Rows that are hashed by one thread: small frames in many threads are in each other's way.
+#: Rows that one thread hashes: small frames in many threads get in each other's way.
 _HASHED_TOGETHER = 50_000
 
 
@@ -34,8 +34,8 @@ _HASHED_TOGETHER = 50_000
 class Book:
     """The bookkeeping in the lake that a table's objects do not hold themselves; it lies beside them.
 
-    `whole` is that of the table as a whole. `made_from` is that of partitions that have been made again, from other
-    inputs, and came to what they were: their objects, which stay, have what they were made from the first time.
+    `whole` is for the table as a whole. `made_from` is for partitions that were made again from other inputs, with the
+    same result: their objects stay, and still say what they were made from the first time.
     """
 
     whole: Facts | None = None
@@ -43,13 +43,13 @@ class Book:
 
     @classmethod
     def read(cls, lake: Lake, table: Table) -> Book:
-        """The book of a table; empty where there is none."""
+        """The book of a table; empty if there is none."""
         data = lake.get(_book_path(table))
         found = json.loads(data) if data else {}
         return cls(Facts(**found["whole"]) if found.get("whole") else None, found.get("made_from", {}))
 
     def updated(self, replaced: Sequence[Replacement], whole: Facts | None) -> Book:
-        """The book after partitions have been replaced or, without rows, found to be the same."""
+        """The book after partitions have been replaced or (those without a `part`) found unchanged."""
         new = {item.facts.partition for item in replaced if item.part is not None}
         same = {item.facts.partition: item.facts.made_from for item in replaced if item.part is None}
         return Book(whole or self.whole, {k: v for k, v in self.made_from.items() if k not in new} | same)
@@ -61,21 +61,21 @@ class Book:
 
 @dataclass(frozen=True)
 class _ForLake:
-    """What is to be written to the lake, once the warehouse has taken it."""
+    """What to write to the lake, once the warehouse has accepted it."""
 
     lake: Lake
     objects: dict[str, Future[bytes]] = field(default_factory=dict)
     books: dict[Table, Book] = field(default_factory=dict)
 
     def encode(self, pool: ThreadPoolExecutor, table: Table, replaced: Sequence[Replacement]) -> None:
-        """Begin to make the objects of partitions."""
+        """Start encoding the objects of partitions."""
         for item in replaced:
             if item.part is not None:
                 encoding = pool.submit(encode, table, item.part.frame, item.facts)
                 self.objects[self.lake.path(table, item.facts.partition)] = encoding
 
     def write(self, pool: ThreadPoolExecutor) -> dict[str, int]:
-        """Write everything; gives the size of each object in bytes."""
+        """Write everything, and return the size of each object in bytes."""
 
         def put(path: str) -> int:
             data = self.objects[path].result()
@@ -88,7 +88,7 @@ class _ForLake:
         return sizes
 
     def cancel(self) -> None:
-        """Give up what has not begun."""
+        """Cancel the encodings that have not started."""
         for encoding in self.objects.values():
             encoding.cancel()
 
@@ -103,9 +103,9 @@ class Publisher:
     def read(
         self, table: Table, partitions: Sequence[str] | None = None, columns: Sequence[str] | None = None
     ) -> Loaded:
-        """Partitions (default: all there are) as one frame, see `Lake.read`: what others are made from.
+        """Partitions (default: all there are) as one frame, to make others from; see `Lake.read`.
 
-        Raises LakeError if one of them was published and is not in the lake: what is made from the rest would be short.
+        Raises LakeError if one was published and is not in the lake: what is made from the rest would be incomplete.
         """
         published = self._published(table)
         found = self.lake.read(table, partitions, columns)
@@ -126,7 +126,7 @@ class Publisher:
         self, table: Table, published: set[str], wanted: Sequence[str] | None, found: Collection[str]
     ) -> None:
         absent = (published if wanted is None else published & set(wanted)) - set(found)
-        # Asked before and after: what others publish or take back meanwhile is not lost.
+        # Asked before and after the read: what others publish or withdraw meanwhile is not lost.
         if absent and (lost := sorted(absent & self._published(table))):
             raise LakeError(
                 f"{table.full_name}: {len(lost)} of its partitions were published and are gone from the lake, such as "
@@ -136,7 +136,7 @@ class Publisher:
             )
 
     def publish(self, publications: Sequence[Publication], run_id: str) -> dict[str, list[Published]]:
-        """Publish partitions of one or more tables together; gives, per table, what each partition came to.
+        """Publish partitions of one or more tables together; return the result for each partition, by table.
 
         The warehouse changes in one transaction. The partitions' frames hold the contract's columns; provenance
         columns are added here. Another publisher of one of the tables waits until this one is done.
@@ -155,7 +155,7 @@ class Publisher:
                 for publication in publications:
                     done = self._replace(transaction, pool, publication, for_lake, run_id, loaded_at)
                     results[publication.table.full_name] = done
-                transaction.judge(tables)  # what the warehouse refuses, nobody is to read in the lake
+                transaction.judge(tables)  # what the warehouse refuses must not reach readers of the lake
                 sizes = for_lake.write(pool)
             finally:
                 for_lake.cancel()
@@ -175,7 +175,7 @@ class Publisher:
         run_id: str,
         loaded_at: dt.datetime,
     ) -> list[Published]:
-        """Replace a table's partitions in the warehouse, while the lake's objects of them are made."""
+        """Replace a table's partitions in the warehouse, while their objects for the lake are encoded."""
         table = publication.table
         known = transaction.facts(table, [part.key for part in publication.parts])
         compared = self._compare(pool, table, publication.parts, known, run_id, loaded_at)
@@ -200,9 +200,10 @@ class Publisher:
         run_id: str,
         loaded_at: dt.datetime,
     ) -> list[tuple[Published, Replacement | None]]:
-        """What publishing each partition comes to, and what has to be replaced for it, if anything."""
+        """The result of publishing each partition, and the replacement that it needs, if any."""
         # The lake is asked too: a run killed between lake and warehouse leaves the two different. What the warehouse
-        # does not know is listed first, since most of it is not in the lake either; a long table's list is long.
+        # does not know is mostly not in the lake either, so a listing says which to read there. If nothing is unknown,
+        # the listing is skipped: a long table's is long.
         unknown = {part.key for part in parts} - known.keys()
         listed = self.lake.partitions(table).keys() & unknown if unknown else set()
         in_lake = self.lake.facts(table, sorted(known.keys() | listed))
@@ -232,15 +233,15 @@ class Publisher:
         return [(done, Replacement(facts, rows.get(done.key)) if facts else None) for done, facts in found]
 
     def was_published(self, table: Table) -> bool:
-        """Whether the lake has a table, be it without a row."""
+        """Whether the lake has a table, even one without rows."""
         return bool(self.lake.partitions(table)) or Book.read(self.lake, table).whole is not None
 
     def restore(self, table: Table, *, is_made: bool = False) -> tuple[int, int]:
-        """Drop a table of the warehouse and load it from the lake, as it is there; gives partitions and rows.
+        """Drop a warehouse table and load it from the lake as it is there; return the number of partitions and of rows.
 
-        One that has nothing in the lake was never published and is not made, unless it is said that it was (`is_made`).
-        Raises LakeError, and leaves the table, if one of its objects is damaged. Of a table some of whose objects are
-        gone, that it is whole is not put on record: the next run makes it whole.
+        A table without objects in the lake was never published and is not made, unless `is_made` says that it was.
+        Raises LakeError, and leaves the table, if one of its objects is damaged. A table some of whose objects are gone
+        is not recorded as whole: the next run makes it whole.
         """
         book = Book.read(self.lake, table)
         listed = sorted(self.lake.partitions(table))
@@ -272,7 +273,7 @@ def _whole(
     loaded_at: dt.datetime,
     known: Facts | None,
 ) -> Facts:
-    """The bookkeeping of a table as a whole, with the partitions that stay as they are; the known one, if it holds."""
+    """The bookkeeping of a whole table, including partitions that stay as they are; the known one if still right."""
     found = {key: (facts.rows, facts.content_hash) for key, facts in there.items() if key != WHOLE}
     found |= {p.key: (p.rows, p.content_hash) for p in published}
     digest = _together({key: content_hash for key, (_, content_hash) in found.items()})
@@ -282,7 +283,7 @@ def _whole(
 
 
 def _together(hashes: Mapping[str, str]) -> str:
-    """The content hash of a table of which each partition's is given."""
+    """The content hash of a table, from those of its partitions."""
     return hashlib.sha256("\n".join(f"{key} {hashes[key]}" for key in sorted(hashes)).encode()).hexdigest()
 
 
@@ -298,7 +299,7 @@ def _digests(pool: ThreadPoolExecutor, parts: Sequence[Part]) -> dict[str, str]:
 
 
 def _stored(table: Table, parts: Sequence[Part], run_id: str, loaded_at: dt.datetime) -> dict[str, Part]:
-    """Parts with their rows as they are stored; made together, since each by itself takes as long as all."""
+    """Parts with their rows in stored shape; made together, since each by itself takes as long as all."""
     if not parts:
         return {}
     whole = pl.concat([part.frame for part in parts])

@@ -5,8 +5,8 @@
     etl_reader      reads `refined` and `presentation`: for whoever serves readers
     etl_inspector   reads everything, the raw records, the quarantine and the bookkeeping too: what `./dev sql` runs as
 
-A login is made one of them by `GRANT etl_reader TO somebody`. They are made where the role of ETL_WAREHOUSE_URL may
-make roles (the embedded default's may); elsewhere that role works as itself, and `what_to_run` says how to have them.
+`GRANT etl_reader TO somebody` gives one of them to a login. The roles are made if the role of ETL_WAREHOUSE_URL may
+make roles (the embedded default's may); otherwise that role works as itself, and `what_to_run` says how to get them.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ SCHEMAS = READ_BY[INSPECTOR]
 
 
 def take(connection: psycopg.Connection, role: str) -> bool:
-    """Go on as a role until the transaction ends; false, and nothing changed, where it may not or has nothing here."""
-    # One statement, for every connection pays for it.
+    """Act as a role until the transaction ends; False, and no change, if that is forbidden or it has no rights here."""
+    # One statement, since every connection pays for it.
     taken = connection.execute(
         "SELECT set_config('role', rolname, true) FROM pg_roles r WHERE rolname = %s AND pg_has_role(oid, %s)"
         " AND EXISTS (SELECT FROM pg_namespace n WHERE nspname = 'refined'"
@@ -36,13 +36,13 @@ def take(connection: psycopg.Connection, role: str) -> bool:
 
 
 def prepare(connection: psycopg.Connection) -> None:
-    """Make the roles where this connection's may, and give them the schemas, with all that is in them already.
+    """Make the roles if this connection's role may, and give them the schemas, with our tables in them.
 
-    The schemas are there. Does nothing where it was done before, or may not be done.
+    The schemas have to exist. Does nothing if it was done before, or is not allowed.
     """
     if is_done(connection):
         return
-    # What may not be done is undone: the login then goes on as itself.
+    # If any of it is not allowed, all of it is undone: the login then works as itself.
     with contextlib.suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
         if _make_roles(connection):
             _hand_over(connection)
@@ -51,9 +51,9 @@ def prepare(connection: psycopg.Connection) -> None:
 def _hand_over(connection: psycopg.Connection) -> None:
     """Give the schemas to the owner, our tables in them to the writer, and readers what they may read.
 
-    A database that others use too may have such schemas already: what they have in them stays theirs.
+    A database that others use too may have such schemas already: what others have in them stays theirs.
     """
-    # An owner of schemas has to be one who may make them.
+    # The owner of a schema needs the right to make schemas.
     _run(connection, "GRANT CREATE ON DATABASE {} TO {}", sql.Identifier(connection.info.dbname), sql.Identifier(OWNER))
     for schema in SCHEMAS:
         name = sql.Identifier(schema)
@@ -74,7 +74,7 @@ def _hand_over(connection: psycopg.Connection) -> None:
 
 
 def _own_tables(connection: psycopg.Connection, schema: str) -> list[str]:
-    """Tables of a schema that this login has made, or that are on record as published: by whichever login was ours."""
+    """Our tables in a schema: made by this login, or on record as published, by whichever login; in `etl`, all."""
     is_recorded = connection.execute("SELECT to_regclass('etl.publications') IS NOT NULL").fetchone() == (True,)
     recorded = connection.execute("SELECT DISTINCT asset FROM etl.publications").fetchall() if is_recorded else []
     return [
@@ -89,7 +89,7 @@ def _own_tables(connection: psycopg.Connection, schema: str) -> list[str]:
 
 
 def what_to_run(connection: psycopg.Connection) -> str | None:
-    """What an administrator has to run for the pipeline to run as the writer; None where it does."""
+    """What an administrator has to run for the pipeline to run as the writer; None if it already does."""
     login = sql.Identifier(connection.info.user).as_string(connection)
     made = {name for (name,) in connection.execute("SELECT rolname FROM pg_roles WHERE rolname LIKE 'etl\\_%'")}
     if lacking := [role for role in (OWNER, WRITER, READER, INSPECTOR) if role not in made]:
@@ -110,7 +110,7 @@ def is_done(connection: psycopg.Connection) -> bool:
 
 
 def _make_roles(connection: psycopg.Connection) -> bool:
-    """Make the roles that are missing; gives whether they are there and this connection's role may act for them."""
+    """Make missing roles; return whether all are there and this connection's role may act as owner and writer."""
     row = connection.execute(
         "SELECT rolsuper, rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user"
     ).fetchone()
@@ -126,12 +126,12 @@ def _make_roles(connection: psycopg.Connection) -> bool:
                 if not is_super:
                     _run(connection, "GRANT {} TO CURRENT_USER", sql.Identifier(role))
         except (psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
-            pass  # roles are the whole server's: another database's run was faster
+            pass  # roles belong to the whole server: a run on another database was faster
     return is_super or (_is_member(connection, OWNER) and _is_member(connection, WRITER))
 
 
 def _right(connection: psycopg.Connection) -> str:
-    """The right to go on as a role: since PostgreSQL 16, who is a member of it need not have it."""
+    """The right to act as a role: since PostgreSQL 16, a member of the role need not have it."""
     return "SET" if connection.info.server_version >= 16_00_00 else "MEMBER"
 
 

@@ -1,7 +1,7 @@
 """Folders for files that are needed for as long as a step runs: below `ETL_HOME`, gone with the process that made them.
 
-A process that is killed leaves its folders. Each is locked for as long as its process lives, so that whoever makes the
-next one takes away those that nobody holds any more.
+A process that is killed leaves its folders behind. Each is locked for as long as its process lives, so that whoever
+makes the next one can delete those that nobody holds any more.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from etl_assets.settings import home
 
 @contextmanager
 def scratch_folder(prefix: str) -> Generator[Path]:
-    """An empty folder, deleted with the block, and by the next call of anybody if this process is killed before."""
+    """An empty folder, deleted at the end of the block, or by anybody's next call if this process is killed."""
     root = home() / "scratch"
     root.mkdir(parents=True, exist_ok=True)
-    with _locked(root):  # nobody takes a folder away between its making and its locking
+    with _locked(root):  # so that nobody deletes a folder after it is made and before it is locked
         for other in root.iterdir():
             _delete_if_left(other)
         folder = Path(tempfile.mkdtemp(prefix=f"{prefix}-", dir=root))

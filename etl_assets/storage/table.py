@@ -18,12 +18,12 @@ from etl_assets.storage.changes import Changes
 SOURCE_ROW = "_source_row"
 #: SHA-256 of the landed file that a record was read from, or of what a row was made from otherwise.
 SOURCE_SHA256 = "_source_sha256"
-#: Hash of a raw record's text: what says whether two records are the same.
+#: Hash of a raw record's text: it says whether two records are the same.
 ROW_HASH = "_row_hash"
 PARTITION = "_partition"
 #: The only partition of a table without partitions.
 WHOLE = ""
-#: A table of ten million rows is a hundred objects, and a change of some rows writes only theirs.
+#: A table of ten million rows is a hundred objects, and a change of some rows rewrites only the objects that hold them.
 _BLOCK = 100_000
 
 
@@ -37,7 +37,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Reference:
-    """The key column of another table that a column's values are of."""
+    """The key column of another table that a column's values refer to."""
 
     stage: str
     table: str
@@ -93,7 +93,7 @@ class Partitioning:
         return column.dt.truncate(width).dt.strftime("%Y-%m-%d")
 
     def may_have(self, key: str) -> bool:
-        """Whether a key is one of a partition that is cut so; another is of what the table was cut by before."""
+        """Whether a key fits this partitioning; one that does not is from an earlier partitioning of the table."""
         if self.every == "value":
             return True
         try:
@@ -107,7 +107,7 @@ class Partitioning:
     def window(self, key: str) -> tuple[dt.date, dt.date] | tuple[int, int]:
         """First and last value of a partition that is a window of time or a block of numbers.
 
-        Not the first one after it: there is none after the year 9999.
+        The last one, and not the first one after it: there is none after the year 9999.
         """
         if self.every == "block":
             return int(key), int(key) + _BLOCK - 1
@@ -140,7 +140,7 @@ class Table:
         return f"{self.stage}.{self.name}"
 
     def may_have(self, key: str) -> bool:
-        """Whether a key is one of its partitions, as it is cut now."""
+        """Whether a key fits the table's present partitioning."""
         return self.partitioning.may_have(key) if self.partitioning else key == WHOLE
 
     @property
@@ -150,7 +150,7 @@ class Table:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes whenever the declaration of a column, key or partitioning does."""
+        """Changes whenever a column's name, type or nullability, the primary key or the partitioning does."""
         shape = [(c.name, c.sql, c.nullable) for c in self.columns]
         whole = [shape, self.primary_key, asdict(self.partitioning) if self.partitioning else None]
         return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:16]
@@ -172,7 +172,7 @@ class Part:
     """One partition of a table, audited and ready to be published.
 
     `made_from` is the digest of the inputs it was made from: it says later whether it has to be made again.
-    `digest` stands in for the hash of the frame's content, where two frames may differ and yet hold the same.
+    `digest` replaces the hash of the frame's content, where two frames may differ and yet hold the same.
     """
 
     key: str
@@ -185,7 +185,7 @@ class Part:
 class Publication:
     """Partitions of a table that are published together.
 
-    `whole`: what the table as a whole was made from, where one step makes all of its partitions.
+    `whole` says what the table as a whole was made from, if one step makes all of its partitions.
     """
 
     table: Table
@@ -195,7 +195,7 @@ class Publication:
 
 @dataclass(frozen=True)
 class Published:
-    """What publishing a partition came to."""
+    """The result of publishing a partition."""
 
     key: str
     rows: int

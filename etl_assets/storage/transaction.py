@@ -36,14 +36,14 @@ class WarehouseError(RuntimeError):
 
 
 class TypeChangedError(WarehouseError):
-    """A column's declared type, or the primary key, is not the one that the table has."""
+    """A column's declared type, or the declared primary key, is not the one that the table has."""
 
 
 @dataclass(frozen=True)
 class Replacement:
-    """Rows to put in the place of a partition, in their stored shape, with the bookkeeping that goes with them.
+    """Rows that replace a partition, in their stored shape, with the bookkeeping that goes with them.
 
-    Without a `part`, the rows are as they are and only the bookkeeping is renewed.
+    Without a `part`, the rows stay as they are and only the bookkeeping is renewed.
     """
 
     facts: Facts
@@ -92,16 +92,16 @@ class Transaction:
         """Make or widen the table where needed, and replace partitions together with their bookkeeping."""
         self.check(table)
         self._ensure(table)
-        self.refer(table)  # before the rows: a table with rows that are still to be judged cannot be altered
+        self.refer(table)  # before the rows: a table whose rows still have to be checked cannot be altered
         parts = [item.part for item in items if item.part is not None]
         if parts and self._replace(table, parts) >= BULK_ROWS:
             self.connection.execute(_analyze(table))  # meanwhile the lake's objects are made
         self._record(table, [item.facts for item in items])
 
     def refer(self, table: Table) -> None:
-        """Give a table the foreign keys that it is declared to have, once the tables that they refer to are there.
+        """Give a table its declared foreign keys, if the tables they refer to are there; drop those of other columns.
 
-        They are checked at the commit: until then, rows that are referred to may be replaced by others of their key.
+        They are checked at the commit: until then, rows that are referred to may be replaced by others with their key.
         """
         if not self._exists(identifier(table)):
             return
@@ -126,7 +126,7 @@ class Transaction:
         return found is not None and found[0] is not None
 
     def drop(self, table: Table) -> None:
-        """Drop a table and its bookkeeping, and the foreign keys that are of it: see `refer`.
+        """Drop a table, its bookkeeping and the foreign keys that refer to it: see `refer`.
 
         Raises WarehouseError, and leaves the table, if something else in the database depends on it.
         """
@@ -154,7 +154,7 @@ class Transaction:
         return [(sql.Identifier(schema, name), sql.Identifier(constraint)) for schema, name, constraint in found]
 
     def judge(self, tables: Iterable[Table]) -> None:
-        """Check now, instead of at the commit, the foreign keys that tables have, and those that refer to them."""
+        """Check the foreign keys that tables have, and those that refer to them, now instead of at the commit."""
         found = self.connection.execute(
             "SELECT nspname, conname FROM pg_constraint JOIN pg_namespace n ON n.oid = connamespace,"
             " unnest(%s::text[]) AS name WHERE contype = 'f' AND to_regclass(name) IN (conrelid, confrelid)",
@@ -213,7 +213,7 @@ class Transaction:
             )
 
     def _columns(self, table: Table) -> dict[str, tuple[str, bool]]:
-        """Type, and whether it is NOT NULL, of every column that the table has now; none if there is no table."""
+        """Type of every column that the table has now, and whether it is NOT NULL; empty if there is no table."""
         rows = self.connection.execute(
             "SELECT attname, format_type(atttypid, atttypmod), attnotnull FROM pg_attribute"
             " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
@@ -231,7 +231,7 @@ class Transaction:
         return tuple(name for (name,) in rows)
 
     def _ensure(self, table: Table) -> None:
-        """Make the table, or let it take the rows of its declaration: with new columns, without some old ones."""
+        """Make the table, or let it take rows as now declared: with new columns, and without some of the old ones."""
         found = self._columns(table)
         if not found:
             self._create(table)
@@ -242,7 +242,7 @@ class Transaction:
                 self._alter(table, "ADD COLUMN {} {}", sql.Identifier(column.name), _type(column))
                 log.info("%s: added the column %s (%s)", table.full_name, column.name, column.sql)
         for name, (_, not_null) in found.items():
-            declared = columns.get(name)  # of one that is declared no more, new rows have no value
+            declared = columns.get(name)  # new rows have no value in one that is no longer declared
             if not_null and (declared is None or (declared.nullable and name not in table.primary_key)):
                 self._alter(table, "ALTER COLUMN {} DROP NOT NULL", sql.Identifier(name))
         self._describe(table)
@@ -252,7 +252,7 @@ class Transaction:
 
     def _create(self, table: Table) -> None:
         target = identifier(table)
-        # Of a table that somebody has dropped: what it says would be taken for what is in the new one.
+        # Bookkeeping of a table that somebody has dropped would be taken for what is in the new one.
         self._forget(table)
         definitions = [
             sql.SQL("{} {}{}").format(sql.Identifier(c.name), _type(c), sql.SQL("" if c.nullable else " NOT NULL"))
@@ -272,7 +272,7 @@ class Transaction:
         self._describe(table)
 
     def _describe(self, table: Table) -> None:
-        """Give the table and its columns the comments of the declaration, where they have others."""
+        """Set the comments of the table and its columns to those of the declaration, where they differ."""
         found = dict(
             self.connection.execute(
                 "SELECT coalesce(attname, ''), description FROM pg_description"
@@ -292,7 +292,7 @@ class Transaction:
 def published(
     connection: psycopg.Connection, assets: Collection[str], partitions: Sequence[str] | None = None
 ) -> dict[str, dict[str, Facts]]:
-    """The bookkeeping of assets' published partitions (None: of all), by asset; none where its table is gone."""
+    """The bookkeeping of assets' published partitions (None: all), by asset; those whose table is gone are left out."""
     keys = None if partitions is None else list(partitions)
     quoted = [sql.Identifier(*asset.split(".", 1)).as_string(connection) for asset in assets]
     rows = connection.execute(
@@ -310,9 +310,9 @@ def published(
 
 @contextmanager
 def _indexed_afterwards(connection: psycopg.Connection, target: sql.Composable, rows: int) -> Generator[None]:
-    """Drop an empty table's indexes, and make them anew when it has been filled (if `rows` make it worth while).
+    """Drop an empty table's indexes, and make them anew when it has been filled (if `rows` make it worthwhile).
 
-    A key that foreign keys are of stays: they could not be without it.
+    A key that foreign keys refer to stays: they cannot exist without it.
     """
     if rows < BULK_ROWS:
         yield
@@ -340,9 +340,9 @@ def _indexed_afterwards(connection: psycopg.Connection, target: sql.Composable, 
 
 
 def _batches(parts: Sequence[Part]) -> Iterator[pa.Table]:
-    """The parts' frames as Arrow tables, small ones together: COPY has a fixed cost a call.
+    """The parts' frames as Arrow tables, small ones together: COPY has a fixed cost per call.
 
-    Columns without a value are left out, raw tables have dozens: what COPY is not given becomes null.
+    Columns without a value, of which raw tables have dozens, are left out: what COPY is not given becomes null.
     """
     batch: list[pl.DataFrame] = []
     rows = 0
@@ -357,7 +357,7 @@ def _batches(parts: Sequence[Part]) -> Iterator[pa.Table]:
 
 
 def _filled(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    # In one piece: of hundreds of small ones, each would be sent by itself.
+    # In one piece: hundreds of small ones would each be sent separately.
     try:
         whole = pl.concat(frames, rechunk=True)
     except (pl.exceptions.SchemaError, pl.exceptions.ShapeError):  # raw tables follow their source
@@ -371,14 +371,14 @@ def identifier(table: Table) -> sql.Identifier:
 
 
 def _analyze(table: Table) -> sql.Composed:
-    """What tells the planner of a table's rows: of a raw table's dozens of columns, of the one that it is cut by."""
+    """The ANALYZE statement for a table: of a raw table's dozens of columns, only for the one that it is cut by."""
     columns = [table.partitioning.column] if table.stage == "raw" and table.partitioning else []
     names = [sql.SQL(" (") + sql.Identifier(name) + sql.SQL(")") for name in columns]
     return sql.SQL("ANALYZE {}{}").format(identifier(table), sql.SQL("").join(names))
 
 
 def _type(column: Column) -> sql.SQL:
-    return sql.SQL(column.sql)  # pyrefly: ignore[bad-argument-type] # it is of a contract: no source gives types
+    return sql.SQL(column.sql)  # pyrefly: ignore[bad-argument-type] # it comes from a contract: no source gives types
 
 
 def _comment(table: Table, column: Column) -> sql.Composed:

@@ -21,12 +21,12 @@ from etl_assets.storage.roles import SCHEMAS
 from etl_assets.storage.table import Table
 from etl_assets.storage.transaction import Transaction, WarehouseError, published
 
-#: Where this process has tried to make the roles: what it may not do once it may not do for every publication.
+#: URLs where this process has tried to make the roles: if it may not, it does not try again for every publication.
 _tried: set[str] = set()
 
 
 class DatabaseMissingError(WarehouseError):
-    """The server answers, and has no such database."""
+    """The server answers, but has no such database."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Warehouse:
     def connect(self, *, role: str | None = roles.WRITER) -> Generator[psycopg.Connection]:
         """A connection whose block is one transaction: committed at its end, rolled back by an error.
 
-        It runs as `role` where that may be taken, else (and for None) as the role that the URL names. Raises
-        WarehouseError if the server cannot be reached, goes away or refuses; DatabaseMissingError is one.
+        It runs as `role` if that is allowed, else (and for None) as the role that the URL names. Raises WarehouseError
+        (DatabaseMissingError is one) if the server cannot be reached, goes away or refuses.
         """
         where = self._where()
         try:
@@ -81,7 +81,7 @@ class Warehouse:
     def prepare(self) -> None:
         """Make the database, the PostGIS extension, the schemas, roles and bookkeeping tables, where missing.
 
-        Raises WarehouseError with the statement to run where the role may not.
+        Raises WarehouseError with the statement to run if the role may not make them.
         """
         try:
             with self.connect(role=None) as connection:
@@ -93,7 +93,7 @@ class Warehouse:
 
     @contextmanager
     def _prepared(self) -> Generator[psycopg.Connection]:
-        """A connection, as `connect` gives it, with a database that has all that it needs."""
+        """A connection, as from `connect`, to a database that has everything it needs."""
         with suppress(DatabaseMissingError), self.connect() as connection:
             if _is_prepared(connection) and (self.url in _tried or roles.is_done(connection)):
                 yield connection
@@ -118,7 +118,7 @@ class Warehouse:
             ) from error
 
     def _is_missing(self, error: psycopg.OperationalError) -> bool:
-        # What the server says is in its own language; only the name is sure to be in it.
+        # The server's message is in its own language; only the database's name is sure to be in it.
         if self._database() not in str(error):
             return False
         try:
@@ -129,7 +129,7 @@ class Warehouse:
             return False
 
     def _maintaining(self) -> psycopg.Connection:
-        """A connection with the database that every server has."""
+        """A connection to the database that every server has."""
         url = make_conninfo(self.url, dbname="postgres")
         return psycopg.connect(url, autocommit=True, connect_timeout=connect_timeout(self.url))
 
@@ -145,7 +145,7 @@ class Warehouse:
     def _parts(self) -> Mapping[str, object]:
         if parts := database_parts(self.url):
             return parts
-        raise WarehouseError(  # without the address, of which any part may be the password
+        raise WarehouseError(  # without the address: any part of it may be the password
             "ETL_WAREHOUSE_URL is not an address of PostgreSQL: postgresql://user:password@host:port/database, "
             "with characters such as @, / and % in user or password percent-encoded."
         )
@@ -153,11 +153,11 @@ class Warehouse:
     # -- bookkeeping ---------------------------------------------------------------------------------------------
 
     def facts(self, asset: str) -> dict[str, Facts]:
-        """The bookkeeping of an asset's published partitions; none where its table is gone."""
+        """The bookkeeping of an asset's published partitions; empty if its table is gone."""
         return self.facts_of([asset]).get(asset, {})
 
     def facts_of(self, assets: Collection[str]) -> dict[str, dict[str, Facts]]:
-        """The same of some assets at once: a connection for each takes longer. Those without a table are left out."""
+        """The same for many assets at once: a connection for each takes longer. Those without a table are left out."""
         try:
             with self.connect() as connection:
                 return published(connection, assets)
@@ -168,10 +168,10 @@ class Warehouse:
 
     @contextmanager
     def writing(self, tables: Iterable[Table]) -> Generator[Transaction]:
-        """One transaction, in which nobody else publishes these tables: all that the block does, or nothing.
+        """One transaction, during which nobody else publishes these tables: all that the block does, or nothing.
 
-        Whoever comes second waits before it has looked at anything. Two runs of one partition would otherwise both
-        delete and both insert, and the lake could keep what the one wrote and the warehouse what the other did.
+        A second publisher waits before it has looked at anything. Otherwise two runs of one partition would both delete
+        and both insert, and the lake could keep what one of them wrote and the warehouse what the other did.
         """
         with self._prepared() as connection:
             for name in sorted({table.full_name for table in tables}):  # in one order, or two could wait for each other
@@ -179,14 +179,14 @@ class Warehouse:
             yield Transaction(connection)
 
     def refer(self, tables: Iterable[Table]) -> None:
-        """Add the foreign keys that tables are declared to have and lack."""
+        """Add the declared foreign keys that tables lack, see `Transaction.refer`."""
         with self.connect() as connection:
             for table in tables:
                 Transaction(connection).refer(table)
 
 
 def _is_prepared(connection: psycopg.Connection) -> bool:
-    """Whether the database has all that it needs but for roles; cheap, since each publication asks it."""
+    """Whether the database has everything it needs except roles; cheap, since each publication asks."""
     found = connection.execute(
         "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'postgis')"
         " AND to_regclass('etl.publications') IS NOT NULL AND to_regclass('etl.changes') IS NOT NULL"
@@ -208,11 +208,11 @@ def _prepare(connection: psycopg.Connection) -> None:
             ) from error
     try:
         for schema in SCHEMAS:
-            # IF NOT EXISTS wants the right to create even where there is nothing to create.
+            # IF NOT EXISTS needs the right to create even if there is nothing to create.
             if not connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (schema,)).fetchone():
                 connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
         roles.prepare(connection)
-        roles.take(connection, roles.WRITER)  # whose the tables are to be
+        roles.take(connection, roles.WRITER)  # who is to own the tables
         if connection.execute("SELECT to_regclass('etl.publications')").fetchone() == (None,):
             connection.execute(
                 "CREATE TABLE etl.publications ("

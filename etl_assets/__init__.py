@@ -2,6 +2,6 @@
 
 import gc
 
-# Python would look for cycles after every 700 new objects. What is imported comes to stay: to look through it again and
-# again takes a fifth of a process's start, and a twentieth of the time of runs (measured).
+# By default, Python looks for cycles after every 700 new objects. What is imported stays: searching it again and again
+# takes a fifth of a process's start, and a twentieth of the time of runs (measured).
 gc.set_threshold(50_000)

@@ -28,7 +28,7 @@ from etl_assets.storage.io_managers import LandingIOManager, table_io  # noqa: E
 
 
 def definitions(modules: Sequence[ModuleType]) -> dg.Definitions:
-    """The definitions of the datasets in some modules; they have registered themselves when they were imported."""
+    """The definitions of the datasets in some modules, which registered themselves when they were imported."""
     cleaning, nightly = housekeeping()
     tables = {spec.key: spec.table for spec in SPECS.values() if spec.table}
     return dg.Definitions(
@@ -37,7 +37,7 @@ def definitions(modules: Sequence[ModuleType]) -> dg.Definitions:
         sensors=[*source_sensors(), automation_sensor(), alerts_sensor()],
         schedules=[*schedules(), nightly],
         jobs=[cleaning],
-        # A step takes less time than starting a process for it; runs are what is done side by side.
+        # A step takes less time than starting a process for it; it is runs that are executed in parallel.
         executor=dg.in_process_executor,
     )
 
@@ -46,7 +46,7 @@ defs = definitions(
     [importlib.import_module(f"{datasets.__name__}.{m.name}") for m in pkgutil.iter_modules(datasets.__path__)]
 )
 
-# All of that comes to stay. To look through it for cycles while it is loaded, in every run, and three times when the
-# process ends, takes a quarter of the time of a process that has little to do (measured).
+# All of that stays. Searching it for cycles while it is loaded, in every run, and three times when the process ends
+# takes a quarter of the time of a process that has little to do (measured).
 gc.freeze()
 gc.enable()

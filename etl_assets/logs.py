@@ -1,4 +1,4 @@
-"""What is written for people to read, in logs and in messages: without secrets, and with nothing in it that acts."""
+"""Text for people, in logs and in messages: without secrets, and with nothing that a terminal would act on."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from etl_assets.settings import settings
 
 
 def plain(text: str, length: int | None = None, secrets: Collection[str] | None = None) -> str:
-    """Text as text: signs that a terminal would act on are replaced, secrets are left out, and it is cut to a length.
+    """Plain text: characters that a terminal would act on are replaced, secrets masked, and it is cut to `length`.
 
-    A message may quote what a source sent, and an error of a library the address that it was given. `secrets` are
-    those of the settings, where they are not given.
+    A message may quote what a source sent, and a library's error the address that it was given. `secrets` defaults to
+    those of the settings.
     """
-    # The longest first: of one that holds another, the rest would be left.
+    # The longest first: if a secret contains another, masking the shorter one first would leave the rest of it.
     for secret in sorted(settings().secrets() if secrets is None else secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
     text = "".join(" " if sign == "\t" else sign if sign.isprintable() or sign == "\n" else "\ufffd" for sign in text)
@@ -22,10 +22,10 @@ def plain(text: str, length: int | None = None, secrets: Collection[str] | None 
 
 
 class Messages(logging.Formatter):
-    """What is logged, for a terminal: without the numbers of run and step that Dagster writes before it."""
+    """Formats log records for a terminal: without the run and step ids that Dagster puts in front of the message."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The message as it was given, and where an error was raised."""
+        """The message as it was given, with the traceback of an error."""
         return plain(super().format(record))
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - a Formatter's

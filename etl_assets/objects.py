@@ -20,7 +20,7 @@ def local_folder(url: str) -> Path | None:
 
 
 def object_store(url: str) -> ObjectStore:
-    """The store at a URL; a folder is made where there is none.
+    """The store at a URL; a missing folder is made.
 
     Endpoint, region and credentials of S3 come from the environment or a profile, as AWS tools take them.
     """
@@ -38,13 +38,13 @@ def object_store(url: str) -> ObjectStore:
 
 
 def said(error: Exception) -> str:
-    """What a store's error says to a person: without its insides, and without S3's XML around its sentence."""
+    """A store's error for a person: without debug details, and without the XML that S3 puts around its message."""
     text = str(error).partition("\n\nDebug source")[0]
     return re.sub(r"<\?xml.*<Code>(.*?)</Code>\s*<Message>(.*?)</Message>.*", r"\1: \2.", text, flags=re.DOTALL)
 
 
 def _profile_name() -> str | None:
-    """The profile of the AWS tools that is to be used, if there is one: obstore itself knows none."""
+    """The AWS tools' profile to use, if there is one: obstore itself does not read profiles."""
     files = {"AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials", "AWS_CONFIG_FILE": "~/.aws/config"}
     is_there = any(Path(os.environ.get(name, usual)).expanduser().exists() for name, usual in files.items())
     return os.environ.get("AWS_PROFILE", "default") if is_there else None
@@ -52,8 +52,8 @@ def _profile_name() -> str | None:
 
 @lru_cache(maxsize=2)
 def _of_profile(name: str) -> dict[str, Any]:
-    """Region and credentials of a profile, which may be those of a login or of a role and are renewed in time."""
-    import boto3  # here, for it takes a fifth of a second that most installations need not spend
+    """Region and credentials of a profile; credentials of a login or a role are included, and renewed in time."""
+    import boto3  # here, since it takes a fifth of a second that most installations need not spend
     from obstore.auth.boto3 import Boto3CredentialProvider
 
     session = boto3.Session(profile_name=None if name == "default" else name)

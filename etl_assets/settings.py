@@ -2,8 +2,8 @@
 
 A setting is read from the environment (`ETL_…`), else from a `.env` file in the working directory, else from what
 the embedded default wrote when it was started (`local.json` in `ETL_HOME`), else it has the default given here.
-Nothing else in the project reads the environment, but for what others have put there for everybody: the variables of
-AWS tools (`AWS_…`), of Dagster itself, of PostgreSQL's (`PG…`) and of the desktop (`XDG_CACHE_HOME`).
+Nothing else in the project reads the environment, except for the shared variables of other software: AWS tools
+(`AWS_…`), Dagster itself, PostgreSQL (`PG…`) and the desktop (`XDG_CACHE_HOME`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-#: Shorter ones are not masked: they occur in any text.
+#: Shorter secrets are not masked: they occur in any text.
 _SHORTEST_SECRET = 4
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -49,7 +49,7 @@ def _lake_url() -> str:
 def _addresses() -> dict[str, str]:
     """Every `ETL_<SOURCE>_URL`, by source: a dataset brings its source's address and needs no field here.
 
-    What is a setting of its own is left out.
+    URLs that are settings of their own are left out.
     """
     given = {**dotenv_values(".env"), **{key: value for key, value in os.environ.items() if value}}
     found = {}
@@ -61,9 +61,9 @@ def _addresses() -> dict[str, str]:
 
 
 def database_parts(address: str) -> Mapping[str, Any] | None:
-    """What a PostgreSQL address, or a DSN, says; None for what is none.
+    """The parts of a PostgreSQL address or DSN; None if it is neither.
 
-    Nor for one with characters that are not percent-encoded: part of the password would stand in another's place.
+    Also None if special characters are not percent-encoded: part of the password would be taken for another part.
     """
     try:
         parts = conninfo_to_dict(address)
@@ -74,7 +74,7 @@ def database_parts(address: str) -> Mapping[str, Any] | None:
 
 
 def connect_timeout(address: str) -> Any:
-    """For how many seconds a database is tried to be reached: as its address says, or ten."""
+    """How many seconds to wait for a connection to a database: what its address says, else ten."""
     return (database_parts(address) or {}).get("connect_timeout", 10)
 
 
@@ -165,7 +165,7 @@ class Settings(BaseSettings):
     alert_email_from: str = Field(default="etl-assets@localhost", description="Whom they are from")
     alert_sns_topic: str | None = Field(default=None, description="Alerts to a topic of AWS SNS, by its ARN")
 
-    # Alerts look back seven days, and find there what they are about.
+    # At least eight days: alerts look back seven, and must still find there what they are about.
     keep_logs_days: int = Field(default=90, ge=8, description="Days for which messages and output of steps are kept")
     keep_landed_days: int = Field(
         default=365, ge=8, description="Days for which a landed file is kept after another one took its place"
@@ -202,7 +202,7 @@ class Settings(BaseSettings):
     @field_validator("lake_url", "retail_sales_folder")
     @classmethod
     def _holds_no_secret(cls, url: str | None) -> str | None:
-        """What is no secret is shown, and obstore takes none from there."""
+        """Refuse credentials in the URL: it is shown unmasked, and obstore takes no credentials from it."""
         if url and "@" in urlsplit(url).netloc:
             raise ValueError("no user and password here; name them as AWS tools take them (AWS_ACCESS_KEY_ID …)")
         return url
@@ -210,7 +210,7 @@ class Settings(BaseSettings):
     @field_validator("dagster_storage_url")
     @classmethod
     def _is_an_address(cls, url: SecretStr | None) -> SecretStr | None:
-        """What is none is told by the driver with a part of the password in it."""
+        """Refuse what is not an address: the driver's error about it would contain part of the password."""
         given = url.get_secret_value() if url else None
         if given is not None and not ("://" in given and database_parts(given)):
             raise ValueError(
@@ -259,20 +259,20 @@ class Settings(BaseSettings):
         return f"{self.local_sources_url.rstrip('/')}/{local}"
 
     def local_version(self, source: str) -> str:
-        """Which recordings the local server shows of an API; empty where another one is asked."""
+        """Which recordings of an API the local server shows; empty if another server is asked."""
         is_asked = self.sources == "local" and source not in self.addresses
         return self.local_versions.get(source, "") if is_asked else ""
 
 
 def settings() -> Settings:
-    """The settings as they are now: read anew whenever the environment or a file that they stand in has changed."""
+    """The settings as they are now: read again whenever the environment or one of their files has changed."""
     given = tuple(item for item in os.environ.items() if item[0].upper().startswith("ETL_"))
     return _settings(given, _version(Path.cwd() / ".env"), _version(home() / "local.json"))
 
 
 @lru_cache(maxsize=8)
 def _settings(*_seen: object) -> Settings:
-    return _made(Settings)  # milliseconds, and they are asked for hundreds of times in a run
+    return _made(Settings)  # takes milliseconds, and a run asks for the settings hundreds of times
 
 
 def _made(kind: type[Settings]) -> Settings:
@@ -280,11 +280,11 @@ def _made(kind: type[Settings]) -> Settings:
         return kind()
     except ValidationError as error:
         wrong = (f"ETL_{found['loc'][0]}".upper() + f": {found['msg']}" for found in error.errors(include_input=False))
-        raise NotConfiguredError("; ".join(wrong)) from None  # the error says the values, which may be secret
+        raise NotConfiguredError("; ".join(wrong)) from None  # the error quotes the values, which may be secret
 
 
 def _version(file: Path) -> tuple[object, ...]:
-    """Another for every file, and every time that it is written."""
+    """A value that is different for every file, and after every write to it."""
     try:
         found = file.stat()
     except OSError:
@@ -293,11 +293,11 @@ def _version(file: Path) -> tuple[object, ...]:
 
 
 class _ExplicitSettings(Settings):
-    """The settings without what the embedded default has written."""
+    """The settings, ignoring what the embedded default wrote."""
 
     reads_embedded: ClassVar[bool] = False
 
 
 def explicit_settings() -> Settings:
-    """The settings that somebody has chosen: what is missing here, the embedded default has to give."""
+    """The settings that somebody has chosen: the embedded default has to provide what is missing here."""
     return _made(_ExplicitSettings)

@@ -33,7 +33,7 @@ class Benchmark:
     takes: str
 
     def load(self) -> ModuleType:
-        """The module; each brings packages that the others do without."""
+        """Import the module; each needs packages that the others do not."""
         return importlib.import_module(f"benchmarks.{self.module}")
 
 
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
     warnings.filterwarnings("ignore", category=dg.BetaWarning)
     warnings.filterwarnings("ignore", category=dg.PreviewWarning)
     for name in [name for name in os.environ if name.startswith(("ETL_", "AWS_", "DAGSTER_"))]:
-        del os.environ[name]  # a benchmark stands on its own ground, not on the settings of the shell
+        del os.environ[name]  # a benchmark uses its own settings, not those of the shell
     console = Console(soft_wrap=True, highlight=False)
     announce(options, console)
     reports = {}
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
             report = BENCHMARKS[name].load().run(place, sizes(name, options), quick=options.quick)
             report.print(console)
             reports[name] = report.as_json()
-            if options.json:  # after each, so that an interruption loses but one
+            if options.json:  # after each, so that an interruption loses only one
                 found = {"machine": machine(before), "rounds": options.rounds, "benchmarks": reports}
                 options.json.write_text(json.dumps(found, indent=1) + "\n")
     console.print(f"\n{time.monotonic() - started:.0f} s in all.")
@@ -74,7 +74,7 @@ def main(arguments: list[str]) -> int:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The command line; says what is wrong with it and ends the process."""
+    """Parse the command line; if it is wrong, say how and end the process."""
     parser = argparse.ArgumentParser(prog="./dev bench", description="Measure this project beside its peers.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; default: all")
     parser.add_argument("--rows", nargs="+", type=int, metavar="N", help="other sizes than the default, of one NAME")
@@ -130,5 +130,5 @@ def machine(load_before: float) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # as Ctrl-C does: the servers go, too
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # as Ctrl-C does: servers stop, too
     sys.exit(main(sys.argv[1:]))

@@ -39,7 +39,7 @@ def run(ground: Ground, sizes: Sequence[int], *, quick: bool) -> Report:
     ):
         loaded = House(instance, environment(url, home / "lake", changing))
         loaded.run()
-        turns = itertools.cycle((CORRECTED, PUBLISHED))  # taking corrections back is as much as making them
+        turns = itertools.cycle((CORRECTED, PUBLISHED))  # taking corrections back is as much work as making them
 
         def correction() -> Run:
             as_of.write_text(next(turns))

@@ -1,9 +1,9 @@
 """`extract`: all pages of an indicator from a paged API, into a landed file; beside dlt's REST source and a plain loop.
 
 All ask the same local source server, a process of its own, which answers as WHO GHO does: 1,000 rows a page, and a link
-to the next one. The project does what its landing stage does: every page kept in the lake as it comes, counts and links
-compared, the source's version asked for before and after, the pages put together as one landed file with its manifest.
-dlt extracts into a load package on disk. The loop keeps the rows in memory and nothing else.
+to the next one. The project does what its landing stage does: it keeps every page in the lake as it comes, compares
+counts and links, asks for the source's version before and after, and joins the pages into one landed file with its
+manifest. dlt extracts into a load package on disk. The loop only keeps the rows in memory.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from etl_assets.storage.landing import Landing, Manifest, sha256
 
 INDICATOR, PAGE = "BENCH_000001", 1000
 ORDER = "SpatialDim,TimeDim,Dim1,Dim2,Dim3"
-#: What a request to a distant host waits before its answer begins.
+#: Seconds that a request to a distant host waits before its answer begins.
 LATENCY = 0.05
-#: An extract takes some seconds: so many in each of the rounds make a steady median.
+#: An extract takes some seconds: this many in each round make a steady median.
 TIMES = 3
 PROJECT, LOOP, DLT = "project", "requests loop", "dlt"
 
@@ -58,7 +58,7 @@ def run(ground: Ground, sizes: Sequence[int], *, quick: bool) -> Report:
             for name, way in ways.items():
                 cases[f"{name}, {place}"] = partial(_measure, way, ground.folder / "extract", url, rows)
         for first in cases.values():
-            first()  # the server reads and sorts its recording once, and nobody pays for that
+            first()  # the server reads and sorts its recording once: no case pays for that
         report.runs = interleave(cases, ground.rounds * (1 if quick else TIMES), ground.console)
     for place in ("near", "far"):
         own = f"{PROJECT}, {place}"
@@ -75,7 +75,7 @@ def run(ground: Ground, sizes: Sequence[int], *, quick: bool) -> Report:
 
 
 def _measure(way: Any, folder: Path, url: str, rows: int) -> Run:
-    """Time one extract, and see that it has every row."""
+    """Time one extract, and check that it has every row."""
     folder.mkdir()
     try:
         found: list[int] = []
@@ -143,7 +143,7 @@ def _dlt(folder: Path, url: str) -> int:
 
 
 def _recording(data: Path, rows: int) -> Path:
-    """A folder of recordings with one indicator of so many rows, shaped as WHO's."""
+    """A folder of recordings with one indicator of `rows` rows, in WHO's format."""
     path = data / "who_gho" / "2024-10-01" / f"{INDICATOR}.json"
     if not path.exists():
         path.parent.mkdir(parents=True)
@@ -167,7 +167,7 @@ def _row(n: int) -> dict[str, object]:
 
 @contextmanager
 def _server(data: Path, latency: float) -> Generator[str]:
-    """The local source server in a process of its own, each of whose answers begins so many seconds late."""
+    """The local source server in a process of its own, with every answer delayed by `latency` seconds."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(data, latency, theirs), daemon=True)

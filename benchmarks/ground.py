@@ -32,7 +32,7 @@ QUICK_COUNTIES = 300
 
 @dataclass(frozen=True)
 class Ground:
-    """A folder and a PostgreSQL cluster that go with the block that they were made in; `rounds` are wanted."""
+    """A folder and a PostgreSQL cluster that last as long as the block that made them, and how many rounds to run."""
 
     folder: Path
     cluster: Cluster
@@ -41,7 +41,7 @@ class Ground:
 
     @contextmanager
     def database(self, template: str | None = None) -> Generator[str]:
-        """A database with PostGIS, empty or a copy of another; gives its address."""
+        """Make a database with PostGIS, empty or a copy of another, for the block, and yield its address."""
         name = f"bench_{uuid.uuid4().hex[:12]}"
         yield self.cluster.create_database(name, template and urlsplit(template).path[1:])
         self.cluster.drop_database(name)
@@ -68,7 +68,7 @@ class Ground:
 
 @contextmanager
 def ground(console: Console, rounds: int, *, quick: bool) -> Generator[Ground]:
-    """Make it, with durable settings unless it need not tell how fast things are; and take it away afterwards."""
+    """Make the ground, with durable settings unless `quick`, when speed does not count; remove it afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="etl-bench-"))
     cluster = Cluster(folder / "postgres", fast=quick)
     try:

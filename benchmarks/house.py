@@ -2,7 +2,7 @@
 
 As a program (`python -m benchmarks.house RUN.json ASSET …`) it makes assets one after another in a process of its
 own, the partitioned ones over all days of the events, and writes down how long that took and how much memory it had.
-What it starts from is in the environment, as ever (`ETL_…`).
+Its settings are in the environment, as ever (`ETL_…`).
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def environment(url: str, lake: Path, sources: str) -> dict[str, str]:
 
 
 def materialize(instance: dg.DagsterInstance, key: dg.AssetKey, days: Sequence[str] = ()) -> None:
-    """Make an asset; one with partitions for these days, so many a run as its dataset says."""
+    """Make an asset; one with partitions for these days, as many in a run as its dataset says."""
     spec = SPECS[key]
     size = spec.dataset.batch
     for batch in [days[n : n + size] for n in range(0, len(days), size)] if spec.partitions else [()]:
@@ -82,7 +82,7 @@ def materialize(instance: dg.DagsterInstance, key: dg.AssetKey, days: Sequence[s
 
 
 def prepare(home: Path, storage: str, settings: dict[str, str], assets: Sequence[str]) -> None:
-    """Make assets without partitions in this process: what a measured one begins with."""
+    """Make assets without partitions in this process: the starting point of a measured one."""
     os.environ.update(settings)
     with instance_of(home, storage) as instance:
         for asset in assets:

@@ -90,12 +90,12 @@ class _Loads:
             self._copy(connection, "COPY (SELECT {columns} FROM {target}) TO {file} (FORMAT binary)")
 
     def measure(self, load: Callable[[], object], prepared: str | None = None) -> Run:
-        """Time one load into the emptied table, and see that it is full afterwards."""
+        """Time one load into the emptied table, and check that it is full afterwards."""
         if prepared:
             getattr(self, prepared)
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(sql.SQL("TRUNCATE {}").format(TARGET))
-            connection.execute("CHECKPOINT")  # nobody pays for the dirty pages of the one before
+            connection.execute("CHECKPOINT")  # no load pays for the dirty pages of the one before
             run = timed(load)
             found = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(TARGET)).fetchone()
         assert found == (self.rows,), found
@@ -131,7 +131,7 @@ class _Loads:
 
     @cached_property
     def geo(self) -> gpd.GeoDataFrame:
-        """The rows as a GeoDataFrame as people have it."""
+        """The rows as a GeoDataFrame of the usual kind."""
         attributes = self.frame.drop("geometry").to_pandas()
         return gpd.GeoDataFrame(attributes, geometry=gpd.GeoSeries.from_wkb(self.frame["geometry"], crs=4326))
 

@@ -19,7 +19,7 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Run:
-    """One measured run; a process of its own also has a peak memory. `parts` are seconds of its parts."""
+    """One measured run; one in its own process also has a peak memory. `parts` are the seconds of its parts."""
 
     seconds: float
     megabytes: float | None = None
@@ -31,7 +31,7 @@ Case = Callable[[], Run]
 
 @dataclass(frozen=True)
 class Ratio:
-    """A ratio that was found, and what is wanted of it."""
+    """A ratio that was measured, and the target for it."""
 
     name: str
     value: float
@@ -40,14 +40,14 @@ class Ratio:
 
     @property
     def wanted(self) -> str:
-        """What is wanted, for a person."""
+        """The target, for a person; empty if there is none."""
         if self.at_least is not None:
             return f"at least {self.at_least:g}"
         return "" if self.at_most is None else f"at most {self.at_most:g}"
 
     @property
     def met(self) -> bool | None:
-        """Whether it is as wanted; None where nothing is."""
+        """Whether the target is met; None if there is none."""
         if self.at_least is not None:
             return self.value >= self.at_least
         return None if self.at_most is None else self.value <= self.at_most
@@ -73,7 +73,7 @@ class Report:
         return statistics.median(measured) if measured else None
 
     def over(self, case: str, other: str) -> float:
-        """The time of a case over that of another: the median of the rounds, each of which had the same noise."""
+        """The time of a case over that of another: the median over rounds, in each of which both had the same noise."""
         rounds = zip(self.runs[case], self.runs[other], strict=True)
         return statistics.median(one.seconds / two.seconds for one, two in rounds)
 
@@ -83,7 +83,7 @@ class Report:
         return {name: statistics.median(run.parts[name] for run in runs) for name in runs[0].parts}
 
     def as_json(self) -> dict[str, Any]:
-        """The report for a machine: seconds and megabytes are medians, `runs` has every one."""
+        """The report for a machine: seconds and megabytes are medians, `runs` has every run."""
         return {
             "title": self.title,
             "ratios": {
@@ -127,7 +127,7 @@ class Report:
 
 
 def interleave(cases: Mapping[str, Case], rounds: int, console: Console) -> dict[str, list[Run]]:
-    """Run every case once a round, so that what else the machine does falls on all of them alike."""
+    """Run every case once a round, so that the machine's other work affects all of them alike."""
     runs: dict[str, list[Run]] = {name: [] for name in cases}
     for number in range(rounds):
         for name, case in cases.items():
@@ -144,7 +144,7 @@ def timed(action: Callable[[], object]) -> Run:
 
 
 def peak_megabytes() -> float:
-    """The most memory that this process has had at once, so far."""
+    """The peak memory of this process so far."""
     status = Path("/proc/self/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
@@ -162,7 +162,7 @@ class Stopwatch:
         return self
 
     def part(self, name: str) -> None:
-        """What was done since the last part, or the beginning, was this."""
+        """Record the time since the last part, or since the beginning, under a name."""
         now = time.perf_counter()
         self._parts[name] = now - self._since
         self._since = now

@@ -20,7 +20,7 @@ from benchmarks.ground import Ground
 from benchmarks.measure import Ratio, Report, Run, timed
 from benchmarks.pipeline import process
 
-#: From this many rows on, the usual way takes too long and too much memory to wait for, and so do all blocks anew.
+#: Above this many rows, the usual way takes too long and too much memory, and so does making all blocks anew.
 _TOO_MANY = 2_000_000
 _TABLE = """
 CREATE TABLE sales_order (
@@ -42,7 +42,7 @@ WHERE sales_order_id IN (SELECT %s - (n * %s / 1000)::int FROM generate_series(0
 
 
 def run(ground: Ground, sizes: Sequence[int], *, quick: bool) -> Report:
-    """Measure; once a size, since sizes are what is compared."""
+    """Measure each size once, since it is sizes that are compared."""
     report = Report("oltp", "a table of a source database → landing → raw → history and current state")
     for rows in sizes:
         _measure(ground, report, rows)
@@ -111,7 +111,7 @@ def _copy(ground: Ground, url: str) -> None:
 
 
 def _read(url: str) -> int:
-    """Rows that the source has read of its table, by its own statistics."""
+    """How many rows the source has read from its table, by its own statistics."""
     query = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'sales_order'"
     with psycopg.connect(url) as connection:
         found = connection.execute(query).fetchone()

@@ -1,7 +1,7 @@
 """One large table of a source database through all stages, in a process of its own: see `oltp`.
 
 `python -m benchmarks.oltp_house RUN.json` lands what is new and makes what is out of date, each asset as a Dagster run,
-and writes down how long that took and how much memory it had. Where from and where to is in the environment.
+and writes down how long that took and how much memory it had. The environment says where from and where to.
 """
 
 from __future__ import annotations

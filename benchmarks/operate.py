@@ -41,7 +41,7 @@ from etl_assets.local.sources import serve
 from etl_assets.settings import PROJECT
 from etl_assets.stages.dataset import SPECS
 
-#: Ten years of days, and the year of them that is made again; every event has a day in them.
+#: Ten years of days, on which all events lie, and the year of them that is made again.
 FIRST_DAY, YEAR = date(2017, 1, 1), date(2024, 1, 1)
 DAYS, QUICK_DAYS = 3650, 8
 BACKFILL_DAYS, QUICK_BACKFILL_DAYS, SINGLE_DAYS = 365, 2, 12
@@ -51,7 +51,7 @@ LANDED = ("landing/us_counties", "raw/us_counties", "refined/us_counties", "land
           "raw/protest_events")  # fmt: skip
 STAGES = [dg.AssetKey(["refined", "protest_events"]), dg.AssetKey(["presentation", "eventdata"])]
 SMALL = dg.AssetKey(["refined", "eventdata_baseline"])
-#: As far as that of the events, which has the days that they are announced for.
+#: Reaches as far as the calendar of the events, which includes the days that they are announced for.
 _CALENDAR = daily(FIRST_DAY.isoformat(), ahead=366)
 _PATIENCE_MS = 120_000
 
@@ -68,7 +68,7 @@ def nothing() -> None:
     automation_condition=dg.AutomationCondition.missing().newly_true(),
 )
 def nothing_daily() -> None:
-    """An asset of days that does nothing."""
+    """A daily asset that does nothing."""
 
 
 FLOOR = dg.Definitions(
@@ -112,7 +112,7 @@ def _publication(ground: Ground, rows: int, days: int, counties: int) -> Path:
 
 
 def _prepare(instance: dg.DagsterInstance, days: Sequence[str]) -> None:
-    """Everything made once, ten years of days of it; and as many of Dagster's own."""
+    """Make everything once, for ten years of days, and an asset that does nothing for as many."""
     for key in LANDED:
         _make(instance, [dg.AssetKey(key.split("/"))])
     _make(instance, STAGES, days)
@@ -182,7 +182,7 @@ def _ticks(ground: Ground, report: Report, instance: dg.DagsterInstance) -> None
         with dg.build_sensor_context(instance=instance, repository_def=repository, cursor=cursor) as context:
             return repository.get_sensor_def("downstream").evaluate_tick(context).cursor
 
-    logging.disable(logging.INFO)  # a tick tells every day that it asks for
+    logging.disable(logging.INFO)  # a tick logs every day that it requests
     cursor, floor_cursor = tick(defs), tick(FLOOR)
     ours, floor = "automation tick, every asset", "automation tick, one asset that does nothing"
     cases = {
@@ -265,7 +265,7 @@ def _webserver() -> Generator[str]:
 
 
 def main(first: str, last: str) -> None:
-    """What the process of a run does."""
+    """What a run's process does."""
     span = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
     with dg.DagsterInstance.get() as instance:
         execute(defs, instance, STAGES, span, raise_on_error=True)

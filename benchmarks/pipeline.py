@@ -1,13 +1,13 @@
 """`pipeline`: a file of events, from its source to refined rows in PostGIS, beside a plain script of the usual kind.
 
-Measured on our side is the whole path of the project's own assets, each as a Dagster run with its events and checks:
+On our side, the whole path of the project's own assets is measured, each as a Dagster run with its events and checks:
 
 - landing: asking the source over HTTP, and the bytes into the landing store;
 - raw: every record as text, in the lake and in the warehouse, day by day;
 - refined: typed, keyed, located, audited; in the lake as GeoParquet and in the warehouse with its indexes, day by day.
 
 The script reads the same file from disk and ends with the columns of the refined table in PostGIS, indexed; see
-`usual_script` for what it does without. Both have the counties ready: the project in its lake, the script in memory.
+`usual_script` for what it leaves out. Both have the counties ready: the project in its lake, the script in memory.
 Every run is a process of its own, so that its peak memory is its own; starting Python and importing packages is not
 in the time, but is in the memory.
 """
@@ -55,7 +55,7 @@ def run(ground: Ground, sizes: Sequence[int], *, quick: bool) -> Report:
 
 
 def _measure(ground: Ground, report: Report, rows: int, days: int, *, quick: bool) -> None:
-    """Both ways, for one number of rows."""
+    """Measure both ways for one number of rows."""
     data = ground.publications(rows, days, quick=quick)
     project, script = f"project, {rows:,} rows", f"usual script, {rows:,} rows"
     with (
@@ -93,7 +93,7 @@ def _measure(ground: Ground, report: Report, rows: int, days: int, *, quick: boo
 
 @contextmanager
 def _copy_of(lake: Path) -> Generator[Path]:
-    """A lake with the same objects, for one run."""
+    """A copy of a lake, for one run."""
     copy = lake.with_name("copy")
     shutil.copytree(lake, copy)
     yield copy
@@ -125,7 +125,7 @@ def process(ground: Ground, module: str, *arguments: str, env: Mapping[str, str]
 
 
 def _check(url: str, table: str, rows: int) -> None:
-    """See that every event is there, and located."""
+    """Check that every event is there, and located."""
     with psycopg.connect(url) as connection:
         found = connection.execute(f"SELECT count(*), count(fips_located) FROM {table}".encode()).fetchone()
     assert found == (rows, rows), f"{table}: {found} instead of {rows}"

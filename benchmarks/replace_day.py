@@ -1,6 +1,6 @@
 """`replace-day`: one day in a small table and one in a large one, each replaced by other rows through the publisher.
 
-Publishing is the whole of what a step does with its frame: content hash, object in the lake, and the rows with their
+Publishing is everything that a step does with its frame: content hash, object in the lake, and the rows with their
 bookkeeping in the warehouse. The day has the same number of rows in both tables; the tables differ in their days.
 """
 
@@ -21,7 +21,7 @@ from etl_assets.storage.publish import Publisher
 from etl_assets.storage.table import Part, Publication, Table
 from etl_assets.storage.warehouse import Warehouse
 
-#: A replacement is short: so many in each of the rounds make a steady median.
+#: A replacement is short: this many in each round make a steady median.
 _TIMES = 5
 _DAYS_AT_ONCE = 50
 
@@ -41,7 +41,7 @@ def run(ground: Ground, sizes: Sequence[int], *, quick: bool) -> Report:
                 publisher.publish([Publication(table, parts)], f"fill {number}")
             cases[f"{rows:,} rows"] = partial(_replace, publisher, table, per_day, itertools.count(1))
         with publisher.warehouse.connect(role=None) as connection:
-            connection.execute("CHECKPOINT")  # nobody pays for the dirty pages of the filling
+            connection.execute("CHECKPOINT")  # no case pays for the dirty pages of the filling
         report.runs = interleave(cases, ground.rounds * _TIMES, ground.console)
     first, last = cases
     report.ratios.append(Ratio(f"cost at {last} over the cost at {first}", report.over(last, first), at_most=1.2))

@@ -34,12 +34,12 @@ _LOWER_48_STATES = (
     *("OK 40", "OR 41", "PA 42", "RI 44", "SC 45", "SD 46", "TN 47", "TX 48", "UT 49", "VT 50", "VA 51"),
     *("WA 53", "WV 54", "WI 55", "WY 56"),
 )
-#: As many as there are, nearly.
+#: Nearly as many as there are.
 COUNTIES = 3000
 
 
 def _columns_and_rows(cells: int) -> tuple[int, int]:
-    """Return a grid of at least so many cells, about twice as wide as high."""
+    """Return a grid of at least that many cells, about twice as wide as high."""
     rows = max(1, round(math.sqrt(cells / 2)))
     return math.ceil(cells / rows), rows
 
@@ -78,9 +78,9 @@ def synthetic_events(
 ) -> None:
     """Write a clean phase 3 event file of that many rows.
 
-    Every event has a key of its own and lies in one of the `localities`, well inside the county of
-    `synthetic_counties`, of which there are so many, that its FIPS code names. With `corrected_days`, the sizes on
-    that many days, spread over the whole, are others; every other day is the same to the byte as without.
+    Every event has its own key and lies in one of the `localities`, well inside the county that its FIPS code names,
+    one of the `counties` of `synthetic_counties`. With `corrected_days`, that many days, spread over the whole, have
+    other sizes; every other day is the same to the byte as without.
     """
     rng = np.random.default_rng(seed)
     columns, grid_rows = _columns_and_rows(counties)

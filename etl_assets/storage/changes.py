@@ -65,9 +65,11 @@ def differences(before: pl.DataFrame, after: pl.DataFrame, key: Sequence[str]) -
 
 
 def _texts(values: pl.Series) -> pl.Series:
-    """Values as text; bytes (geometry) and lists, which do not cast to text, as hex and as their joined items."""
+    """Values as text; bytes (geometry) and lists, which do not cast to text, as hex and as JSON."""
     if values.dtype == pl.Binary:
         return values.bin.encode("hex")
     if isinstance(values.dtype, pl.List):
-        return values.cast(pl.List(pl.String)).list.join("; ")
+        lists = values.rename("of").cast(pl.List(pl.String)).to_frame()
+        text = pl.struct("of").struct.json_encode().str.strip_prefix('{"of":').str.strip_suffix("}")
+        return lists.select(pl.when(pl.col("of").is_not_null()).then(text)).to_series()
     return values.cast(pl.String)

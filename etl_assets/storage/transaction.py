@@ -23,7 +23,7 @@ from psycopg.types.json import Jsonb
 from etl_assets.storage.changes import Changes
 from etl_assets.storage.copy import copy_table
 from etl_assets.storage.lake import Facts
-from etl_assets.storage.table import Column, Part, Table
+from etl_assets.storage.table import Column, Part, Reference, Table
 
 log = logging.getLogger(__name__)
 
@@ -99,23 +99,26 @@ class Transaction:
         self._record(table, [item.facts for item in items])
 
     def refer(self, table: Table) -> None:
-        """Give a table its declared foreign keys, if the tables they refer to are there; drop those of other columns.
+        """Give a table its declared foreign keys, if the tables they refer to are there; drop all others.
 
         They are checked at the commit: until then, rows that are referred to may be replaced by others with their key.
         """
         if not self._exists(identifier(table)):
             return
         found = self.connection.execute(
-            "SELECT attname, conname FROM pg_constraint JOIN pg_attribute ON attrelid = conrelid AND attnum = conkey[1]"
+            "SELECT conname, own.attname, nspname, relname, other.attname FROM pg_constraint"
+            " JOIN pg_class c ON c.oid = confrelid JOIN pg_namespace n ON n.oid = relnamespace"
+            " JOIN pg_attribute own ON own.attrelid = conrelid AND own.attnum = conkey[1]"
+            " JOIN pg_attribute other ON other.attrelid = confrelid AND other.attnum = confkey[1]"
             " WHERE conrelid = to_regclass(%s) AND contype = 'f'",
             (identifier(table).as_string(self.connection),),
         ).fetchall()
-        there: dict[str, str] = dict(found)
-        declared = {column.name: column.references for column in table.columns if column.references}
-        for name in there.keys() - declared.keys():
-            self._alter(table, "DROP CONSTRAINT {}", sql.Identifier(there[name]))
-        for name, of in declared.items():
-            if name in there or not self._exists(sql.Identifier(of.stage, of.table)):
+        there = {(name, Reference(*of)): constraint for constraint, name, *of in found}
+        declared = [(column.name, column.references) for column in table.columns if column.references]
+        for key in there.keys() - set(declared):
+            self._alter(table, "DROP CONSTRAINT {}", sql.Identifier(there[key]))
+        for name, of in declared:
+            if (name, of) in there or not self._exists(sql.Identifier(of.stage, of.table)):
                 continue
             statement = sql.SQL("ALTER TABLE {} ADD FOREIGN KEY ({}) REFERENCES {} ({}) DEFERRABLE INITIALLY DEFERRED")
             names = identifier(table), sql.Identifier(name), sql.Identifier(of.stage, of.table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from etl_assets.storage.changes import Changes, compare
+from etl_assets.storage.changes import Changes, compare, differences
 from etl_assets_tests.house import House
 
 
@@ -14,6 +14,18 @@ def test_compare_by_key() -> None:
     )
     after = pl.DataFrame({"id": [2, 3, 4], "size": [2.0, 3.5, 9.0], "name": ["b", "c", "d"], "tags": [[], ["y"], []]})
     assert compare(before, after, ["id"]) == Changes(1, 1, 2, {"size": 2, "tags": 1}, {"size": 0.5})
+
+
+def test_lists_are_told_apart_by_their_items() -> None:
+    lists = [(["a", None], ["a"]), (["a; b"], ["a", "b"]), (None, []), (["a"], ["a"])]
+    before, after = (pl.DataFrame({"id": range(4), "tags": [pair[n] for pair in lists]}) for n in (0, 1))
+    assert compare(before, after, ["id"]).changed == 3
+    found = differences(before, after, ["id"])
+    assert found.select("before", "after").rows() == [
+        ('["a",null]', '["a"]'),
+        ('["a; b"]', '["a","b"]'),
+        (None, "[]"),
+    ]
 
 
 def test_equal_versions_have_no_changes() -> None:

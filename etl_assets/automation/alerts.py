@@ -1,9 +1,9 @@
-"""Alerts: what is wrong now, told once per cause to every receiver.
+"""Alerts: what is wrong now, reported once per cause to every receiver.
 
 An alert is a state, not an event: at each tick the sensor works out from Dagster's own records what is wrong, and
-compares it with what it has told. So nothing is missed that happened while it did not run, a cause is told once
-however many partitions, runs and retries it has, again when it comes back after it was gone, and a receiver that was
-down gets at the next tick what it has not got, without the others getting it twice.
+compares that with what it has reported. So it misses nothing that happened while it was not running. A cause is
+reported once, however many partitions, runs and retries it has, and again if it comes back after it was gone. A
+receiver that was down catches up at the next tick, without the others being told twice.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from etl_assets.stages.failures import sentence, why_step_failed
 from etl_assets.stages.newest import NEWEST
 from etl_assets.stages.run_tags import RunPartitions
 
-#: How many days back, and how many of the newest, failed runs are looked at.
+#: How many days back failed runs are looked at, and how many of the newest at most.
 _DAYS, _RUNS = 7, 100
-#: At the most: letters of a sentence, names in a list, messages to a receiver in one tick.
+#: Limits: characters of a sentence, names in a list, messages to a receiver in one tick.
 _TEXT, _NAMED, _AT_ONCE = 1500, 10, 5
 
 
-#: What a sentence quotes of the rows that it is about.
+#: The part of a sentence that quotes an example of the rows it is about.
 _AN_EXAMPLE = re.compile(r", such as .*?(?=\. Nothing was written)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is wrong now. Of one `kind` and `scope`, the same sentence (`what`) is the same cause."""
+    """Something that is wrong now. Within one `kind` and `scope`, the same sentence (`what`) means the same cause."""
 
     kind: str
     about: str
@@ -52,12 +52,12 @@ class Problem:
     scope: str = ""
     assets: Sequence[str] = ()
     partitions: Sequence[str] = ()
-    #: Whether what it is about has been published all the same.
+    #: Whether the data in question was published nevertheless.
     is_warning: bool = False
 
     @property
     def cause(self) -> str:
-        """What tells causes apart: a sentence about another day, run, row or number of rows is still the same cause."""
+        """The id of the cause: sentences that differ only in day, run, row or number of rows have the same one."""
         what = _AN_EXAMPLE.sub("", self.what)
         pattern = re.sub(r"[0-9a-f-]{12,}|\d+", "#", f"{self.kind}\n{self.scope}\n{what}".lower())
         return hashlib.sha256(pattern.encode()).hexdigest()[:12]
@@ -117,10 +117,10 @@ def problems(instance: dg.DagsterInstance) -> list[Problem]:
 def deliver(
     found: Sequence[Problem], told_to: Iterable[Receiver], told: dict[str, list[str]]
 ) -> tuple[dict[str, list[str]], list[str]]:
-    """Tell each receiver what it has not been told; gives who knows of what now, and what went wrong.
+    """Tell each receiver what it has not been told; return who now knows of which cause, and what went wrong.
 
-    `told` gives the receivers that know of a cause. A cause that is gone is forgotten. A receiver that fails is left
-    alone until the next call; and none gets more than a few messages in one, for a tick has its time limit.
+    `told` maps each cause to the receivers that know of it. A cause that is gone is forgotten. A receiver that fails is
+    left alone until the next call, and each gets only a few messages per call, because a tick has a time limit.
     """
     now = {problem.cause: list(told.get(problem.cause, [])) for problem in found}
     failures = []
@@ -131,8 +131,8 @@ def deliver(
             except DeliveryError as error:
                 failures.append(str(error))
                 break
-            except Exception as error:  # noqa: BLE001 - whatever it is, the others are not to be told again for it
-                # Not what it says: that may be the address, with its password.
+            except Exception as error:  # noqa: BLE001 - whatever it is, the others must not be told again because of it
+                # Without the error's text: it may hold the address with its password.
                 failures.append(f"{receiver.name} did not take the message ({type(error).__name__})")
                 break
             now[problem.cause].append(receiver.name)
@@ -149,11 +149,11 @@ def _summary(found: Sequence[Problem]) -> str:
 
 
 def failed_runs(instance: dg.DagsterInstance) -> Iterator[Problem]:
-    """Failed runs whose work nobody has done since: one problem for each reason, whatever it has kept undone."""
+    """Failed runs whose work has not been done since: one problem per reason, however much it left undone."""
     made = _Made(instance)
     since = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=_days_ago(_DAYS))
     same: dict[str, Problem] = {}
-    for record in instance.get_run_records(since, limit=_RUNS):  # the newest first: it speaks for the others
+    for record in instance.get_run_records(since, limit=_RUNS):  # newest first: it represents the others
         if record.dagster_run.tags.get(WILL_RETRY_TAG, "").lower() == "true":
             continue
         for problem in _failures(instance, record, made):
@@ -170,11 +170,11 @@ def failed_runs(instance: dg.DagsterInstance) -> Iterator[Problem]:
 
 
 def failed_checks(instance: dg.DagsterInstance) -> Iterator[Problem]:
-    """Checks whose newest evaluation failed without failing its run; those that fail it are told with the run."""
+    """Checks whose newest evaluation failed without failing its run; the other checks are reported with the run."""
     log = instance.event_log_storage
     done = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
     for key, newest in sorted(log.get_latest_asset_check_execution_by_key(_reported_checks()).items()):
-        # While it is evaluated anew, what was found last holds: it would be told again otherwise.
+        # While a check is being evaluated again, its last result holds: it would be reported twice otherwise.
         records = [newest] if newest.status in done else log.get_asset_check_execution_history(key, 1, status=done)
         evaluation = records[0].evaluation if records else None
         if evaluation is None or evaluation.passed:
@@ -215,7 +215,7 @@ def failing_ticks(instance: dg.DagsterInstance) -> Iterator[Problem]:
     ended = [TickStatus.SUCCESS, TickStatus.SKIPPED, TickStatus.FAILURE]
     same: dict[str, Problem] = {}
     for state in sorted(instance.all_instigator_state(), key=lambda state: state.instigator_name):
-        # What is no longer in the code has no newer tick than its last.
+        # Only the last day: what was removed from the code would report its last tick for ever.
         ticks = instance.get_ticks(
             state.instigator_origin_id, state.selector_id, after=_days_ago(1).timestamp(), limit=1, statuses=ended
         )
@@ -233,7 +233,7 @@ def failing_ticks(instance: dg.DagsterInstance) -> Iterator[Problem]:
 
 @dataclass(frozen=True)
 class _Made:
-    """What has been made, asked for once an asset."""
+    """What has been made; Dagster is asked once per asset."""
 
     instance: dg.DagsterInstance
     _at: dict[dg.AssetKey, float] = field(default_factory=dict)
@@ -242,7 +242,7 @@ class _Made:
     def left(self, spec: Spec, run: dg.DagsterRun, at: float) -> Sequence[str] | None:
         """The partitions of an asset that a run was to make and nobody has made since; None if nothing is left to make.
 
-        That somebody is at work on them does not make them good: a retry that fails is no other cause.
+        Partitions that somebody is working on are still left: a retry that fails is not a new cause.
         """
         if spec.partitions is None:
             if spec.key not in self._at:
@@ -265,9 +265,9 @@ class _Made:
 
 
 def _failures(instance: dg.DagsterInstance, record: dg.RunRecord, made: _Made) -> Iterator[Problem]:
-    """What a run has failed to make that is not made yet, and why."""
+    """What a run failed to make and nobody has made since, and why."""
     run, at = record.dagster_run, record.end_time or record.update_timestamp.timestamp()
-    since = record.start_time or at  # what this run itself or another one beside it has made is no more to be made
+    since = record.start_time or at  # what this run or a concurrent one has made is done
     targets = {key: made.left(SPECS[key], run, since) for key in run.asset_selection or () if key in SPECS}
     left = {key: partitions for key, partitions in targets.items() if partitions is not None}
     if not left and (targets or _has_succeeded_since(instance, run.job_name, at)):
@@ -291,7 +291,7 @@ def _failures(instance: dg.DagsterInstance, record: dg.RunRecord, made: _Made) -
 
 
 def _kind(instance: dg.DagsterInstance, run: dg.DagsterRun, spec: Spec) -> tuple[str, str]:
-    """What to call the failure of an asset, and what to do: a check that has failed says more than that a run did."""
+    """What to call an asset's failure, and what to do about it: a failed check says more than a failed run."""
     for event in _events(instance, run, dg.DagsterEventType.ASSET_CHECK_EVALUATION):
         found: Any = event.event_specific_data
         if not found.passed and found.asset_key == spec.key:

@@ -1,8 +1,8 @@
-"""What time alone makes wrong or unseen: data that has grown old, and sources that give no sign of a correction.
+"""What the mere passing of time breaks or hides: data that grows old, and sources that give no sign of a correction.
 
-That nothing was landed for too long is Dagster's own freshness policy, on the landing assets (`Dataset.stale_after`).
-The data's own newest day is judged by each run of its table (`stages.newest`), and once a day, since no run happens
-when data merely grows old.
+Whether anything was landed recently is judged by Dagster's own freshness policy on the landing assets
+(`Dataset.stale_after`). The data's own newest day is judged by each run of its table (`stages.newest`), and once a day,
+since no run happens when data merely grows old.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from etl_assets.stages.newest import is_dated, judge_newest
 
 
 def schedules() -> Iterator[dg.ScheduleDefinition]:
-    """One a day that looks at all newest days, and one for each source that is landed anew without giving a sign."""
+    """A daily one that judges all newest days, and one per source that is landed anew as it signals no corrections."""
     yield dg.ScheduleDefinition(
         name="newest_data",
         job=_newest_data(),

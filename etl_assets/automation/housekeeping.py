@@ -1,9 +1,9 @@
-"""Housekeeping: what grows for ever is kept within an age, and what the newest state needs is never touched.
+"""Housekeeping: what would grow for ever is deleted at a certain age; what the newest state needs is never touched.
 
-Deleted are the steps' messages in Dagster's event log and their output (`ETL_KEEP_LOGS_DAYS`), landed files that
-another one took the place of (`ETL_KEEP_LANDED_DAYS`), and what a killed write has left in a lake that is a folder.
-Runs are not deleted, and neither are their asset events: a partition whose run is deleted counts as never made.
-Ticks are the daemon's own affair (`retention` in dagster.yaml).
+It deletes the steps' messages in Dagster's event log and their output (`ETL_KEEP_LOGS_DAYS`), superseded landed files
+(`ETL_KEEP_LANDED_DAYS`), and what a killed write has left in a lake that is a folder. It does not delete runs or their
+asset events: a partition whose run is deleted counts as never made. Ticks are left to the daemon (`retention` in
+dagster.yaml).
 """
 
 import shutil
@@ -25,13 +25,13 @@ from etl_assets.stages.raw import made_from_file
 from etl_assets.storage.configured import lake, landing_store
 from etl_assets.storage.landing import Manifest
 
-#: A write takes less: what is older and unfinished, nobody finishes.
+#: A write takes less than this: an unfinished file that is older will never be finished.
 _UNFINISHED = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class Superfluous:
-    """Things of one kind that are older than they are kept."""
+    """Things of one kind that are past their retention."""
 
     what: str
     count: int
@@ -60,7 +60,7 @@ def housekeeping() -> tuple[dg.JobDefinition, dg.ScheduleDefinition]:
 
 
 def clean(instance: dg.DagsterInstance, *, dry_run: bool, now: datetime | None = None) -> list[Superfluous]:
-    """Delete what is older than it is kept; gives what that was, or with `dry_run` what it would be."""
+    """Delete what is past its retention; return what that was, or with `dry_run` what it would be."""
     now = now or datetime.now(UTC)
     logs_since = now - timedelta(days=settings().keep_logs_days)
     landed_since = now - timedelta(days=settings().keep_landed_days)
@@ -73,7 +73,7 @@ def clean(instance: dg.DagsterInstance, *, dry_run: bool, now: datetime | None =
 
 
 def _events(instance: dg.DagsterInstance, since: datetime, *, dry_run: bool) -> int:
-    """Events that neither an asset, nor a run's outcome, nor the reason of a failure depends on."""
+    """Events on which no asset, no run's outcome and no failure's reason depends."""
     log = instance.event_log_storage
     if not isinstance(log, SqlEventLogStorage) or isinstance(log, SqliteEventLogStorage):
         return 0  # SQLite has a file for each run
@@ -82,7 +82,7 @@ def _events(instance: dg.DagsterInstance, since: datetime, *, dry_run: bool) -> 
         *(kind.like(f"{name}\\_%", escape="\\") for name in ("ASSET", "FRESHNESS", "PIPELINE")), kind == "STEP_FAILURE"
     )
     old = sqlalchemy.and_(
-        SqlEventLogStorageTable.c.timestamp < since.replace(tzinfo=None),  # which Dagster keeps in UTC
+        SqlEventLogStorageTable.c.timestamp < since.replace(tzinfo=None),  # Dagster stores it in UTC
         sqlalchemy.or_(kind.is_(None), sqlalchemy.not_(kept)),
     )
     with log.index_transaction() as connection:
@@ -93,7 +93,7 @@ def _events(instance: dg.DagsterInstance, since: datetime, *, dry_run: bool) -> 
 
 
 def _compute_logs(instance: dg.DagsterInstance, since: datetime, *, dry_run: bool) -> int:
-    """What steps wrote to their terminal; in S3, a lifecycle rule of the bucket does this."""
+    """What steps wrote to their terminal; in S3, a lifecycle rule of the bucket deletes it."""
     manager = instance.compute_log_manager
     if not isinstance(manager, LocalComputeLogManager):
         return 0
@@ -105,10 +105,10 @@ def _compute_logs(instance: dg.DagsterInstance, since: datetime, *, dry_run: boo
 
 
 def _landed(instance: dg.DagsterInstance, since: datetime, *, dry_run: bool) -> int:
-    """Landed files, with their manifests, in whose place another one came before `since`.
+    """Landed files, with their manifests, that were superseded before `since`.
 
-    Never the current one, nor the one that the raw table was made from. Of a source of many files that is judged by
-    their sets: a file goes with the last set that it is in.
+    Never the current one, nor the one that the raw table was made from. For a source of many files, their sets are
+    judged: a file goes with the last set that contains it.
     """
     needed = {made_from_file(instance, key) for key in SPECS if key.path[0] == "raw"}
     count = 0
@@ -120,7 +120,7 @@ def _landed(instance: dg.DagsterInstance, since: datetime, *, dry_run: bool) -> 
             continue
         landed = list(store.manifests())
         judged = [own for own in landed if own.sha256 != current.sha256 and bool(own.members) == bool(current.members)]
-        # What is current came last, whenever its bytes came first: a source may go back to a former file.
+        # The current one came last, whenever its bytes first came: a source may go back to a former file.
         in_time = [*sorted(judged, key=lambda own: own.fetched_at), current]
         gone = [own for own, next_one in pairwise(in_time) if _came(next_one) < since and own.sha256 not in needed]
         if current.members:
@@ -138,7 +138,7 @@ def _came(manifest: Manifest) -> datetime:
 
 
 def _unfinished(since: datetime, *, dry_run: bool) -> int:
-    """Files that obstore writes beside an object before it gives them its name; S3 has no such thing."""
+    """Files that obstore writes beside an object before renaming them to it; S3 has no such thing."""
     folder = lake().folder
     if folder is None:
         return 0

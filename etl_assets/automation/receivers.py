@@ -1,6 +1,6 @@
-"""Who is told: a webhook, people by e-mail, and a topic of AWS SNS, each switched on by its own variable.
+"""The receivers of alerts: a webhook, people by e-mail, and an AWS SNS topic, each switched on by its own variable.
 
-A receiver either takes a message or raises DeliveryError; what is told to whom, and when again, is in `alerts`.
+A receiver either takes a message or raises DeliveryError; `alerts` decides who is told what, and when again.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from etl_assets.settings import settings
 
 _SECONDS = 10
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
-#: What SNS takes as a subject.
+#: The longest subject that SNS takes, in characters.
 _SUBJECT = 100
 
 
 class DeliveryError(RuntimeError):
-    """A receiver did not take a message; says which and why, without its address, which may be a secret."""
+    """A receiver did not take a message; the text says which and why, without its address, which may be secret."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """A message in plain text; whatever a source wrote has been made harmless before."""
+    """A message in plain text; whatever a source wrote has already been made harmless."""
 
     title: str
     lines: Sequence[str]
@@ -55,13 +55,13 @@ class Receiver(Protocol):
 
 @dataclass(frozen=True)
 class Webhook:
-    """A Slack incoming webhook, or what takes the same JSON (Mattermost, Rocket.Chat, many a bridge)."""
+    """A Slack incoming webhook, or anything that takes the same JSON (Mattermost, Rocket.Chat, many bridges)."""
 
     url: str
     name: str = "webhook"
 
     def send(self, message: Message) -> None:
-        """POST the message; whatever is not a success is an error."""
+        """POST the message; anything but a success is an error."""
         lines = [f"*{_slack(message.title)}*", *map(_slack, message.lines), f"<{message.link}|Open in Dagster>"]
         try:
             response = requests.post(self.url, json={"text": "\n".join(lines)}, timeout=_SECONDS, allow_redirects=False)
@@ -81,7 +81,7 @@ class Mail:
     name: str = "e-mail"
 
     def send(self, message: Message) -> None:
-        """Send one mail to all; a password is only given away over TLS or to this very machine."""
+        """Send one mail to all; a password is sent only over TLS or to this machine."""
         mail = EmailMessage()
         mail["Subject"], mail["From"], mail["To"] = message.title, self.sender, ", ".join(self.to)
         mail.set_content(message.text())
@@ -114,14 +114,14 @@ class Mail:
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic of AWS SNS; region from its ARN, endpoint and credentials as AWS tools take them."""
+    """An AWS SNS topic; its region comes from its ARN, endpoint and credentials from where AWS tools take them."""
 
     arn: str
     name: str = "SNS"
 
     def send(self, message: Message) -> None:
         """Publish the message."""
-        import boto3  # here, for it takes a fifth of a second that most installations need not spend
+        import boto3  # here: it takes a fifth of a second, which most installations need not spend
         import botocore.config
         import botocore.exceptions
 
@@ -135,7 +135,7 @@ class Topic:
 
 
 def receivers() -> tuple[list[Receiver], list[str]]:
-    """The receivers that are configured; and what is wrong with those that are so by half."""
+    """The configured receivers, and what is wrong with those that are only half configured."""
     configured = settings()
     found: list[Receiver] = []
     wrong: list[str] = []

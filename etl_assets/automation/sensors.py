@@ -1,4 +1,4 @@
-"""What starts runs: a sensor for each source, which lands what is new, and one for all that follows from it."""
+"""What starts runs: a sensor for each source, which lands what is new, and one for everything downstream of it."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ ATTEMPTS = 4
 FIRST_WAIT = 300.0
 #: For how long a source may be out of reach before its sensor's ticks fail, in seconds.
 PATIENCE = 3600.0
-#: After so many seconds a version is asked for once more, whatever came of it.
+#: After this many seconds a version is asked for once more, whatever the outcome was.
 AGAIN = 86400.0
-#: How often sources are asked, in seconds. Publishers count requests, and shut out who asks too often.
+#: Seconds between probes: of our own sources, and of publishers', who count requests and shut out frequent callers.
 _OF_OWN, _OF_PUBLISHERS = 30, 3600
 _LONGEST_TAG = 500
 
@@ -43,7 +43,7 @@ def source_sensors() -> Iterator[dg.SensorDefinition]:
 
 
 def automation_sensor() -> dg.AutomationConditionSensorDefinition:
-    """The sensor that evaluates the assets' automation conditions; ours is our own, so it runs in the code server."""
+    """The sensor that evaluates the assets' automation conditions; ours are custom, so it runs in the code server."""
     return _Downstream(
         "downstream",
         target=dg.AssetSelection.all(),
@@ -55,10 +55,10 @@ def automation_sensor() -> dg.AutomationConditionSensorDefinition:
 
 
 class _Downstream(dg.AutomationConditionSensorDefinition):
-    """Nearly every asset asks the warehouse in a tick: with one connection for all that takes a third less time."""
+    """Nearly every asset asks the warehouse in a tick: sharing one connection takes a third less time."""
 
     def evaluate_tick(self, context: dg.SensorEvaluationContext) -> Any:
-        """What is asked for now."""
+        """Return the runs to request now."""
         with connections.kept():
             return super().evaluate_tick(context)
 
@@ -76,13 +76,13 @@ def _source_sensor(spec: Spec) -> dg.SensorDefinition:
         description=f"Asks the source of {spec.dataset.title} for another version than the landed one.",
     )
     def look(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        # A file that Dagster knows nothing of (its storage is new, the lake is not) is asked for like a new one.
+        # A file that Dagster does not know (its storage is new, the lake is not) is asked for like a new one.
         is_known = context.instance.get_latest_materialization_event(spec.key) is not None
         known = landing_store(table).current() if is_known else None
         try:
             version = source.probe(validators_of(known))
         except SourceUnavailableError as error:
-            # A tick that fails is alerted. What waiting will not help, such as another address, fails it at once.
+            # A failing tick raises an alert. Errors that waiting will not mend, such as a moved file, fail it at once.
             since = float(context.cursor or time.time())
             if time.time() - since > PATIENCE:
                 raise
@@ -93,17 +93,17 @@ def _source_sensor(spec: Spec) -> dg.SensorDefinition:
         if version is None:
             published = known.published_at if known else "-"
             return dg.SkipReason(f"Nothing new: the landed file of {published} is the newest")
-        # The runs themselves are the memory of what was asked for: no cursor to lose, or to be ahead of them.
+        # The runs themselves record what was asked for: there is no cursor to lose, or to get ahead of them.
         started = dg.RunsFilter(tags={"dagster/sensor_name": name})
         last = context.instance.get_run_records(started, limit=ATTEMPTS)
-        if last and not last[0].dagster_run.is_finished:  # while one lands, nothing is made of what was landed before
+        if last and not last[0].dagster_run.is_finished:  # while one lands, nothing is made from the file before
             return dg.SkipReason(f"Version {version}: run {last[0].dagster_run.run_id} is landing what it finds")
         version = _short(version)
         same = list(takewhile(lambda record: record.dagster_run.tags.get(VERSION) == version, last))
         if same and (reason := _why_wait(context.instance, same, known)):
             return dg.SkipReason(f"Version {version}: {reason}")
-        # A source may go back to a version that it had before, so the version alone would not do as the key; nor would
-        # the number of runs, of which a person may delete some.
+        # A source may go back to a former version, so the version alone would not do as the key; nor would the number
+        # of runs, since people may delete some.
         after = last[0].dagster_run.run_id if last else "none"
         return dg.RunRequest(run_key=f"{name} after {after}: {version}", tags={VERSION: version})
 
@@ -112,22 +112,22 @@ def _source_sensor(spec: Spec) -> dg.SensorDefinition:
 
 def _interval(source: Source) -> int:
     """How often a source is asked, in seconds."""
-    with suppress(NotConfiguredError):  # whoever needs the settings says what is wrong with them
+    with suppress(NotConfiguredError):  # wrong settings are reported where they are needed
         if settings().sources == "live" and getattr(source, "live", None):
             return _OF_PUBLISHERS
     return _OF_OWN
 
 
 def _short(version: str) -> str:
-    """A version as a tag: Dagster has an index on tags, into which the versions of a hundred parts do not go."""
+    """A version as a tag: Dagster indexes tags, and the versions of a hundred parts would be too long for its index."""
     return version if len(version) <= _LONGEST_TAG else hashlib.sha256(version.encode()).hexdigest()
 
 
 def _why_wait(instance: dg.DagsterInstance, attempts: list[dg.RunRecord], known: Manifest | None) -> str | None:
     """Why a version that was asked for (newest attempt first) is not asked for again now; None if it is.
 
-    A run that landed it in another lake, which is not there any more, has not dealt with it; nor has one after which
-    another version was landed. Once a day it is asked for whatever came of it: much is mended without a sign.
+    A run does not count if the lake that it landed the version in is gone, or if another version was landed after it.
+    Once a day a version is asked for again whatever the outcome was: much is mended without notice.
     """
     run, ended = attempts[0].dagster_run, attempts[0].end_time or 0
     if time.time() - ended > AGAIN:

@@ -17,7 +17,7 @@ from etl_assets.logs import plain
 
 @dataclass(frozen=True)
 class Validators:
-    """What a source said of the version that is known, to ask for it conditionally; and the address that said it."""
+    """What a source said about the known version, for conditional requests; and the address that said it."""
 
     etag: str | None = None
     last_modified: str | None = None
@@ -26,12 +26,12 @@ class Validators:
 
 @dataclass(frozen=True)
 class Workspace:
-    """What a source may use while it fetches: a folder that goes with the step, and pages that outlive it.
+    """What a source may use while it fetches: a folder that is deleted with the step, and pages that outlive it.
 
-    `pages` holds what an extract has got so far, by name: a killed one goes on from there. `previous` opens the last
-    landed file. Of a source that is read in batches, `batches` names those that were landed, `landed` gives a table's
-    files of them, oldest first, and `state` is what the source wanted to know this time (`Fetched.state`). Of a folder,
-    `state` has the stamp of each landed file, by name.
+    `pages` holds what an extract has received so far, by name: a killed one resumes there. `previous` opens the last
+    landed file. For a source that is read in batches, `batches` names those that were landed, `landed` returns their
+    files of a table, oldest first, and `state` is what the source wanted to know this time (`Fetched.state`). For a
+    folder, `state` has the stamp of each landed file, by name.
     """
 
     folder: Path
@@ -44,10 +44,10 @@ class Workspace:
 
 @dataclass(frozen=True)
 class Fetched:
-    """What was fetched: a file, and what the source said of it.
+    """What was fetched: a file, and what the source said about it.
 
-    A source that is read in batches gives a folder of files, the batch's name, facts of each file for people, and what
-    it wants to know at its next fetch (`state`, as JSON can hold it).
+    A source that is read in batches returns a folder of files, the batch's name, facts about each file for people, and
+    what it wants to know at its next fetch (`state`, of values that JSON can hold).
     """
 
     path: Path
@@ -61,9 +61,9 @@ class Fetched:
 
 @dataclass(frozen=True)
 class FetchedFolder:
-    """What was fetched of a folder: its files by name, without those that are landed already; and why some were not.
+    """What was fetched from a folder: its files by name, without those already landed; and why others were refused.
 
-    The ETag of each file is the stamp that tells its version. Those `waiting` are being written, and are for next time.
+    Each file's ETag is the stamp of its version. Files `waiting` are still being written, and left for the next time.
     """
 
     files: Mapping[str, Fetched]
@@ -74,9 +74,9 @@ class FetchedFolder:
 
 
 class SourceError(RuntimeError):
-    """A source did not give what was asked; the message says which, what it answered and what to do.
+    """A source did not give what was asked for; the message says which source, what it answered and what to do.
 
-    It is shown in many places, and may quote what somebody sent: it is plain wherever that is.
+    The message is shown in many places and may quote what somebody sent, so it is made plain here.
     """
 
     def __init__(self, message: str) -> None:

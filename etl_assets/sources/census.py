@@ -24,9 +24,9 @@ _WRONG_KEY = (
 class CensusSource(PagedSource):
     """A time series of the API: one request per geography and year.
 
-    `geographies` gives, by a name for its slices, the `for` and `in` of each. Years before the last `look_back_years`
-    are settled once they were extracted. The API gives no sign of a new version, so it is asked anew after
-    `freshness_days`, and at once when something else is asked for than the last time.
+    `geographies` maps a name for its slices to the `for` and `in` of each. Years before the last `look_back_years` are
+    settled once they were extracted. The API gives no sign of a new version, so it is asked anew after
+    `freshness_days`, and at once when something else is to be asked for than the last time.
     """
 
     variables: Sequence[str]
@@ -40,13 +40,13 @@ class CensusSource(PagedSource):
         return {self.path: self.freshness_days}
 
     def request(self, part: str) -> str:
-        """A digest of what is asked for: years that are settled are those of the same variables and places."""
+        """A digest of what is asked for: settled years count only for the same variables and places."""
         places = {name: dict(place) for name, place in self.geographies.items()}
         asked = json.dumps([list(self.variables), places, self.first_year])
         return hashlib.sha256(asked.encode()).hexdigest()[:16]
 
     def state(self, part: str) -> str:
-        """The API says nothing of its version; but without a key it need not be asked at all."""
+        """Empty: the API does not tell its version. Raises NotConfiguredError without a key, before any request."""
         self._key()
         return ""
 
@@ -102,6 +102,6 @@ class CensusSource(PagedSource):
 
 
 def rows_by_header(page: Sequence[Sequence[str | None]]) -> list[dict[str, str | None]]:
-    """The rows of an answer, named by its header; the year is `time`, whichever of its names the answer has."""
+    """The rows of an answer, named by its header; the year is `time`, even if the answer calls it `YEAR`."""
     header = ["time" if name == "YEAR" and "time" not in page[0] else str(name) for name in page[0]]
     return [dict(zip(header, row, strict=True)) for row in page[1:]]

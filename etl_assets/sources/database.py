@@ -1,15 +1,15 @@
-"""Tables of a PostgreSQL database, read as batches: all tables of one extract are of one moment.
+"""Tables of a PostgreSQL database, read as batches: one extract shows all tables at the same moment.
 
 Here: what has changed since the last batch, by table, and streaming it into Parquet. Not here: where batches are kept
 (etl_assets.storage.landing), and what the rows mean.
 
-A small table is read whole and compared with what was landed of it: that finds updates that no column tells of, and
-deletes. A large one is read from its watermark on, the greatest time of change that was landed; its index finds those
-rows, and nothing else of it is read. What a watermark cannot see (deletes; rows that were committed late or stamped by
-a clock that ran backwards) is found by comparing its keys and times of change with the landed ones: once in a while,
-and at once when the database's own counters of written rows say that there is more than was seen.
+A small table is read whole and compared with what was landed of it: that finds deletes, and updates that no column
+reveals. A large one is read from its watermark on, the greatest time of change that was landed; its index finds those
+rows, and no others are read. What a watermark cannot see (deletes; rows that were committed late or stamped by a clock
+that ran backwards) is found by comparing the table's keys and times of change with the landed ones: once in a while,
+and at once when the database's own counters show more written rows than were read.
 
-Values are landed as the database writes them (numbers exact, times of day without a guess at their zone); whole numbers
+Values are landed as the database writes them (numbers exact, times of day without guessing their zone); whole numbers
 are landed as such.
 """
 
@@ -34,15 +34,15 @@ from etl_assets.sources import Fetched, SourceRefusedError, Validators, Workspac
 from etl_assets.sources.files import check_columns, column_name
 from etl_assets.sources.postgres import address, begin_snapshot, connected
 
-#: The column of a landed file that says that the row is gone from the source; only its key is there then.
+#: The column of a landed file that marks a row as gone from the source; of such a row, only the key is there.
 DELETED = "_deleted"
-#: Batches are named by the moment (UTC) of their snapshot, by the database's clock; their order is that of the names.
+#: Batches are named by the moment (UTC) of their snapshot, by the database's clock, so their names sort in batch order.
 BATCH_FORMAT = "%Y-%m-%dT%H%M%S.%fZ"
 _WHOLE_NUMBERS = ("smallint", "integer", "bigint")
-#: Bytes of rows that are held at once; what a batch takes of memory does not depend on the table.
+#: Bytes of rows in one piece of a stream, of which at most two are held at once, however large the table is.
 _HELD = 16 << 20
 _KEYS_AT_ONCE = 10_000
-#: Rows at the watermark of which it is remembered what they held.
+#: At most so many rows at the watermark are remembered, by their hashes; if there are more, none is.
 _REMEMBERED = 100_000
 _EVERY_ROW: sql.Composable = sql.SQL("")
 
@@ -64,19 +64,19 @@ class SourceTable:
 
 @dataclass
 class _Extract:
-    """What reading one table came to."""
+    """The outcome of reading one table."""
 
     rows: int = 0
     deleted: int = 0
     compared: bool = False
-    #: Rows that were there before, where it was compared with them.
+    #: Rows that had been landed before, if the table was compared with them.
     known: int = 0
-    #: Of a table with a watermark: what the next extract has to know.
+    #: For a table with a watermark: what the next extract has to know.
     state: dict[str, Any] = field(default_factory=dict)
 
 
 def _refuse_the_future(source: str, moment: datetime) -> None:
-    """Batches are told apart, and put in order, by the database's clock: one that is days ahead spoils both."""
+    """Refuse a database clock that is over a day ahead: it names the batches, and their names give their order."""
     now = datetime.now(UTC).replace(tzinfo=None)
     if moment > now + timedelta(days=1):
         raise SourceRefusedError(
@@ -95,13 +95,13 @@ class DatabaseSource:
     suffix = ".parquet"
 
     def probe(self, known: Validators | None) -> str | None:
-        """See `Source.probe`. No table is read: the database counts the rows that are written to it."""
+        """See `Source.probe`. No table is read through: the database itself counts the rows written to it."""
         with connected(self.source) as connection:
             version = self._version(connection, self._counters(connection))
         return None if known and known.etag == version else version
 
     def fetch(self, work: Workspace, known: Validators | None) -> Fetched | None:
-        """See `Source.fetch`: a folder with a file for each table of which anything has changed, maybe none."""
+        """See `Source.fetch`: a folder with a file for each table in which anything has changed, maybe none."""
         with connected(self.source) as connection:
             # Before the snapshot: what is written between the two is seen twice rather than never.
             counters = self._counters(connection)
@@ -109,7 +109,7 @@ class DatabaseSource:
             connection.commit()
             begin_snapshot(connection)
             moment = _one(connection, "SELECT now() AT TIME ZONE 'UTC'")
-            if work.batches:  # a clock that was put back: the order of batches stays that in which they were read
+            if work.batches:  # if the clock was put back, batches still keep the order in which they were read
                 moment = max(moment, datetime.strptime(max(work.batches), BATCH_FORMAT) + timedelta(microseconds=1))  # noqa: DTZ007 - UTC
             _refuse_the_future(self.source, moment)
             reading = _Reading(self, connection, work, moment)
@@ -128,9 +128,9 @@ class DatabaseSource:
         )  # fmt: skip
 
     def _counters(self, connection: psycopg.Connection) -> dict[str, list[int]]:
-        """Rows inserted, updated and deleted so far, by table, as the database counts them; and the table's file.
+        """By table, the rows inserted, updated and deleted so far, as the database counts them; and the table's file.
 
-        TRUNCATE counts nothing, and gives a table another file.
+        TRUNCATE changes no count, but gives a table another file.
         """
         query = (
             "SELECT relname, n_tup_ins, n_tup_upd, n_tup_del, coalesce(pg_relation_filenode(relid), 0)::bigint"
@@ -141,7 +141,7 @@ class DatabaseSource:
         return {name: list(counts) for name, *counts in found if name in names}
 
     def _version(self, connection: psycopg.Connection, counters: Mapping[str, Sequence[int]]) -> str:
-        """What tells one state of the source from another. Of replicas and views nothing is counted: watermarks do."""
+        """What tells one state of the source from another; for replicas and views, which have no counts, watermarks."""
         marks = []
         for table in self.tables:
             if table.changed:
@@ -150,27 +150,27 @@ class DatabaseSource:
                 )
                 try:
                     marks.append(str(_one(connection, statement)))
-                except (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable):  # the extract says what lacks
+                except (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable):  # the extract reports it
                     connection.rollback()
         columns = connection.execute(
             "SELECT relname, array_agg(attname || ' ' || atttypid ORDER BY attnum) FROM pg_attribute"
             " JOIN pg_class ON pg_class.oid = attrelid WHERE relnamespace = to_regnamespace('public')"
             " AND relname = ANY(%s) AND attnum > 0 AND NOT attisdropped GROUP BY 1 ORDER BY 1",
             ([table.name for table in self.tables],),
-        ).fetchall()  # another column writes no row
+        ).fetchall()  # a change of columns writes no row
         text = f"{sorted((name, *counts) for name, counts in counters.items())} {marks} {columns}"
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class _Reading:
-    """One extract under way: everything is read at the moment of one snapshot."""
+    """One extract in progress: everything is read in one snapshot."""
 
     source: DatabaseSource
     connection: psycopg.Connection
     work: Workspace
     moment: datetime
-    #: By table, and the house's name of a column: what the source calls it.
+    #: The source's name of a column, by table and the house's name of it.
     originals: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def extract(self, table: SourceTable, counters: list[int] | None) -> _Extract:
@@ -181,9 +181,9 @@ class _Reading:
         return self._changes(table, columns, counters or [])
 
     def _columns(self, table: SourceTable) -> dict[str, str]:
-        """The table's columns with their types, a domain's being the one beneath; refused if required ones lack.
+        """The types of the table's columns (for a domain, its base type), by the columns' names in the house.
 
-        By their names in the house: those that begin with `_` are its own.
+        Raises SourceRefusedError if required columns are missing, or the key or time of change has an unfit type.
         """
         found: dict[str, str] = dict(
             self.connection.execute(
@@ -228,10 +228,10 @@ class _Reading:
         path.unlink()
         self._refuse_twins(table, there)
         changed = there
-        # What the source has dropped is null in every row once that has been landed.
+        # A column that the source has dropped is null in every row once the drop has been landed.
         known = known.select(c for c in known.columns if c in columns or known[c].null_count() < known.height)
-        if set(columns) == set(known.columns):  # else every row is another than it was
-            # A value is the same as long as it says the same, though its column has become one of text.
+        if set(columns) == set(known.columns):  # else every row has changed
+            # A value is the same as long as it reads the same, even if its column has become text.
             other = [pl.col(name).cast(pl.String) for name in columns if there.schema[name] != known.schema[name]]
             there, known = there.with_columns(other), known.with_columns(other)
             changed = there.join(known, on=list(columns), how="anti", nulls_equal=True)
@@ -239,9 +239,9 @@ class _Reading:
         return self._write(table, path, changed, gone, _Extract(compared=True, known=known.height))
 
     def _refuse_twins(self, table: SourceTable, there: pl.DataFrame) -> None:
-        """One of two rows of a key, as views may have them, would be taken for a change of the other.
+        """Refuse two rows with one key, as views may have them: one would be taken for a change of the other.
 
-        One that is written later, and read without the other, is found when rows are compared the next time.
+        A twin that is written later, and read without the other, is found the next time rows are compared.
         """
         keys = there[table.key]
         if (twice := keys.filter(keys.is_duplicated()).unique().sort()).len():
@@ -271,7 +271,7 @@ class _Reading:
         since = _EVERY_ROW
         if mark is not None:
             since = sql.SQL("WHERE {} >= {}").format(sql.Identifier(table.changed), sql.Literal(mark))
-        # The rows at the watermark are read again: only what was not there is landed.
+        # The rows at the watermark are read again: only those not seen before are landed.
         rows = self._copy(table, self._select(table, columns, since), columns, path, without=known)
         self._refuse_twins(table, pl.read_parquet(path, columns=[table.key]))
         gone, landed = pl.DataFrame(), 0
@@ -282,9 +282,10 @@ class _Reading:
             if missed.height:
                 pl.concat([pl.read_parquet(path), missed], how="diagonal_relaxed").write_parquet(path)
                 rows += missed.height
-        # A time that lies ahead is no watermark: what is written until then would be before it.
+        # A time in the future cannot be the watermark: rows written until then would lie before it.
         newest = pl.scan_parquet(path).select(pl.col(table.changed).filter(pl.col(table.changed) <= str(self.moment)))
-        # What was landed while it lay ahead and is there still moves the watermark too, and is known as before.
+        # A row that was landed when its time was in the future, and is still there, moves the watermark too, and stays
+        # known.
         again = {row: changed for row, changed in known.items() if changed}
         passed = [changed for changed in again.values() if changed <= str(self.moment)]
         watermark = max(filter(None, (mark, newest.max().collect().item(), *passed)), default=None)
@@ -293,7 +294,7 @@ class _Reading:
         state = {
             "watermark": watermark,
             "seen": sorted(seen) if len(seen) <= _REMEMBERED else None,
-            # Rows of another one are landed again, and hide how many others have been written.
+            # If it changes, rows are landed again, and hide how many others have been written.
             "form": form,
             "counters": counters,
             "compared_at": str(self.moment) if compared else before["compared_at"],
@@ -305,7 +306,7 @@ class _Reading:
         return _Extract(rows, 0, compared, landed, state)
 
     def _seen(self, table: SourceTable, before: Mapping[str, Any]) -> Collection[int]:
-        """The hashes of the rows at the watermark; those of too many to be remembered are of what was landed."""
+        """The hashes of the rows at the watermark; if they were too many to remember, from what was landed."""
         seen: Collection[int] | None = before.get("seen", ())
         if seen is None:
             assert table.changed is not None
@@ -314,7 +315,7 @@ class _Reading:
         return seen
 
     def _has_to_compare(self, table: SourceTable, before: Mapping[str, Any], counters: list[int], rows: int) -> bool:
-        """Whether there may be more than a watermark sees: by time, or because more was written than was read."""
+        """Whether there may be changes that a watermark misses: it is time, or more was written than was read."""
         last = datetime.fromisoformat(before["compared_at"])
         if abs(self.moment - last) >= table.compare_every:
             return True
@@ -328,8 +329,8 @@ class _Reading:
     def _compare(
         self, table: SourceTable, columns: Mapping[str, str], path: Path
     ) -> tuple[pl.DataFrame, pl.DataFrame, int]:
-        """Rows that are another in the source than what was landed or read just now, keys that are gone from it, and
-        how many were landed."""
+        """The rows that differ in the source from what was landed or just read, the keys that are gone from it, and
+        the number of landed rows."""
         assert table.changed is not None
         few = {name: columns[name] for name in (table.key, table.changed)}
         compared = self.work.folder / f".{table.name}.parquet"
@@ -365,10 +366,10 @@ class _Reading:
         path: Path,
         without: dict[int, str | None] | None = None,
     ) -> int:
-        """Stream what a query gives into a Parquet file, with `_deleted` (never), but for rows of some hashes.
+        """Stream a query's rows, with `_deleted` false, into a Parquet file; return how many were written.
 
-        Those of them that come are given their time of change. Gives the number of rows. Raises SourceRefusedError for
-        a row without a key.
+        Rows whose hash is in `without` are left out, and their time of change is entered there. Raises
+        SourceRefusedError for a row without a key.
         """
         types = {name: pa.int64() if kind in _WHOLE_NUMBERS else pa.large_string() for name, kind in columns.items()}
         options = pyarrow.csv.ConvertOptions(
@@ -403,7 +404,7 @@ class _Reading:
                 writer.write_table(rows.append_column(DELETED, pa.repeat(False, len(rows))).cast(schema))
                 return len(rows)
 
-            # While rows are written, the next ones come; no more than these two pieces are held.
+            # While one piece is written, the next one arrives; no more than these two are held.
             rows, written = 0, pool.submit(int)
             for data in _pieces(copy):
                 rows += written.result()
@@ -421,7 +422,7 @@ class _Reading:
 
 
 def _form(columns: Mapping[str, str]) -> str:
-    """What the hash of a row depends on beside its values."""
+    """What the hash of a row depends on besides its values."""
     return hashlib.sha256(f"{pl.__version__} {list(columns.items())}".encode()).hexdigest()[:16]
 
 
@@ -433,13 +434,13 @@ def _hashed(table: pa.Table) -> pl.Series:
 
 
 def _hashes(path: Path, column: str, since: str) -> set[int]:
-    """The hashes of a file's rows that were changed at a time or after it."""
+    """The hashes of a file's rows that were changed at `since` or after it."""
     late = pl.scan_parquet(path).filter(pl.col(column) >= since).drop(DELETED)
     return set(late.collect().hash_rows())
 
 
 def _pieces(copy: psycopg.Copy) -> Iterator[bytes]:
-    """The rows of a COPY, so many at a time."""
+    """The rows of a COPY, in pieces of about `_HELD` bytes."""
     held: list[Any] = []
     size = 0
     for row in copy:

@@ -1,4 +1,4 @@
-"""Dataverse, a repository of research data: every version of a file has an address of its own there."""
+"""Dataverse, a repository of research data in which every version of a file has an address of its own."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from etl_assets.sources import Fetched, SourceRefusedError, Validators, Workspac
 from etl_assets.sources.files import WebFile
 from etl_assets.sources.paging import parse_json
 
-#: What the API calls a table; Dataverse keeps the CSV files that it could read with tabs, and as they were given.
+#: The API's types of tables; Dataverse keeps a CSV file that it could read both tab-separated and as uploaded.
 _TABLES = ("text/csv", "text/tab-separated-values", "text/comma-separated-values", "application/csv")
 _LISTS = "/api/datasets/"
 
 
 class _Version(NamedTuple):
-    """A file of a published version: where it is, and what tells it from others."""
+    """A file of a published version: its address, and what distinguishes it from others."""
 
     url: str
     etag: str
@@ -27,12 +27,12 @@ class DataverseTable(WebFile):
     """The table among the files of a dataset, in its newest published version.
 
     `live` is where the API lists the files: `https://…/api/datasets/:persistentId/versions/:latest-published/files`
-    with `?persistentId=doi:…`. An address of another kind, the local server's or one that is set, is the file's own.
+    with `?persistentId=doi:…`. Any other address, the local server's or a configured one, is that of the file itself.
     See https://guides.dataverse.org/en/latest/api/native-api.html and …/api/dataaccess.html.
     """
 
     def probe(self, known: Validators | None) -> str | None:
-        """See `Source.probe`. The file itself is not asked for, which would count as a download."""
+        """See `Source.probe`. The file itself is not requested: that would count as a download."""
         if (newest := self._newest()) is None:
             return super().probe(known)
         return None if known and known.etag == newest.etag else newest.etag
@@ -47,9 +47,9 @@ class DataverseTable(WebFile):
         return fetched and replace(fetched, validators=replace(fetched.validators, etag=newest.etag))
 
     def _newest(self) -> _Version | None:
-        """The newest version; None where the address is that of a file."""
+        """The newest version; None if the address is that of a file."""
         url = self.url()
-        where = http.public(url)  # what is no address at all is refused
+        where = http.public(url)  # refuses what is not an address
         service, is_list, _ = url.partition(_LISTS)
         if not is_list or service.count("/") != 2:
             return None
@@ -69,7 +69,7 @@ class DataverseTable(WebFile):
                 f"ETL_{self.source.upper()}_URL to the address of the right one; the last good file stays."
             )
         [(number, checksum, file)] = found
-        # As it was given: in the form with tabs, quotes within a field are written in another way.
+        # As uploaded: the tab-separated form writes quotes within a field differently.
         form = {"format": "original"} if file.get("originalFileFormat") else {}
-        query = urlencode({**form, "gbrecs": "true"})  # which keeps this from being counted as a reader's download
+        query = urlencode({**form, "gbrecs": "true"})  # gbrecs: do not count this as a reader's download
         return _Version(f"{service}/api/access/datafile/{number}?{query}", f"{number} {checksum}")

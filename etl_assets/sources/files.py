@@ -1,7 +1,8 @@
-"""Files: where whole-file sources come from, and how their records are read as text, every one of them.
+"""Files: where whole-file sources come from, and how every one of their records is read as text.
 
-Reading is passthrough: names and values stay as the source has them. What a file cannot be read without (its
-encoding, its line ends) is dealt with here, and a record that is not like the others is kept, not dropped.
+Reading is passthrough: values stay as the source has them, and names but for what `column_name` mends. What keeps a
+file from being read (its encoding, its line ends) is dealt with here, and a record unlike the others is kept, not
+dropped.
 """
 
 from __future__ import annotations
@@ -30,18 +31,18 @@ from etl_assets.sources import Fetched, SourceRefusedError, Validators, Workspac
 UNPARSED = "_unparsed"
 #: PostgreSQL's text cannot hold NUL; it is read as the symbol for it, and the landed file keeps the byte.
 NUL_SYMBOL = "\u2400"
-#: Stand for a carriage return within a field while the file is parsed (to a CSV parser it would end the record), and
-#: for the sign that both begin with, which a field may hold, too.
+#: Placeholders while a file is parsed: for a carriage return within a field (to a CSV parser it would end the record),
+#: and for the character that both begin with, which a field may hold, too.
 _LONE_CR, _MARK = "\ue00d1", "\ue00d0"
 _LARGEST_RECORD = 32 << 20
 #: Bytes that are parsed at once, unless a record is longer: in pieces of 32 MB it takes a third longer, of 4 MB a
 #: fifteenth (measured).
 _BLOCK = 2 << 20
-#: Columns that every table of PostgreSQL has of itself.
+#: Columns that PostgreSQL gives every table by itself.
 _SYSTEM_COLUMNS = {"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
 #: Bytes of a name that PostgreSQL keeps; it cuts the rest off without a word.
 _LONGEST_NAME = 63
-#: How files begin that are dropped in the place of text, and what they are.
+#: The first bytes of files that get dropped instead of text, and what such files are.
 _OTHER_FORMS = {
     b"\xff\xfe": "text in UTF-16",
     b"\xfe\xff": "text in UTF-16",
@@ -84,10 +85,10 @@ class WebFile:
 
 @dataclass(frozen=True)
 class OptionalFile:
-    """A file that the user may name by a setting, as a path or a URL; with the name `none` it is one without records.
+    """A file that the user may name by a setting, as a path or a URL; the name `none` stands for one without records.
 
-    So it is if the setting was never set. Where it once was, what was landed stays: the variable may be missing in the
-    next terminal, and that takes nothing away.
+    So does a setting that was never set. If it once was, what was landed stays: the variable may be missing in the next
+    terminal, and that must not take anything away.
     """
 
     location: Callable[[Settings], str | None]
@@ -133,12 +134,13 @@ class OptionalFile:
 def read_csv(path: Path, required: Sequence[str] = (), delimiter: str | None = None) -> pl.DataFrame:
     """Every record of a delimited text file (commas, tabs or semicolons) as text, under the file's own column names.
 
-    With `delimiter`, a file that has another is refused: who writes semicolons often writes numbers otherwise too.
+    With `delimiter`, a file that has another is refused: where semicolons are used, numbers are often written
+    differently, too.
 
-    Adds `_source_row` (1 is the first record) and `_unparsed`: a record that does not have the header's number of
-    fields stands there whole, with every column null. Empty fields are null. Text is UTF-8; single bytes that are
-    not are taken as Latin-1. A column without a name is called by its position (`column_1`), and one whose name
-    begins with `_`, as those that are added do, gets `source` before it.
+    Adds `_source_row` (1 is the first record) and `_unparsed`, which holds a record that does not have the header's
+    number of fields as a whole; its columns are null. Empty fields are null. Text is UTF-8; single bytes that are not
+    are taken as Latin-1. A column without a name is called by its position (`column_1`), and a name that begins with
+    `_`, as those of the added columns do, gets `source` before it.
 
     Raises SourceRefusedError for what is wrong with the file as a whole: no text at all, no header, a required column
     missing, a column twice, a quote that is never closed.
@@ -205,7 +207,7 @@ def check_columns(file: str, found: Sequence[str], required: Sequence[str]) -> N
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Names for a message: what is no table at all may have a "name" of megabytes."""
+    """Names for a message, cut short: a file that is not a table may have a "name" of megabytes."""
     return str([name[:60] for name in names[:200]])
 
 
@@ -216,10 +218,10 @@ def _refuse_open_quotes(
     suspects: Sequence[str],
     delimiter: str,
 ) -> None:
-    """Refuse a file in which a quote is never closed: it would make one record of many.
+    """Refuse a file in which a quote is never closed: it would turn many records into one.
 
-    Such a record mostly has too many or too few fields. It may by chance have the right number: then one of its
-    fields, of the columns `suspects`, holds line ends and as many delimiters as a whole record.
+    Such a record mostly has too many or too few fields. If it has the right number by chance, one of its fields, in
+    the columns `suspects`, holds line ends and as many delimiters as a whole record.
     """
     found = [(number, text) for number, text in malformed if "\n" in text and text.count('"') % 2]
     for name in suspects:
@@ -261,18 +263,18 @@ def _parse(path: Path, header: Sequence[str], delimiter: str, file: str) -> tupl
         except pa.ArrowInvalid as error:
             if "Empty CSV" in str(error):  # a header without even a line end
                 return pa.table([pa.array([], pa.string())] * len(header), names=list(header))
-            if block < _LARGEST_RECORD:  # it may be a record that is longer
+            if block < _LARGEST_RECORD:  # a record may be longer than a block
                 return read(threads, _LARGEST_RECORD)
             raise SourceRefusedError(f"{file} is not readable as delimited text: {error}.") from error
 
     table = read(threads=True)
     if malformed:
-        table = read(threads=False)  # only then does the parser count records; the header is number 1
+        table = read(threads=False)  # without threads, the parser counts records; the header is number 1
     return table, [((number or 0) - 1, text) for number, text in malformed]
 
 
 def _header(text: _Text, file: str) -> tuple[list[str], str]:
-    """The columns' names, and the delimiter: the one of comma, tab and semicolon that the header has most of."""
+    """The columns' names, and the delimiter: whichever of comma, tab and semicolon is most frequent in the header."""
     with text.path.open(encoding="utf-8", newline="\n") as lines:
         line = lines.readline()
         if not line.strip():
@@ -293,11 +295,11 @@ def _header(text: _Text, file: str) -> tuple[list[str], str]:
 
 
 def column_name(name: str, position: int) -> str:
-    """The name of a source's column in the house; `position` is that of the column, from 1.
+    """The house's name for a source's column; `position` is that of the column, from 1.
 
-    A column without a name is called by its position. `source` is put before names that mean something else: those
-    that begin with `_` are the house's own, and some are PostgreSQL's. A name that is longer than PostgreSQL keeps is
-    cut, with a digest of the whole behind it: two that begin alike stay two.
+    A column without a name is called by its position. Names that are taken get `source` before them: those that begin
+    with `_` are the house's own, and some are PostgreSQL's. A name that is longer than PostgreSQL keeps is cut and
+    followed by a digest of the whole: two that begin alike stay distinct.
     """
     name = as_text(name)
     if not name:
@@ -322,7 +324,7 @@ codecs.register_error("latin1", _latin1)
 
 @dataclass(frozen=True)
 class _Text:
-    """A file that a parser can read, and what was seen of it."""
+    """A file that a parser can read, and what was noticed in it."""
 
     path: Path
     has_lone_cr: bool
@@ -330,7 +332,7 @@ class _Text:
 
 
 def _readable(path: Path) -> _Text:
-    """The file itself if a parser reads it as it is, else a mended copy beside it."""
+    """The file itself if a parser can read it as it is, else a mended copy beside it."""
     lone = re.compile(rb"\r(?!\n)")
     needed = has_lone_cr = False
     quotes = 0
@@ -380,9 +382,9 @@ def _is_utf8(data: bytes) -> bool:
 def read_geojson(path: Path, required: Sequence[str] = ()) -> pl.DataFrame:
     """Every feature of a GeoJSON FeatureCollection as text: `id`, its properties, `geometry` (GeoJSON).
 
-    Where a property is called `id`, the feature's own is `feature_id`. Names are mended as `read_csv` does. Adds
-    `_source_row`. Raises SourceRefusedError for a file that is no FeatureCollection or lacks a required property in
-    all of its features.
+    If a property is called `id`, the feature's own id becomes `feature_id`. Names are mended as by `read_csv`. Adds
+    `_source_row`. Raises SourceRefusedError for a file that is not a FeatureCollection, or none of whose features has a
+    required property.
     """
     try:
         document = json.loads(path.read_bytes().decode("utf-8-sig", errors="latin1"))
@@ -420,12 +422,12 @@ def _is_feature(value: object) -> bool:
 
 
 def value_text(value: object) -> str | None:
-    """A value of JSON as text: a text as it is, others as JSON writes them; None for null."""
+    """A JSON value as text: strings as they are, others as JSON writes them; None for null."""
     if value is None:
         return None
     return as_text(value if isinstance(value, str) else json.dumps(value, separators=(",", ":")))
 
 
 def as_text(text: str) -> str:
-    """A text that JSON has spelled as PostgreSQL takes it: without NUL, nor half of a surrogate pair."""
+    """A text from JSON in a form that PostgreSQL accepts: without NUL or half of a surrogate pair."""
     return text.encode(errors="replace").decode().replace("\0", NUL_SYMBOL)

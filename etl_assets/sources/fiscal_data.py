@@ -11,7 +11,7 @@ from etl_assets.logs import plain
 from etl_assets.sources import Fetched, SourceError, SourceRefusedError, Validators, Workspace, http
 from etl_assets.sources.paging import Call, Page, PagedSource, Slice, pages, parse_json, versions
 
-#: Each month from the first record's to the last one's is asked for: a wrong date would mean a hundred thousand.
+#: Bounds of a record's date: every month from the first to the last is asked for, a hundred thousand with a wrong date.
 _EARLIEST, _LATEST = date(1900, 1, 1), timedelta(days=366)
 
 
@@ -19,8 +19,8 @@ _EARLIEST, _LATEST = date(1900, 1, 1), timedelta(days=366)
 class FiscalDataSource(PagedSource):
     """A table of the API, extracted month by month of its `record_date`, sorted by `sort`.
 
-    Months that are older than `look_back_days` before the newest date of the known extract are settled: corrections
-    seldom reach them, and they are taken from the last landed file, unless the number of all rows says otherwise.
+    Months that ended `look_back_days` or more before the newest date of the known extract are settled: corrections
+    seldom reach them, and they are taken from the last landed file, unless the total number of rows contradicts it.
     """
 
     sort: str
@@ -30,7 +30,7 @@ class FiscalDataSource(PagedSource):
     is_silent = True
 
     def fetch(self, work: Workspace, known: Validators | None) -> Fetched | None:
-        """Extract; where that is not as many rows as the table has, the settled months are asked for as well."""
+        """Extract; if the number of rows is not the table's, ask for the settled months as well."""
         fetched = super().fetch(work, known)
         if fetched is None:
             return None
@@ -39,7 +39,7 @@ class FiscalDataSource(PagedSource):
             return fetched
         if known:
             return self.fetch(work, None)
-        work.pages.clear()  # which month is the wrong one cannot be told
+        work.pages.clear()  # there is no telling which month is wrong
         raise SourceRefusedError(
             f"{fetched.url} says that there are {total} rows, its months hold {rows}: some have no record_date or came "
             "while it was extracted. The last good extract stays."
@@ -74,7 +74,7 @@ class FiscalDataSource(PagedSource):
         return slices
 
     def read(self, call: Call, body: bytes) -> Page:
-        """A page: its own count, and whether another page follows, are checked."""
+        """Read a page, and check its own count and whether another page follows."""
         document = parse_json(body)
         try:
             rows, meta, links = document["data"], document["meta"], document["links"]
@@ -104,7 +104,7 @@ class FiscalDataSource(PagedSource):
         return [Call(first.url, {**first.parameters, "page[number]": str(number)}) for number in numbers]
 
     def _end(self, sort: str) -> tuple[date, Page]:
-        """The first date in an order of all rows, and the page that says it."""
+        """The date of the first row in the order `sort`, and the page that holds it."""
         call = Call(self.url(), {"sort": sort, "page[size]": "1", "page[number]": "1"})
         try:
             page = self.read(call, self.get(call) or b"")
@@ -123,7 +123,7 @@ class FiscalDataSource(PagedSource):
         return found, page
 
     def _total(self, fetched: Fetched) -> int:
-        """The number of all rows, as the version says it."""
+        """The total number of rows, according to the version."""
         return int(versions(fetched.validators)[self.path].state.rpartition(" ")[2])
 
 

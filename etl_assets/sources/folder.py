@@ -1,9 +1,9 @@
 """A folder or prefix that somebody drops files into: every new file is taken once, whatever it is called.
 
-A file is told by its name, and its version by the store's own stamp of it. A file that is replaced under its name is a
+A file is identified by its name, and its version by the store's own stamp. A file that is replaced under its name is a
 new version of it; one that is moved away stays as it was landed, until the folder is landed anew. Names that begin with
-a dot or end as those of unfinished downloads do are left alone, and so is a local file that is still being written: it
-is taken the next time.
+a dot or end like those of unfinished downloads are ignored, and a local file that is still being written is left for
+the next time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from etl_assets.sources import (
 log = logging.getLogger(__name__)
 
 _UNFINISHED = (".part", ".partial", ".tmp", ".crdownload", ".filepart", "~")
-#: A local file whose last line has no end, and that was written to within this time, is taken to be unfinished.
+#: A local file whose last line has no end, and that was written to within this time, is considered unfinished.
 _SETTLES_AFTER = timedelta(minutes=1)
 
 
@@ -42,7 +42,7 @@ _SETTLES_AFTER = timedelta(minutes=1)
 class WatchedFolder:
     """The files below the folder or prefix that a setting names.
 
-    `check` reads a file and raises SourceRefusedError for one that is broken: it is left where it is and reported, and
+    `check` reads a file and raises SourceRefusedError if it is broken: that file is left where it is and reported, and
     the others are taken.
     """
 
@@ -52,7 +52,7 @@ class WatchedFolder:
     suffix: str
 
     def probe(self, known: Validators | None) -> str | None:
-        """A digest of names and stamps, if it is another than the known one."""
+        """A digest of names and stamps; None if it is the known one."""
         url = self._url()
         store = self._store(url)
         files = self._files(url, store)
@@ -60,7 +60,7 @@ class WatchedFolder:
         return None if known and known.etag == version else version
 
     def fetch(self, work: Workspace, known: Validators | None) -> FetchedFolder | None:
-        """The files that are new, or other than the landed ones of their name; and why others were not taken."""
+        """The files that are new, or differ from the landed ones of the same name; and why others were not taken."""
         url = self._url()
         store, landed, stamps, refused = self._store(url), work.state if known else {}, {}, {}
         files: dict[str, Fetched] = {}
@@ -108,7 +108,7 @@ class WatchedFolder:
             ) from error
 
     def _files(self, url: str, store: ObjectStore) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Name and facts of every file that is called as a finished one is, in the order of their names."""
+        """Name and facts of every file that has the name of a finished one, sorted by name."""
         try:
             found = [meta for page in obstore.list(store) for meta in page]
             for meta in sorted(found, key=lambda meta: meta["path"]):
@@ -129,7 +129,7 @@ def _version(stamps: Mapping[str, str]) -> str:
 
 
 def _waits(url: str, store: ObjectStore, meta: Mapping[str, Any]) -> bool:
-    """Whether a local file seems to be being written; an object of a bucket is there as a whole or not at all."""
+    """Whether a local file seems to be still being written; an object in a bucket is there whole or not at all."""
     if local_folder(url) is None or datetime.now(UTC) - meta["last_modified"] >= _SETTLES_AFTER:
         return False
     size = meta["size"]
@@ -137,9 +137,9 @@ def _waits(url: str, store: ObjectStore, meta: Mapping[str, Any]) -> bool:
         if size and bytes(obstore.get_range(store, meta["path"], start=size - 1, length=1)) in (b"\n", b"\r"):
             return False
     except FileNotFoundError:
-        return True  # or was, and has been moved away since
+        return True  # it has been moved away since it was listed
     except (OSError, obstore.exceptions.BaseError):
-        return False  # why it cannot be read is said when it is fetched
+        return False  # the fetch says why it cannot be read
     log.warning(
         "%s/%s is not taken yet: its last line has no end, so it may still be being written. It is taken from a minute "
         "after it was last written to.",
@@ -149,7 +149,7 @@ def _waits(url: str, store: ObjectStore, meta: Mapping[str, Any]) -> bool:
 
 
 def _download(store: ObjectStore, name: str, stamp: str, to: Path) -> bool:
-    """Fetch a file; gives whether it is the one of the stamp, whole."""
+    """Fetch a file; return whether it is whole and still has the stamp."""
     try:
         with to.open("wb") as sink:
             for chunk in obstore.get(store, name).stream(min_chunk_size=8 << 20):

@@ -1,8 +1,8 @@
-"""One HTTP client for all sources: conditional requests, retries with backoff, and answers that are what they say.
+"""One HTTP client for all sources: conditional requests, retries with backoff, and answers that are what they claim.
 
-Passing errors (429 with its Retry-After, 5xx, connections, fewer bytes than announced) are asked again within a
-limit; lasting ones (other 4xx, an HTML page where data was asked for, nothing at all) are refused at once. A process
-keeps a few connections to each host open, and has no more requests than that under way to it.
+Requests with passing errors (429 with its Retry-After, 5xx, connections, fewer bytes than announced) are repeated
+within a limit; lasting errors (other 4xx, an HTML page instead of data, an empty answer) are refused at once. A process
+keeps a few connections to each host open, and never has more requests than that in progress there.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from etl_assets.sources import Fetched, SourceRefusedError, SourceUnavailableErr
 log = logging.getLogger(__name__)
 
 USER_AGENT = "etl-assets (https://dagster.io; data pipeline)"
-#: Requests to one host that are under way at once.
+#: Concurrent requests to one host.
 CONCURRENCY = 4
-#: What HEAD is answered by who takes GET alone.
+#: How servers that accept only GET answer HEAD.
 _NO_HEAD = (403, 405, 501)
 _HTML_MEANS = "it has moved, wants a login or is under maintenance. Open it in a browser"
-#: 202 is how firewalls answer whom they take for a robot.
+#: 202 is how firewalls answer clients that they take for robots.
 _PASSING = {202, 408, 425, 429, 500, 502, 503, 504}
 _LONGEST_WAIT = 120.0
 _LARGEST_PAGE = 256 << 20
@@ -65,7 +65,7 @@ os.register_at_fork(after_in_child=_free.clear)
 
 @contextmanager
 def _session(url: str) -> Generator[_Session]:
-    """A session with a URL's host, as soon as one is free."""
+    """A session for a URL's host, as soon as one is free."""
     host = urlsplit(url).netloc
     if host not in _free:
         sessions: LifoQueue[_Session] = LifoQueue()
@@ -82,7 +82,7 @@ def _session(url: str) -> Generator[_Session]:
 
 @dataclass(frozen=True)
 class Bearer(requests.auth.AuthBase):
-    """A bearer token, and the variable that it is set by. It is sent to the host that was asked, and to no other."""
+    """A bearer token, and the variable that sets it. It is sent to the host that was asked, and to no other."""
 
     token: SecretStr
     variable: str
@@ -96,7 +96,7 @@ class Bearer(requests.auth.AuthBase):
 def probe(url: str, known: Validators | None, auth: Bearer | None = None) -> str | None:
     """Ask with HEAD whether there is another version than the known one: its ETag or date, or None.
 
-    Who answers no HEAD, as signed addresses and some gateways do, is asked with GET, and the body is left.
+    Servers that refuse HEAD (signed addresses, some gateways) are asked with GET, and the body is not read.
     """
 
     known = _of(url, known)
@@ -118,7 +118,7 @@ def probe(url: str, known: Validators | None, auth: Bearer | None = None) -> str
 
 
 def download(url: str, to: Path, known: Validators | None = None) -> Fetched | None:
-    """Fetch `url` into the file `to`; None if the known version is still the one.
+    """Fetch `url` into the file `to`; None if the known version is still current.
 
     Raises SourceRefusedError for an answer that asking again will not mend, SourceUnavailableError when the attempts
     are used up. `to` is whole or is not used.
@@ -158,7 +158,7 @@ def get(
     """The body of a small answer, such as a page; None for 204 (there is nothing yet).
 
     Raises as `download` does, and NotConfiguredError for a token that is not accepted. `parameters` may hold secrets:
-    they are never in a message. `html_means` is said of an HTML page that comes instead of data.
+    they are never in a message. `html_means` is what the error says about an HTML page that comes instead of data.
     """
 
     def ask(session: requests.Session) -> requests.Response:
@@ -179,10 +179,10 @@ def get(
 
 
 def public(url: str) -> str:
-    """A URL without what may be secret: user, password and query; raises SourceRefusedError for what is none."""
+    """A URL without what may be secret: user, password and query; raises SourceRefusedError if it is not a URL."""
     try:
         parts = urlsplit(url if "://" in url else f"//{url}")
-    except ValueError:  # the error says the whole address, with what is secret in it
+    except ValueError:  # the error quotes the whole address, secrets included
         raise SourceRefusedError(
             "The address that is set for it is none: check it. The last good file stays."
         ) from None
@@ -190,13 +190,13 @@ def public(url: str) -> str:
 
 
 def place(url: str) -> str:
-    """A public URL by which one source is told from another: a server on this machine has another port each time."""
+    """A public URL that identifies a source: without the port of a server on this machine, which varies."""
     parts = urlsplit(public(url))
     return urlunsplit(parts._replace(netloc=parts.hostname)) if parts.hostname in _LOOPBACK else urlunsplit(parts)
 
 
 def moment_of(header: str | None) -> datetime | None:
-    """The moment (UTC) that a header such as Last-Modified says; None where it says none that can be read."""
+    """The moment (UTC) in a header such as Last-Modified; None if there is none that can be read."""
     try:
         found = email.utils.parsedate_to_datetime(header or "")
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
@@ -205,13 +205,13 @@ def moment_of(header: str | None) -> datetime | None:
 
 
 def _of(url: str, known: Validators | None) -> Validators | None:
-    """What is known, if it is of this address: what another one said of its file tells nothing of this one's."""
+    """What is known, if it is not of another address: what that said about its file tells nothing about this one's."""
     here = place(url)
     return known if known and (known.url is None or place(known.url) == here) else None
 
 
 def _refuse_html(url: str, start: bytes, content_type: str, means: str = _HTML_MEANS) -> None:
-    """Refuse an empty answer, and an HTML page that came where data was asked for."""
+    """Refuse an empty answer, and an HTML page that came instead of data."""
     start = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not start:
         raise SourceRefusedError(f"{public(url)} answered with nothing. The last good file stays.")
@@ -243,11 +243,11 @@ def _with_retries(
             wait = min(backoff, _LONGEST_WAIT)
             try:
                 response = ask(session)
-            except (ValueError, requests.TooManyRedirects) as error:  # of requests', and of the standard library's
+            except (ValueError, requests.TooManyRedirects) as error:  # from requests, and from the standard library
                 raise SourceRefusedError(
                     f"{public(url)} is no address that can be asked over HTTP, or redirects to what is no address "
                     f"({type(error).__name__}): check it. The last good file stays."
-                ) from None  # the error says the whole address, with what is secret in it
+                ) from None  # the error quotes the whole address, secrets included
             except requests.RequestException as error:
                 failure = f"{type(error).__name__}: {_reason(error)}"
             else:
@@ -265,7 +265,7 @@ def _with_retries(
 
 
 def _passing_failure(url: str, response: requests.Response, auth: Bearer | None) -> str:
-    """What an answer says that may be another the next time; raises for one that will not be."""
+    """What an answer says that may be different the next time; raises if asking again will not help."""
     if response.status_code == 401 and auth is not None:
         raise NotConfiguredError(
             f"{public(url)} does not accept the token in {auth.variable}: it is wrong or has expired (HTTP 401). Set "
@@ -289,12 +289,12 @@ def _passing_failure(url: str, response: requests.Response, auth: Bearer | None)
 
 
 def _said(response: requests.Response) -> str:
-    """The text that a source gives with an error, if it is short and plain."""
+    """The text that a source gives with an error, cut short; empty if it is neither plain text nor JSON."""
     if not response.headers.get("Content-Type", "").startswith(("text/plain", "application/json")):
         return ""
     try:
         text = plain(" ".join(response.text.split()), 200)  # some repeat the key that they were given
-    except (requests.RequestException, RuntimeError):  # the body was streamed, or did not come
+    except (requests.RequestException, RuntimeError):  # the body was streamed, or did not arrive
         return ""
     return f" ({text})" if text.isprintable() and text else ""
 
@@ -308,7 +308,7 @@ def _retry_after(response: requests.Response) -> float:
 
 
 def _reason(error: requests.RequestException) -> str:
-    """The innermost cause: what requests says around it names the address with its query."""
+    """The innermost cause: what requests says around it holds the address with its query."""
     cause: BaseException = error
     while (inner := cause.__cause__ or cause.__context__) is not None:
         cause = inner

@@ -16,10 +16,10 @@ from etl_assets.sources.paging import Call, Page, PagedSource, Slice, parse_json
 class ODataSource(PagedSource):
     """Entity sets of an OData service, each with an optional `$filter`.
 
-    `order` keeps the pages apart, since a service need not answer in the same order twice; Microsoft's OData, which
-    many are made with, takes five columns. `stamp` names a column that says when an entity set was published; where
-    there is none, its first page tells, which suits a small set. `freshness_days` are the days for which a set that was
-    asked for is not asked for again.
+    `order` keeps pages from overlapping, since a service need not answer in the same order twice; Microsoft's OData,
+    which many services are built with, takes at most five columns. `stamp` names a column that says when an entity set
+    was published; without it, the first page identifies the state, which suits a small set. `freshness_days` says for
+    how many days a set that was asked for is not asked for again.
     """
 
     sets: Mapping[str, str]
@@ -55,11 +55,11 @@ class ODataSource(PagedSource):
             )
         if self.stamp:
             return f"{page.rows[0].get(self.stamp)} {page.total}"
-        rows = sorted(json.dumps(row) for row in page.rows)  # in whatever order it gives them
+        rows = sorted(json.dumps(row) for row in page.rows)  # in whatever order they came
         return f"{hashlib.sha256(json.dumps(rows).encode()).hexdigest()} {page.total}"
 
     def slices(self, part: str, state: str, before: str | None) -> Sequence[Slice]:
-        """A set is one slice, settled while its state is the known one: a publication restates any of its years."""
+        """A set is one slice, settled while its state is the known one: a publication may restate any of its years."""
         return [Slice(part, self._call(part, {"$orderby": self.order, "$count": "true"}), settled=state == before)]
 
     def read(self, call: Call, body: bytes) -> Page:
@@ -78,7 +78,7 @@ class ODataSource(PagedSource):
         )
 
     def ahead(self, first: Call, page: Page) -> Sequence[Call]:
-        """The pages that `$skip` counts, where that is how the service links them."""
+        """The later pages by their `$skip`, if that is how the service links them."""
         if (
             page.following is None
             or page.total is None
@@ -94,9 +94,9 @@ class ODataSource(PagedSource):
 
 
 def _following(call: Call, link: str) -> Call:
-    """The request for the next page: of the same entity set at the same address, whatever host the service says.
+    """The request for the next page: of the same entity set at the same address, whatever host the link names.
 
-    A link may name a host that only the service itself can reach, or the one of before an extract was cut off.
+    A link may name a host that only the service itself can reach, or an old one from before an extract was cut off.
     """
     try:
         return Call(call.url, dict(parse_qsl(urlsplit(link).query)))

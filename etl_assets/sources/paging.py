@@ -1,10 +1,10 @@
-"""Paged APIs: an extract that is whole or is not landed, and that goes on where it was cut off.
+"""Paged APIs: an extract is landed whole or not at all, and resumes where it was cut off.
 
 An extract has parts that are published on their own (an indicator, a table), a part is cut into slices (a month, a
-year), and each slice into the pages that the API gives. Every page is kept as soon as it has come; an extract that is
-killed goes on with the pages that it does not have. A source that changes between two pages of a slice makes that
-slice start anew. When all slices are whole (the pages, the rows and the source's own counts agree), their pages become
-one file, exactly as received: a zip of one gzip file per page.
+year), and each slice into the pages that the API gives. Every page is kept as soon as it arrives; an extract that was
+killed resumes with the pages that it lacks. If the source changes between two pages of a slice, that slice starts anew.
+When all slices are whole (the pages, the rows and the source's own counts agree), their pages become one file, exactly
+as received: a zip of one gzip file per page.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from etl_assets.sources import Fetched, SourceError, SourceRefusedError, Validat
 from etl_assets.sources.files import check_columns, column_name, value_text
 
 _ATTEMPTS = 3
-#: More than any source has: a count that says so is wrong.
+#: More pages than any source has: a count that means more is wrong.
 _MOST_PAGES = 100_000
 #: A fixed date for the zip's entries: equal pages make an equal file.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -52,7 +52,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Page:
-    """What a page says of itself: its rows, how many there are in all, and where the next page is."""
+    """What a page says: its rows, how many there are in all, and where the next page is."""
 
     rows: Sequence[Any]
     total: int | None = None
@@ -61,9 +61,9 @@ class Page:
 
 @dataclass(frozen=True)
 class Slice:
-    """A piece of an extract that is whole or not by itself.
+    """A piece of an extract that is complete or not on its own.
 
-    A settled slice is one that the source does not change any more: it is taken from the last landed file.
+    A settled slice no longer changes at the source: it is taken from the last landed file.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Slice:
 
 
 class Version(NamedTuple):
-    """What is known of a part: the day on which it was asked for, what was asked for, and what it said of itself."""
+    """What is known about a part: the day on which it was asked for, what was asked for, and the state it was in."""
 
     day: str
     request: str
@@ -92,7 +92,7 @@ class _DisagreeError(Exception):
 
 @dataclass(frozen=True)
 class _Kept:
-    """The pages of a slice that are there already, packed; `names` are those of the extract, listed once."""
+    """The packed pages of a slice that are already there; `names` are those of the whole extract, listed once."""
 
     work: Workspace
     prefix: str
@@ -107,7 +107,7 @@ class _Kept:
         self.names.add(self._name(number))
 
     def forget(self) -> None:
-        for name in [name for name in list(self.names) if name.startswith(self.prefix)]:  # others add to them meanwhile
+        for name in [name for name in list(self.names) if name.startswith(self.prefix)]:  # other threads add to them
             self.names.discard(name)
             del self.work.pages[name]
 
@@ -117,7 +117,7 @@ class _Kept:
 
 @dataclass(frozen=True)
 class _Got:
-    """A page that has come: its bytes, packed, and what of it the next ones are compared with."""
+    """A page that has arrived: its bytes, packed, and what the next ones are compared with."""
 
     packed: bytes
     rows: int
@@ -131,7 +131,8 @@ class _Got:
 class PagedSource(ABC):
     """A source that is extracted page by page; a subclass says what the slices are and how a page is read.
 
-    It has a name (`ETL_<SOURCE>_URL` is its address), a public address if there is one, and what follows either.
+    It has a name, `source` (`ETL_<SOURCE>_URL` is its address), a public address, `live`, if there is one, and the
+    `path` that follows either.
     """
 
     source: str
@@ -139,7 +140,7 @@ class PagedSource(ABC):
     path: str
 
     suffix = ".zip"
-    #: Whether a correction may show in no state: what can have changed is then extracted anew each day.
+    #: Whether a correction may leave the state as it is: what can have changed is then extracted anew each day.
     is_silent = False
 
     @abstractmethod
@@ -147,23 +148,23 @@ class PagedSource(ABC):
         """The parts that are published on their own, with the days for which each is not asked for again (0: none)."""
 
     def url(self) -> str:
-        """The address as it is configured now: what was extracted from another one is of another source."""
+        """The address as configured now: what was extracted from another one counts as another source's."""
         base = settings().source_url(self.source, local=self.source, live=self.live)
         return f"{base.rstrip('/')}/{self.path}"
 
     @abstractmethod
     def request(self, part: str) -> str:
-        """What is asked for of it, as text: another request is another version."""
+        """What is asked for of a part, as text: another request is another version."""
 
     @abstractmethod
     def state(self, part: str) -> str:
-        """What the source says now of a part's version; empty where it says nothing."""
+        """What the source says now about a part's version; empty if it says nothing."""
 
     @abstractmethod
     def slices(self, part: str, state: str, before: str | None) -> Sequence[Slice]:
-        """What to extract of a part, in the order in which it is put together.
+        """The slices to extract of a part, in the order in which they are put together.
 
-        `before` is the state that the last landed file was extracted in, None if there is none of the same request.
+        `before` is the part's state in the last landed file; None if that has no extract of the same request.
         """
 
     @abstractmethod
@@ -171,18 +172,18 @@ class PagedSource(ABC):
         """Read a page; raises SourceRefusedError for one that is not what it says."""
 
     def ahead(self, first: Call, page: Page) -> Sequence[Call]:
-        """The calls for all pages after the first one, where it lets them be known; else they come one by one."""
+        """The calls for all pages after the first, if it reveals them; else each page reveals the next."""
         return []
 
     def get(self, call: Call) -> bytes | None:
-        """The bytes of a page; None where there is nothing yet."""
+        """The bytes of a page; None if there is nothing yet."""
         return http.get(call.url, call.parameters)
 
     def probe(self, known: Validators | None) -> str | None:
-        """What is to be landed, or None where the source shows the known version.
+        """The version to land, or None if the source shows the known one.
 
         A part that was asked for within its days is not asked for again. When they are over, it is landed once more
-        even if it is the same: how long ago it was asked for is known from then on.
+        even if it is the same: that records when it was asked for last.
         """
         before = versions(known)
         now = self._now(before)
@@ -191,8 +192,8 @@ class PagedSource(ABC):
     def fetch(self, work: Workspace, known: Validators | None) -> Fetched | None:
         """Extract every slice; None if the version is the known one.
 
-        Pages are kept under the version that they are of: those of an extract that was cut off before the source
-        changed are not taken up again, nor are those of one that was begun before yesterday.
+        Pages are kept under their version: those of an extract that was cut off before the source changed are not
+        reused, nor are those of one that was begun before yesterday.
         """
         before = versions(known)
         now = self._now(before)
@@ -216,9 +217,9 @@ class PagedSource(ABC):
         )
 
     def _now(self, before: Versions) -> dict[str, Version]:
-        """The version of each part: as the source says it, or as it is known where that is recent enough."""
+        """The version of each part: the one that the source states, or the known one if it is recent enough."""
         today, found = datetime.now(UTC).date(), {}
-        # Recordings that are others say so at once, which no API does.
+        # Recordings have a version of their own: other ones are noticed at once. No API says as much.
         place = f"{http.place(self.url())}#{settings().local_version(self.source)}".removesuffix("#")
         for part, days in self.parts().items():
             was, request = before.get(part), f"{place} {self.request(part)}"
@@ -268,7 +269,7 @@ class PagedSource(ABC):
                 return found
             except _ChangedError:
                 kept.forget()
-            except _DisagreeError as error:  # which of the pages is the wrong one cannot be told
+            except _DisagreeError as error:  # there is no telling which page is wrong
                 kept.forget()
                 raise SourceRefusedError(f"{piece.name}{error}. The last good extract stays.") from None
         raise SourceRefusedError(
@@ -277,7 +278,7 @@ class PagedSource(ABC):
         )
 
     def _extract(self, piece: Slice, kept: _Kept) -> list[bytes]:
-        """All pages of a slice, those that are there already and those that are not."""
+        """All pages of a slice, those that are already there and those still to be fetched."""
         first = self._page(piece, kept, 1, piece.first)
         if first is None:
             return []  # not published yet
@@ -298,7 +299,7 @@ class PagedSource(ABC):
         return [page.packed for page in got]
 
     def _rest(self, piece: Slice, kept: _Kept, first: _Got) -> Generator[_Got]:
-        """The pages after the first: some at once where their calls are known, else one when the last has named it."""
+        """The pages after the first: several at once if their calls are known, else each when the last has named it."""
         if first.ahead:
             with ThreadPoolExecutor(http.CONCURRENCY, thread_name_prefix="pages") as pool:
                 yield from pool.map(partial(self._later_page, piece, kept, first), count(2), first.ahead)
@@ -315,7 +316,7 @@ class PagedSource(ABC):
         return page
 
     def _page(self, piece: Slice, kept: _Kept, number: int, call: Call, first: _Got | None = None) -> _Got | None:
-        """A page, from those that are there or from the source; it is kept once it is found to be good in itself."""
+        """A page, from those already there or from the source; it is kept once it is found to be good in itself."""
         packed = kept.get(number)
         try:
             body = self.get(call) if packed is None else gzip.decompress(packed)
@@ -331,17 +332,17 @@ class PagedSource(ABC):
         except SourceError as error:
             raise type(error)(f"{piece.name}, page {number}: {error}") from error
         if packed is None:
-            # Here, while others are waited for: what is packed at the end is waited for itself.
+            # Packed here, while other pages are awaited: at the end, packing would have to be awaited itself.
             packed = gzip.compress(body, _COMPRESSION, mtime=0)
             kept.keep(number, packed)
-        # Of the rows, not of the body: an envelope may tell pages apart that hold the same. Their ends tell enough.
+        # From the rows, not the body: envelopes may differ around the same rows. The first and last row are enough.
         ends = json.dumps([page.rows[0], page.rows[-1], len(page.rows)]) if page.rows else f"page {number}"
         ahead = tuple(self.ahead(call, page)) if first is None else ()
         return _Got(packed, len(page.rows), page.total, page.following, ends, ahead)
 
 
 def _place(work: Workspace, now: Versions) -> tuple[str, set[str]]:
-    """Where the pages of these versions are kept, and the names of those that are there."""
+    """Where the pages of these versions are kept, and the names of all pages that are there."""
     told = json.dumps([[part, version.request, version.state] for part, version in sorted(now.items())])
     digest, today = hashlib.sha256(told.encode()).hexdigest()[:16], datetime.now(UTC).date()
     there = set(work.pages)
@@ -351,7 +352,7 @@ def _place(work: Workspace, now: Versions) -> tuple[str, set[str]]:
 
 
 def versions(known: Validators | None) -> dict[str, Version]:
-    """The versions of the parts of a landed extract; none where it says nothing that is understood."""
+    """The versions of the parts of a landed extract; none if it says nothing that can be read."""
     try:
         found = json.loads((known and known.etag) or "{}")
         return {part: Version(*map(str, version)) for part, version in found.items()}
@@ -360,9 +361,9 @@ def versions(known: Validators | None) -> dict[str, Version]:
 
 
 def asks_otherwise(now: Validators, before: Validators) -> bool:
-    """Whether the same service was asked for other parts than before, or for something else of them."""
+    """Whether the same service was asked for other parts than before, or for something else in them."""
     new, old = versions(now), versions(before)
-    # Of which recordings, which the place says too, is no matter of the request.
+    # The place also names the recordings, which are not part of the request.
     places = {v.request.partition(" ")[0].partition("#")[0] for v in (*new.values(), *old.values())}
     asked, was_asked = ({part: v.request.partition(" ")[2] for part, v in found.items()} for found in (new, old))
     return len(places) == 1 and asked != was_asked
@@ -399,7 +400,7 @@ def _entries(archive: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def parse_json(body: bytes) -> Any:
-    """A JSON answer; raises SourceRefusedError for another. Takes half the time of the standard library's parser."""
+    """Parse a JSON answer; raises SourceRefusedError for anything else. Takes half as long as the json module."""
     body = body.removeprefix(b"\xef\xbb\xbf")
     if not body.strip():
         raise SourceRefusedError("the answer is empty. The last good extract stays.")
@@ -413,7 +414,7 @@ def parse_json(body: bytes) -> Any:
 def read_pages(archive: Path, records: Callable[[Any], Sequence[Mapping[str, Any]]]) -> pl.DataFrame:
     """Every record of a landed extract as text, numbers as the source wrote them, with `_source_row` and `_page`.
 
-    `records` gives the records of a page's JSON. Columns are called as `files.column_name` says.
+    `records` returns the records of a page's JSON. Columns are named by `files.column_name`.
     """
     rows: list[Mapping[str, Any]] = []
     of: list[str] = []

@@ -1,4 +1,4 @@
-"""Connections with the PostgreSQL databases that are sources, whose errors say to a person what to do.
+"""Connections to the PostgreSQL databases that are sources, with errors that tell a person what to do.
 
 Not here: what is read of them, batch by batch (database.py) or as a whole (whole_table.py).
 """
@@ -16,14 +16,14 @@ from etl_assets.sources import SourceRefusedError, SourceUnavailableError
 
 @contextmanager
 def connected(source: str) -> Generator[psycopg.Connection]:
-    """A connection with the database that ETL_<SOURCE>_URL names: in its block, errors are the source's.
+    """A connection to the database that ETL_<SOURCE>_URL names; PostgreSQL's errors in its block become SourceErrors.
 
     Messages hold no password.
     """
     url = settings().database_url(source)
     variable = f"ETL_{source.upper()}_URL"
     parts = database_parts(url)
-    if parts is None:  # without the address, of which any part may be the password
+    if parts is None:  # not quoted: any part of the address may be the password
         raise SourceRefusedError(
             f"{variable} is not an address of PostgreSQL: postgresql://user:password@host:port/database, with "
             "characters such as @, / and % in user or password percent-encoded. Nothing was landed."
@@ -34,10 +34,10 @@ def connected(source: str) -> Generator[psycopg.Connection]:
             url,
             application_name="etl_assets",
             connect_timeout=connect_timeout(url),
-            client_encoding="utf8",  # whatever the database itself has
+            client_encoding="utf8",  # whatever the database's own encoding is
             prepare_threshold=None,  # a pooler may give the next statement to another connection
         ) as connection:
-            connection.execute("SET TIME ZONE 'UTC'; SET datestyle TO 'ISO'")  # in `options` proxies do not take it
+            connection.execute("SET TIME ZONE 'UTC'; SET datestyle TO 'ISO'")  # proxies refuse it in `options`
             connection.commit()
             yield connection
     except psycopg.errors.InsufficientPrivilege as error:
@@ -55,13 +55,13 @@ def connected(source: str) -> Generator[psycopg.Connection]:
 
 
 def begin_snapshot(connection: psycopg.Connection) -> None:
-    """Let all that is read from now on be of one moment."""
+    """Make everything that is read from now on come from one snapshot."""
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     connection.read_only = True
 
 
 def address(connection: psycopg.Connection) -> str:
-    """Where a database is, without who asks it."""
+    """The address of a database, without user and password."""
     return f"postgresql://{connection.info.host}:{connection.info.port}/{connection.info.dbname}"
 
 

@@ -1,4 +1,4 @@
-"""The retail company's API: tables as pages of JSON, for who has a token."""
+"""The retail company's API: tables as pages of JSON, for holders of a token."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from etl_assets.sources.paging import Call, Page, PagedSource, Slice, parse_json
 class RetailApi(PagedSource):
     """A table of the API, such as `customers`: `GET <path>?page=1&page_size=200`, `Authorization: Bearer <token>`.
 
-    An answer is `{"data": […], "total": 1000, "page": 1, "pages": 5}`, or a plain array of all records, which is how
-    they are recorded. The ETag of every answer is the whole table's.
+    An answer is `{"data": […], "total": 1000, "page": 1, "pages": 5}`, or a plain array of all records, as in the
+    recordings. The ETag of every answer is the whole table's.
     """
 
     source: str = "retail_api"
@@ -47,7 +47,7 @@ class RetailApi(PagedSource):
         return http.get(call.url, call.parameters, auth=self._token())
 
     def read(self, call: Call, body: bytes) -> Page:
-        """A page's records; where it stands must agree with what was asked."""
+        """A page's records; the page's number must be the one that was asked for."""
         document = parse_json(body)
         if isinstance(document, list):
             return Page(document)
@@ -76,5 +76,5 @@ class RetailApi(PagedSource):
 
 
 def records(page: object) -> Sequence[dict[str, object]]:
-    """The records of a page that has been read before."""
+    """The records of a page that `RetailApi.read` has checked before."""
     return page["data"] if isinstance(page, dict) else page  # pyrefly: ignore[bad-return]

@@ -1,4 +1,4 @@
-"""Tables of a PostgreSQL database, each extracted as a whole: for tables of which nothing says what has changed."""
+"""Tables of a PostgreSQL database, each extracted as a whole: for tables in which nothing says what has changed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from etl_assets.sources.postgres import address, begin_snapshot, connected
 class WholeTable:
     """A table of the database that ETL_<DATABASE>_URL names, as CSV in the order of its `key`.
 
-    Its version is a digest of its columns and all of its rows, which the database makes: no change goes unseen, and
-    nothing is transferred to see that there was none. That reads the table, so it is for small ones.
+    Its version is a digest of its columns and all of its rows, computed by the database: no change goes unseen, and no
+    row is transferred if there was none. That reads the whole table, so it is for small ones.
     """
 
     database: str
@@ -26,7 +26,7 @@ class WholeTable:
     suffix = ".csv"
 
     def probe(self, known: Validators | None) -> str | None:
-        """The number of rows and their digest, if they are others than the known ones."""
+        """The number of rows and the digest; None if they are the known ones."""
         with connected(self.database) as connection:
             version = self._version(connection)
         return None if known and known.etag == version else version

@@ -1,4 +1,4 @@
-"""Counties side by side: poverty, income, protests and their state's advances, which only one house can give."""
+"""Counties side by side: poverty, income, protests and their state's advances, which only a common house can join."""
 
 import geopandas as gpd
 import polars as pl
@@ -26,7 +26,7 @@ AMOUNT = pl.Decimal(18, 2)
 
 
 class CountyProfile(Contract, stage="presentation", table="county_profile", key=["fips"]):
-    """One row per county of the boundaries, with the newest of what the other datasets know of it."""
+    """One row per county that has a boundary, with the newest that the other datasets know about it."""
 
     fips: pl.String = column("Five-digit FIPS code")
     county: pl.String = column("Name of the county")
@@ -57,7 +57,7 @@ class CountyProfile(Contract, stage="presentation", table="county_profile", key=
 def presentation_county_profile(
     counties: gpd.GeoDataFrame, poverty: pl.DataFrame, protests: pl.DataFrame, advances: pl.DataFrame
 ) -> Result:
-    """A county without events has none (0); what a dataset does not know of a county is null."""
+    """A county without events has 0 of them; what a dataset does not know about a county is null."""
     places = from_geopandas(counties).rename({"name": "county"})
     newest = (
         poverty.drop_nulls(["boundary_fips", "poverty_rate"])
@@ -66,7 +66,7 @@ def presentation_county_profile(
         .last()
         .select("poverty_rate", "median_household_income", fips="boundary_fips", poverty_year="year")
     )
-    months = protests["month"].n_unique()  # not up to the last one: an event may be announced for next year
+    months = protests["month"].n_unique()  # not all up to the last: an event may be announced for next year
     events = protests.group_by("fips").agg(protests=pl.col("events").sum())
     latest = (
         advances.sort("month")

@@ -20,16 +20,16 @@ DATASET = Dataset(
     cadence="whenever one of its inputs changes",
 )
 
-#: Features are of the days before the cutoff, labels of the days from it on. A fixed day: one that came from the data
-#: would move with every new transaction, and with it the features.
+#: Features cover the days before the cutoff, labels the days from it on. The day is fixed: one derived from the data
+#: would move with every new transaction, and the features with it.
 CUTOFF, HORIZON = date(2022, 10, 1), timedelta(days=90)
 AMOUNT = pl.Decimal(16, 2)
 
 
 class CustomersMl(Contract, stage="presentation", table="customers_ml", key=["customer_id"]):
     """Features as of a cutoff and labels of the 90 days from it on, one row per customer. Nothing is imputed or scaled:
-    that is learned from the training rows alone. A transaction without a date is in neither: it may be of any day.
-    Age, gender and location are as they were last told, since the source keeps no history of them."""
+    that is learned from the training rows alone. A transaction without a date is in neither: it may be from any day.
+    Age, gender and location are the last known ones, since the source keeps no history of them."""
 
     customer_id: pl.Int64 = column("Number of the customer; not a feature")
     cutoff: pl.Date = column("Features are of the days before it; not a feature")
@@ -65,7 +65,7 @@ class CustomersMl(Contract, stage="presentation", table="customers_ml", key=["cu
 def presentation_customers_ml(
     customers: pl.DataFrame, transactions: pl.DataFrame, products: pl.DataFrame
 ) -> pl.DataFrame:
-    """Counted before the cutoff and after it, apart."""
+    """Features and labels are counted apart: before the cutoff, and from it on."""
     day, amount = pl.col("transaction_date"), pl.col("total_amount")
     features = (
         transactions.filter(day < CUTOFF)

@@ -1,7 +1,7 @@
-"""The rows that `presentation.eventdata` held before this project: their ids stay theirs.
+"""The rows that `presentation.eventdata` held before this project: they keep their ids.
 
-The file is named by ETL_EVENTDATA_BASELINE (GeoJSON or CSV, with the table's columns). If it was never set, there are
-none; what was landed stays until another file is named, or `none`.
+ETL_EVENTDATA_BASELINE names the file (GeoJSON or CSV, with the table's columns). If it was never set, there are no
+rows; what was landed stays until it names another file, or `none`.
 """
 
 import datetime as dt
@@ -35,7 +35,7 @@ COLUMNS = (
     *("id", "event_id", "event_date", "event_state", "event_county", "event_city", "event_type", "event_source"),
     "geometry",
 )
-#: What a reader saw of a row, beside its day and its county.
+#: What a reader saw of a row, besides its day and its county.
 SEEN = ["event_state", "event_city", "event_type", "event_source"]
 
 
@@ -75,7 +75,7 @@ def raw_eventdata_baseline(path: Path) -> pl.DataFrame:
 
 @refined(DATASET, EventdataBaseline, raw=raw_eventdata_baseline)
 def refined_eventdata_baseline(raw: pl.DataFrame) -> Result:
-    """Typed; a geometry may be GeoJSON, WKT or hexadecimal WKB. Records that are equal in all are merged."""
+    """Typed; a geometry may be GeoJSON, WKT or hexadecimal WKB. Records that are equal in every column are merged."""
     records, merged = distinct(raw)
     texts = {c: optional(records, c).str.strip_chars() for c in COLUMNS}
     readings = {
@@ -86,7 +86,7 @@ def refined_eventdata_baseline(raw: pl.DataFrame) -> Result:
     }
     rows = records.with_columns(**texts).select(
         *(reading.alias(name) for name, (_, reading) in readings.items()),
-        *(pl.when(pl.col(c) != "").then(c).alias(c) for c in COLUMNS[3:-1]),  # which CSV does not tell from none
+        *(pl.when(pl.col(c) != "").then(c).alias(c) for c in COLUMNS[3:-1]),  # CSV does not tell "" from null
         pl.selectors.starts_with("_"),
         _problems=unreadable(readings),
     )
@@ -94,23 +94,23 @@ def refined_eventdata_baseline(raw: pl.DataFrame) -> Result:
 
 
 def points(texts: pl.Series) -> pl.Series:
-    """Points in degrees written as GeoJSON, (E)WKT or hexadecimal (E)WKB as WKB; null for what is none of them."""
+    """Points in degrees, written as GeoJSON, (E)WKT or hexadecimal (E)WKB, as WKB; null for anything else."""
     values = texts.str.strip_prefix("SRID=4326;").to_numpy()
     with np.errstate(over="ignore"):  # hexadecimal digits that look like a number of another form
         shapes = shapely.from_geojson(values, on_invalid="ignore")
         for read in (shapely.from_wkt, shapely.from_wkb):
             rest = shapely.is_missing(shapes)
             shapes[rest] = read(values[rest], on_invalid="ignore")
-    is_elsewhere = ~np.isin(shapely.get_srid(shapes), (-1, 0, 4326))  # -1 is that of no shape
+    is_elsewhere = ~np.isin(shapely.get_srid(shapes), (-1, 0, 4326))  # -1: there is no shape
     shapes[is_elsewhere | (abs(shapely.get_x(shapes)) > 180) | (abs(shapely.get_y(shapes)) > 90)] = None
     return wkb(shapes, texts.name)
 
 
 def new_beside(before: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
-    """The rows that are none of those from before.
+    """The rows that are not among those from before.
 
-    A row is the one from before that looks the same; of those that are left, the one of which only the county is
-    another: in other boundaries it has another name, and an event outside of them had none.
+    A row is the one from before that looks the same; else, of those left, the one that differs only in the county:
+    in other boundaries it has another name, and an event outside of them had none.
     """
     for texts in (["event_county", *SEEN], SEEN):
         ours, theirs = _seen(rows, texts), _seen(before, texts)
@@ -120,9 +120,10 @@ def new_beside(before: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _seen(rows: pl.DataFrame, texts: list[str]) -> pl.DataFrame:
-    """Rows with what a reader saw of each, and which it is of those that look the same.
+    """Rows with what a reader saw of each (`seen`), and its position among those that look the same (`nth`).
 
-    Sources are the same however they are joined, and no source is an empty text here, none in what was there before.
+    Sources are the same however they are joined; a missing one is an empty text here and null in the rows from before,
+    which is the same, too.
     """
     sources = pl.col("event_source").str.split(",").list.eval(pl.element().str.strip_chars())
     joined = rows.with_columns(event_source=sources.list.unique(maintain_order=True).list.join(", "))

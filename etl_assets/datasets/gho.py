@@ -24,7 +24,7 @@ from etl_assets.storage.table import Partitioning
 class Indicator:
     """An indicator to extract: its title, an OData filter, and whether it is extracted at all.
 
-    It is asked for again once `freshness_days` have passed since the last time; with 0, whenever somebody looks.
+    It is asked for again once `freshness_days` have passed since the last time; with 0, every time.
     """
 
     code: str
@@ -32,7 +32,7 @@ class Indicator:
     filter: str = ""
     enabled: bool = True
     freshness_days: int = 0
-    #: What its values can be at all: others are no values of it.
+    #: The range that its values can have at all: any other is not a value of it.
     least: float = -math.inf
     most: float = math.inf
 
@@ -144,7 +144,7 @@ def refined_health_indicators(raw: pl.DataFrame, countries: pl.DataFrame) -> Res
         "published_at": ("Date", moment(optional(raw, "Date"))),
     }
     sexes = [dimension(n).replace_strict(SEXES, default=None, return_dtype=pl.String) for n in (1, 2, 3)]
-    for n, sex in enumerate(sexes, 1):  # one that is unknown is none that readers could ask for
+    for n, sex in enumerate(sexes, 1):  # readers could not ask for an unknown one
         is_known = ~dimension(n).str.starts_with("SEX_") | sex.is_not_null()
         readings[f"dim{n}"] = (f"Dim{n}", pl.when(is_known).then(dimension(n)))
     table = raw.select(

@@ -57,7 +57,7 @@ def presentation_life_expectancy_by_country(indicators: pl.DataFrame) -> Result:
 
 
 def _by_sex(indicators: pl.DataFrame) -> pl.DataFrame:
-    """The indicator of countries by sex alone: rows of further dimensions, as of cities, are of some of the people."""
+    """The indicator of countries by sex alone: rows with further dimensions, such as cities, cover some people only."""
     return indicators.filter(indicator=INDICATOR, spatial_type="COUNTRY", dim2="", dim3="")
 
 

@@ -34,10 +34,10 @@ GROUPS = {
     "6": "Black alone or in combination", "7": "Black alone", "8": "Black", "9": "Asian alone or in combination",
     "10": "Asian alone", "11": "Asian and Pacific Islander", "12": "Hispanic, of any race",
 }  # fmt: skip
-#: The only groups of which nobody is in another one, but for those that contain them as a whole.
+#: The only groups whose people are in no other group, except those that contain the whole group.
 NOT_OVERLAPPING = ["4", "5"]
-#: Two years were published by two methods; the API gives them in this order. It is known by what was published first:
-#: 14.5 % of all in 2013 (P60-249), and 8.7 % of the white, not Hispanic, in 2017 (P60-263).
+#: Two years were published by two methods; the API gives these in this order, as the first publications show: 14.5 % of
+#: all in 2013 (P60-249), and 8.7 % of the white, not Hispanic, in 2017 (P60-263).
 METHODS = {2013: ["redesigned questions", "traditional questions"], 2017: ["legacy processing", "updated processing"]}
 
 
@@ -79,7 +79,7 @@ def raw_poverty_national(path: Path) -> pl.DataFrame:
 
 @refined(DATASET, NationalPoverty, raw=raw_poverty_national)
 def refined_national_poverty(raw: pl.DataFrame) -> Result:
-    """Typed and labelled; rows that say the same are merged, but where two methods may give the same number."""
+    """Typed and labelled; rows that say the same are merged, except where two methods may give the same number."""
     year, rate = whole(pl.col("time"), pl.Int32), number(pl.col("PCTPOV"))
     nth, values = (count.over("time", "RACE") for count in (pl.int_range(pl.len()), pl.len()))
     has_methods = year.is_in(list(METHODS)).fill_null(False)

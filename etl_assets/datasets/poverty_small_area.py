@@ -40,8 +40,8 @@ VARIABLES = {
     "poverty_rate": "SAEPOVRTALL_PT",
     "median_household_income": "SAEMHI_PT",
 }
-#: County codes that have changed, each to the other: boundaries of before 2015 have the old one, those since then the
-#: new one. A county that was split is not here.
+#: County codes that have changed, mapped both ways: boundaries from before 2015 have the old one, those since then the
+#: new one. Counties that were split are not listed.
 CROSSWALK = {"46102": "46113", "02158": "02270", "46113": "46102", "02270": "02158"}
 
 
@@ -110,7 +110,7 @@ def refined_small_area_poverty(raw: pl.DataFrame) -> Result:
 
 
 class CountyPoverty(Contract, stage="presentation", table="county_poverty", key=["year", "fips"]):
-    """Poverty and income per county and year, with the boundary; a code that has changed meets that of the other."""
+    """Poverty and income per county and year, with the boundary; a changed code is looked up under the other, too."""
 
     year: pl.Int32 = column("Year of the estimate", unit="year")
     fips: pl.String = column("Five-digit FIPS code of the year")
@@ -125,7 +125,7 @@ class CountyPoverty(Contract, stage="presentation", table="county_poverty", key=
 
 @presentation(DATASET, CountyPoverty, poverty=refined_small_area_poverty, counties=refined_us_counties)
 def presentation_county_poverty(poverty: pl.DataFrame, counties: gpd.GeoDataFrame) -> Result:
-    """Counties only; those that meet no boundary are counted."""
+    """Counties only; those without a boundary are counted."""
     places = from_geopandas(counties[["fips", "geometry"]]).rename({"fips": "boundary_fips"})
     known = pl.col("fips").is_in(places["boundary_fips"].implode())
     table = (

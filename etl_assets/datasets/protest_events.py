@@ -39,7 +39,7 @@ DATASET = Dataset(
     batch=366,
 )
 
-#: The column of each phase of the file that a value stands in; the first that the file has counts.
+#: The columns that hold a value in the phases of the file; the first one that has it in a record counts.
 NAMES = {
     "event_type": ["event_type", "type"],
     "location": ["location", "location_detail"],
@@ -48,12 +48,12 @@ NAMES = {
 SOURCES = [name for n in range(1, 31) for name in (f"source{n}", f"source_{n}")]
 REQUIRED = ["date", "locality", "state"]
 KEY = ["event_date", "locality", "state", "location", "title", "event_type", "organizations"]
-#: What else tells events of one natural key apart.
+#: Other columns that tell events of one natural key apart.
 TELLING = [
     *("participants", "claims", "valence", "online", "size_low", "size_mean", "size_high", "arrests", "sources"),
     *("participant_injuries", "police_injuries", "county_given", "fips_given", "lat", "lon"),
 ]
-#: And what does, one after another, where others of these have been corrected in all of them at once.
+#: Some of these, tried one set after another, for when the others have been corrected in all of the events at once.
 STEADY = (
     *(["participants", "claims", "sources"], ["claims", "sources"], ["participants", "claims"]),
     *(["claims"], ["sources"]),
@@ -124,7 +124,7 @@ landing_protest_events = landing(
     DataverseTable(
         source="protest_events",
         file="ccc.csv",
-        # Of phase 3, since 2025; the phases before are datasets of their own: doi:10.7910/DVN/6OPP7H and …/9MMYDI.
+        # Phase 3, since 2025; earlier phases are datasets of their own: doi:10.7910/DVN/6OPP7H and …/9MMYDI.
         live="https://dataverse.harvard.edu/api/datasets/:persistentId/versions/:latest-published/files"
         "?persistentId=doi:10.7910/DVN/RI9JFU",
     ),
@@ -135,7 +135,7 @@ landing_protest_events = landing(
     DATASET,
     landing_protest_events,
     required=REQUIRED,
-    # Without one of these, all events would be others than they were, or nowhere.
+    # Without one of these, all events would become different ones, or lose their place.
     stays=[NAMES.get(name, [name]) for name in (*KEY[3:], "lat", "lon")],
     partition=pl.col("date").str.strip_chars(),
 )
@@ -227,7 +227,7 @@ def _points(lat: pl.Series, lon: pl.Series) -> pl.Series:
     return pairs.join(known, on=["lon", "lat"], how="left", maintain_order="left")["geometry"]
 
 
-#: Where in the lake it is kept which ids of rows, and of events, were given.
+#: Where the lake keeps which ids were given to rows, and to events.
 ROW_IDS = ("identities/eventdata/", "presentation/eventdata/")
 EVENT_IDS = ("identities/protest_events/", "refined/protest_events/", *ROW_IDS)
 
@@ -260,7 +260,7 @@ class Eventdata(
     before=Of(refined_eventdata_baseline, all_partitions=True),
 )
 def presentation_eventdata(events: pl.DataFrame, before: pl.DataFrame, partitions: list[str]) -> pl.DataFrame:
-    """An event that is a row from before, in all that a reader saw of it but the county, keeps that row's ids."""
+    """An event keeps the ids of a row from before that shows a reader the same, except perhaps the county."""
     rows = events.sort("event_id").select(
         "event_id",
         "event_date",
@@ -383,7 +383,7 @@ def presentation_event_sources(events: pl.DataFrame) -> Result:
         .str.extract(r"^(?:https?://)?(?:www\.)?([a-z0-9.-]+\.[a-z]{2,})(?:[/:?#]|$)")
     )
     given = events.explode("sources").drop_nulls("sources")
-    names = given.select(pl.col("sources").unique()).select(  # few, most of which are given again and again
+    names = given.select(pl.col("sources").unique()).select(  # few, as most are given again and again
         "sources", source=pl.coalesce(domain, pl.col("sources").str.slice(0, 500)), is_domain=domain.is_not_null()
     )
     named = (

@@ -26,7 +26,7 @@ DATASET = Dataset(
 
 REQUIRED = ("Customer_ID", "Customer_Name", "Age", "Gender", "Location", "Date_Joined")
 OLDEST = 120
-#: How the API writes that there is nothing.
+#: How the API writes a missing value.
 NOTHING = ("",)
 READINGS = {
     "customer_id": ("Customer_ID", whole(pl.col("Customer_ID"))),
@@ -75,6 +75,6 @@ def raw_retail_customers(path: Path) -> pl.DataFrame:
 
 @refined(DATASET, RetailCustomers, raw=raw_retail_customers)
 def refined_retail_customers(raw: pl.DataFrame) -> Result:
-    """Typed, by the rules; records that are equal in all are merged."""
+    """Typed, by the rules; records that say the same are merged."""
     table, merged = by_rules(raw, READINGS, RULES, NOTHING)
     return Result(table, merged, {"rules": summary(table, RULES)})

@@ -27,7 +27,7 @@ DATASET = Dataset(
 
 REQUIRED = ("Currency_Code", "Exchange_Rate", "Date")
 RATE = pl.Decimal(18, 8)
-#: How the API writes that there is nothing.
+#: How the API writes a missing value.
 NOTHING = ("",)
 READINGS = {
     "currency_code": ("Currency_Code", pl.col("Currency_Code").str.strip_chars()),
@@ -81,7 +81,7 @@ def raw_retail_exchange_rates(path: Path) -> pl.DataFrame:
 
 @refined(DATASET, RetailExchangeRates, raw=raw_retail_exchange_rates)
 def refined_retail_exchange_rates(raw: pl.DataFrame) -> Result:
-    """Typed, by the rules; records that are equal in all are merged."""
+    """Typed, by the rules; records that say the same are merged."""
     table, merged = by_rules(raw, READINGS, RULES, NOTHING)
     values = {"exchange_rate_is_outlier": "exchange_rate"}
     table = with_outliers(table, RetailExchangeRates, values, by="currency_code")

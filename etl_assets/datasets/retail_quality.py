@@ -39,7 +39,7 @@ SHARES = ("missing", "invalid", "duplicated", "corrected", "quarantined")
 
 
 class RetailQuality(Contract, stage="presentation", table="retail_quality", key=["source"]):
-    """The quality of each source as it is now; shares are from 0 to 1. Which rule did what, the rows themselves say."""
+    """The quality of each source as it is now; shares are from 0 to 1. The rows themselves say which rule did what."""
 
     source: pl.String = column("The source")
     records: pl.Int64 = column("Records that the source has", ge=0)
@@ -79,7 +79,7 @@ def presentation_retail_quality(**tables: pl.DataFrame) -> Result:
 
 
 def _measured(raw: pl.DataFrame, refined: pl.DataFrame, module: ModuleType) -> dict[str, float | None]:
-    cells = raw.select(module.REQUIRED)  # others, some records may lack altogether
+    cells = raw.select(module.REQUIRED)  # some records may lack other columns altogether
     empty = cells.select((pl.all().is_null() | (pl.all().str.strip_chars() == "")).sum()).sum_horizontal()[0]
     rules = [rule for rule in module.RULES if rule.action == "missing"]
     read, merged = by_rules(raw, module.READINGS, rules, getattr(module, "NOTHING", ()))

@@ -61,7 +61,7 @@ RULES = (
 
 
 class RetailSales(Contract, stage="refined", table="retail_sales", key=["transaction_id"]):
-    """Sales as the flat files have them, one row per sale. Their product numbers are of no known list of products."""
+    """Sales as the flat files have them, one row per sale. Their product numbers are from no known list of products."""
 
     transaction_id: pl.Int64 = column("Number of the sale; not one of retail_transactions")
     product_id: pl.Int64 = column("Number of the product")
@@ -75,7 +75,7 @@ class RetailSales(Contract, stage="refined", table="retail_sales", key=["transac
 
 
 def read_sales(path: Path) -> pl.DataFrame:
-    """The records of one file; one of which more than half cannot be read is refused, for itself alone."""
+    """The records of one file; if more than half cannot be read, that file alone is refused."""
     frame = read_csv(path, REQUIRED, delimiter=",")
     problems = frame.select("_source_row", UNPARSED, unreadable(READINGS)).filter(
         pl.col(UNPARSED).is_not_null() | (pl.col(PROBLEMS).list.len() > 0)
@@ -111,7 +111,7 @@ def raw_retail_sales(path: Path) -> pl.DataFrame:
 
 @refined(DATASET, RetailSales, raw=raw_retail_sales)
 def refined_retail_sales(raw: pl.DataFrame) -> Result:
-    """Typed, by the rules; records that are equal in all are merged, whichever files they are of."""
+    """Typed, by the rules; records that say the same are merged, whichever files they come from."""
     table, merged = by_rules(raw, READINGS, RULES)
     table = with_outliers(table, RetailSales, {"quantity_is_outlier": "quantity", "price_is_outlier": "price"})
     return Result(table, merged, {"rules": summary(table, RULES)})

@@ -25,7 +25,7 @@ DATASET = Dataset(
 
 REQUIRED = ("transaction_id", "customer_id", "product_id", "quantity", "transaction_date", "total_amount")
 AMOUNT = pl.Decimal(14, 2)
-#: What the source has of an amount: a binary fraction's noise goes to the seventeenth digit.
+#: An amount as the source has it: the noise of a binary fraction reaches to the seventeenth digit.
 AS_GIVEN = pl.Decimal(36, 18)
 READINGS = {
     "transaction_id": ("transaction_id", whole(pl.col("transaction_id"))),
@@ -69,7 +69,7 @@ RULES = (
 
 
 class RetailTransactions(Contract, stage="refined", table="retail_transactions", key=["transaction_id"]):
-    """Transactions, one row per transaction. Whether product and customer are known, unified_transactions says."""
+    """Transactions, one row per transaction. unified_transactions says whether product and customer are known."""
 
     transaction_id: pl.Int64 = column("Number of the transaction")
     customer_id: pl.Int64 = column("Number of the customer")
@@ -96,7 +96,7 @@ def raw_retail_transactions(path: Path) -> pl.DataFrame:
 def refined_retail_transactions(raw: pl.DataFrame) -> Result:
     """Typed, by the rules."""
     table, merged = by_rules(raw, READINGS, RULES)
-    table = table.with_columns(pl.col("total_amount").cast(AMOUNT, strict=False))  # what is beyond it is in quarantine
+    table = table.with_columns(pl.col("total_amount").cast(AMOUNT, strict=False))  # what does not fit is in quarantine
     values = {"quantity_is_outlier": "quantity", "total_amount_is_outlier": "total_amount"}
     table = with_outliers(table, RetailTransactions, values)
     return Result(table, merged, {"rules": summary(table, RULES)})

@@ -52,9 +52,9 @@ class StateAdvancesMonthly(Contract, stage="presentation", table="state_advances
 def presentation_state_advances_monthly(
     statements: pl.DataFrame, advances: pl.DataFrame, counties: gpd.GeoDataFrame
 ) -> Result:
-    """The lines of a state on its last day of a month, summed: the source's draws are those of the month so far.
+    """A state's lines on its last day of a month, summed: the source's draws are those of the month so far.
 
-    What is in quarantine is not known, which is something else than not to be on the statement.
+    What is in quarantine is unknown, which is different from not being on the statement.
     """
     by = ["month", "state_code"]
     state = state_of(pl.col("state_nm"))
@@ -107,7 +107,7 @@ def presentation_state_advances_monthly(
 
 
 def _doubtful(days: pl.DataFrame, unread: pl.DataFrame) -> pl.DataFrame:
-    """The states and months of which a line may be missing: of a day on which they have none, somebody's is unread."""
+    """The states and months that may lack a line: they have none on a day that an unread line is, or may be, from."""
     others = unread.select("month", "record_date").drop_nulls()
     of_month = pl.concat([days.select("month", "record_date"), others]).unique()
     gaps = days.select("month", "state_code").unique().join(of_month, on="month")
@@ -118,5 +118,5 @@ def _doubtful(days: pl.DataFrame, unread: pl.DataFrame) -> pl.DataFrame:
 
 
 def _sum(name: str) -> pl.Expr:
-    """The sum of the lines; null where one of them is not known, or none has a value."""
+    """The sum of the lines; null if one of them is not known, or none has a value."""
     return pl.when(pl.col("is_known").all() & (pl.col(name).count() > 0)).then(pl.col(name).sum())

@@ -22,7 +22,7 @@ DATASET = Dataset(
 
 
 class Refined(Contract):
-    """What every table of the source has beside its own columns; times of day are the source's, without a zone."""
+    """What every table of the source has besides its own columns; times of day are the source's, without a zone."""
 
     created_at: pl.Datetime("us") = column("When the row was created, as the source's clock has it")
     last_updated: pl.Datetime("us") = column("When the source says that it changed the row last")

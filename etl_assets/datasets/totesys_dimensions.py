@@ -1,4 +1,4 @@
-"""The dimensions of ToteSys's star schema: what its facts are asked by."""
+"""The dimensions of ToteSys's star schema: what its facts are queried by."""
 
 import dagster as dg
 import polars as pl
@@ -21,7 +21,7 @@ from etl_assets.datasets.totesys import (
 from etl_assets.quality.contract import Contract, column
 from etl_assets.stages import Of, presentation
 
-#: The currencies of ISO 4217 that a company in Europe trades in; another one is named by its code until it stands here.
+#: The currencies of ISO 4217 that a company in Europe trades in; another one goes by its code until it is added here.
 CURRENCY_NAMES = {
     "GBP": "Pound sterling", "USD": "US dollar", "EUR": "Euro", "CHF": "Swiss franc", "JPY": "Yen", "CAD": "Canadian "
     "dollar", "AUD": "Australian dollar", "NZD": "New Zealand dollar", "SEK": "Swedish krona", "NOK": "Norwegian krone",
@@ -31,12 +31,12 @@ CURRENCY_NAMES = {
 
 
 def _last(history: pl.DataFrame, key: str) -> pl.DataFrame:
-    """The last version of every key that was ever seen: what a fact has referred to stays, gone or not."""
+    """The last version of every key that was ever seen: what a fact refers to stays, even if the source dropped it."""
     return history.sort(key, "valid_from").unique(key, keep="last", maintain_order=True)
 
 
 def _dimension(contract: type[Contract], of: type[Contract], **renamed: str) -> dg.AssetsDefinition:
-    """A table as it was seen last, under the dimension's names."""
+    """A table as it was last seen, under the dimension's names."""
 
     @presentation(DATASET, contract, history=TABLES[of].history)
     def made(history: pl.DataFrame) -> pl.DataFrame:
@@ -46,7 +46,7 @@ def _dimension(contract: type[Contract], of: type[Contract], **renamed: str) -> 
 
 
 class DimDate(Contract, stage="presentation", table="dim_date", key=["date_id"]):
-    """Days: all of the years in which anything was created, and the others that a fact names."""
+    """Days: every day of the years in which anything was created, and all others that a fact names."""
 
     date_id: pl.Date = column("Day")
     year: pl.Int32 = column("Year", unit="year")
@@ -69,7 +69,7 @@ _ORDER_DATES = ["created_at", "last_updated", "agreed_delivery_date", "agreed_pa
     payments=Of(TABLES[Payment].history, ["created_at", "last_updated", "payment_date"]),
 )
 def presentation_dim_date(sales: pl.DataFrame, purchases: pl.DataFrame, payments: pl.DataFrame) -> pl.DataFrame:
-    """Dates of a wild year do not fill the years up to it."""
+    """A date in an absurd year adds only itself, not the years up to it."""
     facts = (sales, purchases, payments)
     named = pl.concat([f[c].cast(pl.Date).rename("date_id") for f in facts for c in f.columns]).unique()
     years = pl.concat([f["created_at"].dt.year() for f in facts]).unique()

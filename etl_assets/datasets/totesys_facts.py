@@ -29,9 +29,9 @@ def _place(table: str, record_id: str) -> dict[str, object]:
 
 
 def _facts(history: pl.DataFrame, record_id: str, contract: type[Contract]) -> pl.DataFrame:
-    """Every version as a row; its id follows from what it holds, so that batches in any order give the same.
+    """Every version as a row; its id follows from its content, so that batches in any order give the same ids.
 
-    A version that came back after another one had taken its place is told apart by how often it was there before.
+    A version that came back after another had replaced it is distinguished by how often it was there before.
     """
     own = [c for c in history.columns if c not in ("valid_from", "valid_to", "is_current") and not c.startswith("_")]
     texts = history.select(row_text(own)).to_series().rename("text")
@@ -49,7 +49,7 @@ def _facts(history: pl.DataFrame, record_id: str, contract: type[Contract]) -> p
 
 
 class FactSalesOrder(Contract, **_place("fact_sales_order", "sales_record_id")):
-    """Sales: every version of every order is a row. For what is so now, see refined.totesys_sales_order."""
+    """Sales: every version of every order is a row. For the orders as they are now, see refined.totesys_sales_order."""
 
     sales_record_id: pl.Int64 = column("Id of the version; follows from its content and never changes", ge=0)
     sales_order_id: pl.Int64 = column("Order")

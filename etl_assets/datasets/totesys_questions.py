@@ -36,7 +36,7 @@ _ASKED_BY = ["design_id", "currency_id", "agreed_delivery_location_id"]
 def presentation_sales_questions(
     sales: pl.DataFrame, designs: pl.DataFrame, currencies: pl.DataFrame, locations: pl.DataFrame
 ) -> Result:
-    """Designs share names: a design is told by its number too."""
+    """Designs share names, so that each is shown with its number, too."""
     rows = (
         sales.join(designs, on="design_id")
         .join(currencies, on="currency_id")
@@ -58,7 +58,7 @@ def presentation_sales_questions(
     months = counted["month"].sort("item").with_columns(month=pl.col("item").str.to_date("%Y-%m"))
     years = rows.group_by(item=pl.col("created_at").dt.year()).agg(pl.col("units_sold").sum()).sort("item")
     return Result(
-        pl.concat(counted.values()).filter(pl.col("orders") > 0),  # of no orders at all, there is a total
+        pl.concat(counted.values()).filter(pl.col("orders") > 0),  # without any orders, there still is a total
         metadata={
             "total": bars(years, "item", "units_sold", "Units sold in total, by year"),
             "by_month": lines(months, "month", ["units_sold"], "Units sold by month"),

@@ -41,7 +41,7 @@ AMOUNTS = {
 DATE_PARTS = ("fiscal_year", "fiscal_quarter", "calendar_year", "calendar_quarter", "calendar_month", "calendar_day")
 NUMBERS = {"line": "src_line_nbr", **{name: f"record_{name}" for name in DATE_PARTS}}
 FIELDS = ("record_date", "state_nm", "interest_rate_pct", *AMOUNTS.values(), *NUMBERS.values())
-#: Names that the source spells wrongly.
+#: Names that the source misspells.
 CORRECTIONS = {"Louisana": "Louisiana"}
 AMOUNT, RATE = pl.Decimal(18, 2), pl.Decimal(12, 8)
 
@@ -108,7 +108,7 @@ def state_of(name: pl.Expr) -> pl.Expr:
 
 
 def code_of(state: pl.Expr) -> pl.Expr:
-    """The postal code of a state; null for what is none."""
+    """The postal code of a state; null if there is no such state."""
     return state.replace_strict(CODES, default=None, return_dtype=pl.String)
 
 

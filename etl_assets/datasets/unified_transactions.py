@@ -1,4 +1,4 @@
-"""The retail company's five sources in one standard table: what was found in each, and no match that is not there."""
+"""The retail company's five sources in one standard table: what was found in each, and no invented matches."""
 
 import polars as pl
 
@@ -21,7 +21,8 @@ DATASET = Dataset(
     cadence="whenever one of its inputs changes",
 )
 
-#: Whose rate is looked up. No source says what currency amounts are in; the customers live in the United States.
+#: The currency whose rate is looked up. No source says which one amounts are in; the customers live in the United
+#: States.
 CURRENCY = "USD"
 AMOUNT, UNIT_PRICE = pl.Decimal(16, 2), pl.Decimal(16, 4)
 
@@ -133,5 +134,5 @@ def presentation_unified_transactions(
 
 
 def _per_unit() -> pl.Expr:
-    """What a unit of a transaction was paid for."""
+    """What was paid per unit of a transaction."""
     return (pl.col("total_amount").cast(UNIT_PRICE) / pl.col("quantity")).cast(UNIT_PRICE)

@@ -67,7 +67,7 @@ def raw_us_counties(path: Path) -> pl.DataFrame:
 def refined_us_counties(raw: pl.DataFrame) -> Result:
     """Typed, with valid boundaries; features that are equal are merged."""
     records, merged = distinct(raw)
-    # The Census Bureau's own features have no id; others have made them one of these two codes.
+    # The Census Bureau's own features have no id; other publishers have made one from these two codes.
     made = pl.col("STATE").str.zfill(2) + optional(records, "COUNTY").str.zfill(3)
     fips = records.select(fips=pl.coalesce(pl.col("id").str.zfill(5), made))["fips"]
     vintage = max([OLDEST_VINTAGE, *(year for code, year in CODES_SINCE.items() if code in fips)])
@@ -92,9 +92,9 @@ def refined_us_counties(raw: pl.DataFrame) -> Result:
 
 
 def boundaries(geojson: pl.Series) -> np.ndarray:
-    """GeoJSON polygons as valid MultiPolygons; what is no polygon at all becomes None."""
+    """GeoJSON polygons as valid MultiPolygons; anything without a polygon becomes None."""
     shapes = shapely.from_geojson(geojson.to_numpy(), on_invalid="ignore")
-    # A self-touching ring becomes the polygons that it encloses; lines and points that are left over go.
+    # A self-touching ring becomes the polygons that it encloses; left-over lines and points are dropped.
     shapes = np.where(shapely.is_valid(shapes), shapes, shapely.make_valid(shapes, method="structure"))
     parts, owner = shapely.get_parts(shapes, return_index=True)
     parts, nested = shapely.get_parts(parts, return_index=True)
@@ -106,7 +106,7 @@ def boundaries(geojson: pl.Series) -> np.ndarray:
 
 
 def locate(points: pl.Series, counties: gpd.GeoDataFrame) -> pl.Series:
-    """The FIPS code of the county that contains each point (WKB); null for no point and for one outside of all.
+    """The FIPS code of the county that contains each point (WKB); null for a missing point and for one outside all.
 
     Only distinct points are looked up, since events share the centroids of their localities. A point on a border is
     in neither county, as in PostGIS' ST_Contains; where boundaries overlap, the lowest code counts.

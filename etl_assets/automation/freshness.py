@@ -17,7 +17,7 @@ from etl_assets.stages.newest import is_dated, judge_newest
 
 
 def schedules() -> Iterator[dg.ScheduleDefinition]:
-    """A daily one that judges all newest days, and one per source that is landed anew as it signals no corrections."""
+    """A daily one for all newest days, and one per source that is landed anew because it signals no corrections."""
     yield dg.ScheduleDefinition(
         name="newest_data",
         job=_newest_data(),

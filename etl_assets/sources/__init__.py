@@ -47,7 +47,7 @@ class Fetched:
     """What was fetched: a file, and what the source said about it.
 
     A source that is read in batches returns a folder of files, the batch's name, facts about each file for people, and
-    what it wants to know at its next fetch (`state`, of values that JSON can hold).
+    what it wants to know at its next fetch (`state`, which JSON must be able to hold).
     """
 
     path: Path

@@ -181,7 +181,7 @@ class _Reading:
         return self._changes(table, columns, counters or [])
 
     def _columns(self, table: SourceTable) -> dict[str, str]:
-        """The types of the table's columns (for a domain, its base type), by the columns' names in the house.
+        """The types of the table's columns (for a domain, the one beneath), by the columns' names in the house.
 
         Raises SourceRefusedError if required columns are missing, or the key or time of change has an unfit type.
         """

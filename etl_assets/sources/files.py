@@ -1,8 +1,8 @@
 """Files: where whole-file sources come from, and how every one of their records is read as text.
 
-Reading is passthrough: values stay as the source has them, and names but for what `column_name` mends. What keeps a
-file from being read (its encoding, its line ends) is dealt with here, and a record unlike the others is kept, not
-dropped.
+Reading is passthrough: values stay as the source has them, and so do names, except where `column_name` mends them. What
+keeps a file from being read (its encoding, its line ends) is dealt with here, and a record unlike the others is kept,
+not dropped.
 """
 
 from __future__ import annotations

@@ -205,7 +205,7 @@ def moment_of(header: str | None) -> datetime | None:
 
 
 def _of(url: str, known: Validators | None) -> Validators | None:
-    """What is known, if it is not of another address: what that said about its file tells nothing about this one's."""
+    """What is known, unless it is from another address, whose answers say nothing about this one's file."""
     here = place(url)
     return known if known and (known.url is None or place(known.url) == here) else None
 

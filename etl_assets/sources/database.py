@@ -42,7 +42,7 @@ _WHOLE_NUMBERS = ("smallint", "integer", "bigint")
 #: Bytes of rows in one piece of a stream, of which at most two are held at once, however large the table is.
 _HELD = 16 << 20
 _KEYS_AT_ONCE = 10_000
-#: At most so many rows at the watermark are remembered, by their hashes; if there are more, they are looked up in what was landed.
+#: At most so many rows at the watermark are remembered, by their hashes; more are looked up in what was landed.
 _REMEMBERED = 100_000
 _EVERY_ROW: sql.Composable = sql.SQL("")
 

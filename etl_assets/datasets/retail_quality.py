@@ -1,18 +1,18 @@
 """How good the retail company's five sources are: what is missing, wrong, double and kept out."""
 
-from types import ModuleType
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import dagster as dg
 import polars as pl
 
-from etl_assets.datasets import (
-    retail_customers,
-    retail_exchange_rates,
-    retail_products,
-    retail_sales,
-    retail_transactions,
-)
+from etl_assets.datasets import retail_customers as customers
+from etl_assets.datasets import retail_exchange_rates as rates
+from etl_assets.datasets import retail_products as products
+from etl_assets.datasets import retail_sales as sales
+from etl_assets.datasets import retail_transactions as transactions
 from etl_assets.quality.contract import Contract, column
-from etl_assets.quality.rules import by_rules, obey
+from etl_assets.quality.rules import Rule, by_rules, obey
 from etl_assets.stages import Dataset, Of, Result, presentation
 from etl_assets.stages.pictures import bars
 
@@ -26,15 +26,44 @@ DATASET = Dataset(
     cadence="whenever one of its inputs changes",
 )
 
-MODULES = {
-    module.DATASET.name.removeprefix("retail_"): module
-    for module in (retail_customers, retail_exchange_rates, retail_products, retail_sales, retail_transactions)
-}
-#: The names of the rules by what they do.
-NAMES = {
-    action: [rule.name for module in MODULES.values() for rule in module.RULES if rule.action == action]
-    for action in ("null", "correct")
-}
+
+@dataclass(frozen=True)
+class Source:
+    """A source with its tables, the columns that it must have, and how they are read."""
+
+    raw: dg.AssetsDefinition
+    refined: dg.AssetsDefinition
+    required: Sequence[str]
+    readings: Mapping[str, tuple[str, pl.Expr]]
+    rules: Sequence[Rule]
+    nothing: Sequence[str] = ()
+
+    def names(self, action: str) -> list[str]:
+        """The names of the rules that do this."""
+        return [rule.name for rule in self.rules if rule.action == action]
+
+
+SOURCES = {
+    "customers": Source(
+        customers.raw_retail_customers, customers.refined_retail_customers,
+        customers.REQUIRED, customers.READINGS, customers.RULES, customers.NOTHING,
+    ),
+    "exchange_rates": Source(
+        rates.raw_retail_exchange_rates, rates.refined_retail_exchange_rates,
+        rates.REQUIRED, rates.READINGS, rates.RULES, rates.NOTHING,
+    ),
+    "products": Source(
+        products.raw_retail_products, products.refined_retail_products,
+        products.REQUIRED, products.READINGS, products.RULES,
+    ),
+    "sales": Source(
+        sales.raw_retail_sales, sales.refined_retail_sales, sales.REQUIRED, sales.READINGS, sales.RULES,
+    ),
+    "transactions": Source(
+        transactions.raw_retail_transactions, transactions.refined_retail_transactions,
+        transactions.REQUIRED, transactions.READINGS, transactions.RULES,
+    ),
+}  # fmt: skip
 SHARES = ("missing", "invalid", "duplicated", "corrected", "quarantined")
 
 
@@ -59,18 +88,15 @@ class RetailQuality(Contract, stage="presentation", table="retail_quality", key=
     DATASET,
     RetailQuality,
     partitions=None,
-    **{f"raw_{name}": getattr(module, f"raw_retail_{name}") for name, module in MODULES.items()},
-    **{
-        f"refined_{name}": Of(getattr(module, f"refined_retail_{name}"), ["corrections", "values_before"])
-        for name, module in MODULES.items()
-    },
+    **{f"raw_{name}": source.raw for name, source in SOURCES.items()},
+    **{f"refined_{name}": Of(source.refined, ["corrections", "values_before"]) for name, source in SOURCES.items()},
 )
 def presentation_retail_quality(**tables: pl.DataFrame) -> Result:
     """Counted from what the source has and what is published of it."""
     table = pl.DataFrame(
         [
-            {"source": name, **_measured(tables[f"raw_{name}"], tables[f"refined_{name}"], module)}
-            for name, module in MODULES.items()
+            {"source": name, **_measured(tables[f"raw_{name}"], tables[f"refined_{name}"], source)}
+            for name, source in SOURCES.items()
         ],
         schema={name: declared.dtype.type for name, declared in RetailQuality.columns().items()},
     )
@@ -78,15 +104,15 @@ def presentation_retail_quality(**tables: pl.DataFrame) -> Result:
     return Result(table, metadata={"shares": bars(table, "source", shares, "Share of each source", shares=True)})
 
 
-def _measured(raw: pl.DataFrame, refined: pl.DataFrame, module: ModuleType) -> dict[str, float | None]:
-    cells = raw.select(module.REQUIRED)  # some records may lack other columns altogether
+def _measured(raw: pl.DataFrame, refined: pl.DataFrame, source: Source) -> dict[str, float | None]:
+    cells = raw.select(source.required)  # some records may lack other columns altogether
     empty = cells.select((pl.all().is_null() | (pl.all().str.strip_chars() == "")).sum()).sum_horizontal()[0]
-    rules = [rule for rule in module.RULES if rule.action == "missing"]
-    read, merged = by_rules(raw, module.READINGS, rules, getattr(module, "NOTHING", ()))
+    rules = [rule for rule in source.rules if rule.action == "missing"]
+    read, merged = by_rules(raw, source.readings, rules, source.nothing)
     said = pl.concat([read, obey(merged, rules)]).select(pl.col("values_before").list.explode())
     missing = empty + said.filter(pl.col("values_before").str.strip_chars() != "").height
     changes = refined.with_row_index("row").explode("corrections", "values_before").drop_nulls("corrections")
-    by = {action: changes.filter(pl.col("corrections").is_in(names)) for action, names in NAMES.items()}
+    by = {name: changes.filter(pl.col("corrections").is_in(source.names(name))) for name in ("null", "correct")}
     counts = {
         "invalid": by["null"]["row"].n_unique(),
         "duplicated": merged.height,

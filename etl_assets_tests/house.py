@@ -169,10 +169,11 @@ class House:
         }
         self.lake.put(path, json.dumps(manifest | {"etag": json.dumps(versions)}).encode())
 
-    def run(self, *, anew: bool = False) -> bool:
+    def run(self, *, anew: bool = False, accept_shrunk: bool = False) -> bool:
         """What `./dev run` does; gives whether everything is up to date. `outcomes` has what was made."""
         text = io.StringIO()
-        driver = Driver(self.definitions, self.instance, Console(file=text, width=200), self.datasets, anew)
+        console = Console(file=text, width=200)
+        driver = Driver(self.definitions, self.instance, console, self.datasets, anew, accept_shrunk)
         done = driver.run()
         driver.note_changes()
         driver.report()

@@ -51,6 +51,9 @@ def main(arguments: Sequence[str]) -> int:
     parsers["run"].add_argument(
         "--anew", action="store_true", help="land these whole, whatever their sources say of their version"
     )
+    parsers["run"].add_argument(
+        "--accept-shrunk", action="store_true", help="as --anew, even if that gives much less than before"
+    )
     parsers["publish"].add_argument("date")
     parsers["clean"].add_argument("--dry-run", action="store_true", help="only say what would be deleted")
     parsers["diff"].add_argument("table", help="such as refined.us_counties")
@@ -59,6 +62,8 @@ def main(arguments: Sequence[str]) -> int:
     # What follows `sql` is psql's, and argparse would take its options for ours.
     own, others = (arguments[:1], arguments[1:]) if arguments[:1] == ["sql"] else (arguments, [])
     given = parser.parse_args(own)
+    if given.command == "run" and given.accept_shrunk and not given.datasets:
+        parsers["run"].error("--accept-shrunk: name the datasets whose sources you have looked at")
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     logging.getLogger().handlers[0].setFormatter(_formatter(given.command))
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -68,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
         case "run":
             from etl_assets.local.run import run
 
-            return run(given.datasets, anew=given.anew)
+            return run(given.datasets, anew=given.anew or given.accept_shrunk, accept_shrunk=given.accept_shrunk)
         case "ui":
             return ui.serve(given.port or urlsplit(settings().dagster_ui_url).port or 3000)
         case "sql":

@@ -35,7 +35,7 @@ from etl_assets.settings import NotConfiguredError, database_parts, explicit_set
 from etl_assets.sources import SourceError
 from etl_assets.stages.dataset import Spec
 from etl_assets.stages.failures import why_step_failed
-from etl_assets.stages.landing import ANEW, validators_of
+from etl_assets.stages.landing import ACCEPT_SHRUNK, ANEW, validators_of
 from etl_assets.stages.newest import NEWEST
 from etl_assets.stages.staleness import State, in_order, levels
 from etl_assets.storage import connections
@@ -115,6 +115,8 @@ class Driver:
     datasets: Collection[str] = ()
     #: Whether those (or all) are landed whole, whatever version their sources report.
     anew: bool = False
+    #: Whether what is landed anew may be much less than before.
+    accept_shrunk: bool = False
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
     def run(self) -> bool:
@@ -193,6 +195,7 @@ class Driver:
 
     def _materialize(self, work: _Work, progress: Progress) -> None:
         tags = {_OWNER: _process()} | ({ANEW: "true"} if work.anew else {})
+        tags |= {ACCEPT_SHRUNK: "true"} if work.anew and self.accept_shrunk else {}
         run_id, steps = str(uuid.uuid4()), _Steps(work, self.outcomes, progress)
         self.instance.add_event_listener(run_id, steps.heard)
         assets = [spec.key for spec in work.specs]
@@ -296,7 +299,7 @@ def _chain(spec: Spec, keys: Collection[str], waiting: Collection[Spec], state: 
     return chain
 
 
-def run(datasets: Collection[str] = (), *, anew: bool = False) -> int:
+def run(datasets: Collection[str] = (), *, anew: bool = False, accept_shrunk: bool = False) -> int:
     """Bring everything up to date and say what there is; 0 only if everything is up to date.
 
     Raises RuntimeError if Dagster's own storage goes away.
@@ -312,7 +315,7 @@ def run(datasets: Collection[str] = (), *, anew: bool = False) -> int:
         with _one_at_a_time(console), at_a_terminal(), dg.DagsterInstance.get() as instance:
             if explicit_settings().dagster_storage_url is None:
                 ui.bury_the_dead(instance)
-            driver = Driver(defs, instance, console, datasets, anew)
+            driver = Driver(defs, instance, console, datasets, anew, accept_shrunk)
             done = driver.run()
             made = sum(outcome.partitions for outcome in driver.outcomes.values())
             driver.note_changes()

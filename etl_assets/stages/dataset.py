@@ -43,6 +43,7 @@ class Dataset:
     #: (freeze), or left out and reported (discard). A file without a required column is always refused.
     schema: Literal["evolve", "freeze", "discard"] = "evolve"
     #: A file that is smaller than the last good one by more than this share is refused, unless it says it is older.
+    #: With 1, it may even have no record.
     max_shrink: float = 0.5
     #: How long nothing may be landed before the dataset counts as stale; None: it never does.
     stale_after: timedelta | None = None

@@ -38,6 +38,8 @@ from etl_assets.storage.scratch import scratch_folder
 
 #: Tag of runs that land the source's file whole, whatever the source says about its version.
 ANEW = "etl/anew"
+#: Tag of runs that land data though it is much less than before: somebody has looked, and it is right.
+ACCEPT_SHRUNK = "etl/accept_shrunk"
 
 
 def landing(dataset: Dataset, source: Source, *, metadata: Mapping[str, Any] | None = None) -> dg.AssetsDefinition:
@@ -67,6 +69,8 @@ def landing(dataset: Dataset, source: Source, *, metadata: Mapping[str, Any] | N
         store = landing_store(dataset.name)
         known = store.current()
         asks = known is not None and context.run.tags.get(ANEW) != "true"
+        accepts = context.run.tags.get(ACCEPT_SHRUNK) == "true"
+        judged = replace(spec, dataset=replace(dataset, max_shrink=1.0)) if accepts else spec
         try:
             with scratch_folder("fetch") as folder:
                 files = store.files(known) if known is None or known.batch else {}
@@ -83,11 +87,11 @@ def landing(dataset: Dataset, source: Source, *, metadata: Mapping[str, Any] | N
                     work.pages.clear()  # the pages of an interrupted extract are asked for anew, too
                 fetched = source.fetch(work, validators_of(known) if asks else None)
                 if isinstance(fetched, FetchedFolder):
-                    yield from _land_folder(context, spec, store, known, fetched, anew=not asks)
+                    yield from _land_folder(context, judged, store, known, fetched, anew=not asks)
                 elif fetched and fetched.batch:
-                    yield _land_batch(context, spec, store, files, known, fetched)
+                    yield _land_batch(context, judged, store, files, known, fetched)
                 elif fetched:
-                    yield _land_file(context, spec, store, work, known, fetched)
+                    yield _land_file(context, judged, store, work, known, fetched)
                 else:
                     assert known  # the source has no other version
                     yield _landed(store, Landed(known, ()), known)

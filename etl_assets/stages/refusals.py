@@ -36,8 +36,8 @@ def why_shrunk(
         return None
     return (
         f"{manifest.url} gave {manifest.size:,} bytes, the last good one has {good.size:,}: it shrank by more than "
-        f"{dataset.max_shrink:.0%}. If that is right, raise max_shrink of the dataset {dataset.name} for one run; the "
-        "last good file stays."
+        f"{dataset.max_shrink:.0%}. If that is right, `./dev run --accept-shrunk {dataset.name}` lands it; the last "
+        "good file stays."
     )
 
 
@@ -68,8 +68,7 @@ def without_shrunk_files(
         if old and size < old.size * (1 - dataset.max_shrink) and store.manifest(sha256(file.path)) is None:
             shrunk[name] = (
                 f"It has {size:,} bytes, the last good one {old.size:,}: it shrank by more than "
-                f"{dataset.max_shrink:.0%}. If that is right, raise max_shrink of the dataset {dataset.name} for one "
-                "run with --anew."
+                f"{dataset.max_shrink:.0%}. If that is right, `./dev run --accept-shrunk {dataset.name}` takes it."
             )
     files = {name: file for name, file in fetched.files.items() if name not in shrunk}
     return replace(fetched, files=files, refused={**fetched.refused, **shrunk})
@@ -83,8 +82,8 @@ def refuse_shrunk_tables(dataset: Dataset, fetched: Fetched) -> None:
         if gone > dataset.max_shrink * known and (is_empty or gone > dataset.bound.count):
             raise SourceRefusedError(
                 f"{fetched.url}, table {name}: {gone:,} of {known:,} rows are gone, it shrank by more than "
-                f"{dataset.max_shrink:.0%}. Nothing was landed. If that is right, raise max_shrink of the dataset "
-                f"{dataset.name} for one run; the last good state stays."
+                f"{dataset.max_shrink:.0%}. Nothing was landed. If that is right, `./dev run --accept-shrunk "
+                f"{dataset.name}` lands it; the last good state stays."
             )
 
 

@@ -81,6 +81,11 @@ def test_a_source_that_misbehaves(small: House) -> None:
         assert re.search(f"http://[^ ]+{FILE} .*{why}", small.failures()), (kind, small.failures())
         assert FILE in small.printed, kind
         check_stays(small, before, kind)
+    small.faults.always(FILE, ANSWERS["shrunk"][0])
+    assert small.run(anew=True, accept_shrunk=True), small.failures()
+    assert small.value("SELECT count(*) FROM refined.protest_events") == 9
+    small.faults.clear()
+    assert small.run(), small.failures()
     older = {"Last-Modified": "Sat, 01 Mar 2025 00:00:00 GMT"}
     small.faults.always(FILE, Fault(Response(200, event_file(ROWS[:9]), headers=older)))  # which is no fragment then
     assert small.run(), small.failures()

@@ -419,6 +419,8 @@ def test_files_that_are_dropped(retail: Retail, caplog: pytest.LogCaptureFixture
     retail.drop("a name that nobody knew", HEADER + lines(1001, 1004)[:-9])  # is being uploaded again
     assert house.run(anew=True), house.failures()
     assert house.value(count) == 8 + 10 + 4
+    assert house.run(anew=True, accept_shrunk=True), house.failures()
+    assert house.value(count) == 8 + 3 + 4
     retail.drop("later/unfinished.csv", HEADER + lines(1101, 1110))
     retail.drop("sales_data.csv", (house.data / "retail" / "sales_data.csv").read_bytes())
     (retail.folder / "one more.csv").unlink()

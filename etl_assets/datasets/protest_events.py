@@ -14,7 +14,7 @@ from etl_assets.datasets.eventdata_baseline import FIRST_DAY, new_beside, refine
 from etl_assets.datasets.us_counties import locate, refined_us_counties
 from etl_assets.quality.audit import unreadable
 from etl_assets.quality.contract import Contract, column, geometry, storage_table
-from etl_assets.quality.readings import distinct
+from etl_assets.quality.readings import distinct, number
 from etl_assets.quality.states import CODES
 from etl_assets.sources.dataverse import DataverseTable
 from etl_assets.sources.files import read_csv
@@ -22,7 +22,7 @@ from etl_assets.stages import Dataset, Of, Result, landing, presentation, raw, r
 from etl_assets.stages.ordinals import with_ordinals
 from etl_assets.stages.pictures import choropleth, lines
 from etl_assets.storage.configured import identities, lake
-from etl_assets.storage.frames import row_hash, wkb
+from etl_assets.storage.frames import from_geopandas, row_hash, wkb
 from etl_assets.storage.table import Partitioning
 
 DATASET = Dataset(
@@ -185,17 +185,13 @@ def typed(records: pl.DataFrame) -> pl.DataFrame:
         values = [pl.when(~value.is_in(["", "NA"])).then(value) for value in given]
         return pl.coalesce(values) if values else pl.lit(None, pl.String)
 
-    def number(name: str) -> pl.Expr:
-        value = text(name).cast(pl.Float64, strict=False)
-        return pl.when(value.is_finite()).then(value)  # "nan" and "inf" are texts, not numbers
-
     fips = text("fips_code").str.replace(r"\.0$", "").str.replace("^([0-9]{4})$", "0$1")
     sources = pl.concat_list([text(name) for name in SOURCES if name in there] or [pl.lit(None, pl.String)])
-    date, valence = text("date").str.to_date("%Y-%m-%d", strict=False), number("valence")
+    date, valence = text("date").str.to_date("%Y-%m-%d", strict=False), number(text("valence"))
     truth = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
     readings = {
         "event_date": ("date", date),
-        **{name: (name, number(name)) for name in ("size_low", "size_mean", "size_high", "lat", "lon")},
+        **{name: (name, number(text(name))) for name in ("size_low", "size_mean", "size_high", "lat", "lon")},
         "valence": ("valence", pl.when(valence == valence.round()).then(valence).cast(pl.Int32, strict=False)),
         "online": ("online", text("online").str.to_lowercase().replace_strict(truth, default=None)),
     }
@@ -208,9 +204,9 @@ def typed(records: pl.DataFrame) -> pl.DataFrame:
         event_types=text("event_type").str.to_lowercase().str.split(";").list.eval(pl.element().str.strip_chars())
         .list.eval(pl.element().filter(pl.element() != "")).list.unique(maintain_order=True).fill_null([]),
         is_announced=date > pl.col("_published_at").dt.date(),
-        arrests=number("arrests"),
-        participant_injuries=number("participant_injuries"),
-        police_injuries=number("police_injuries"),
+        arrests=number(text("arrests")),
+        participant_injuries=number(text("participant_injuries")),
+        police_injuries=number(text("police_injuries")),
         sources=sources.list.drop_nulls().list.unique(maintain_order=True),
         county_given=text("resolved_county"),
         fips_given=fips,
@@ -341,14 +337,7 @@ def presentation_county_protests_monthly(events: pl.DataFrame, counties: gpd.Geo
         distinct_sources=pl.col("sources").explode().drop_nulls().n_unique().cast(pl.Int64),
         single_source_share=(pl.col("source_count") == 1).mean(),
     )
-    places = pl.DataFrame(
-        {
-            "fips": counties["fips"].to_list(),
-            "county": counties["name"].to_list(),
-            "geometry": wkb(counties.geometry.values),
-        },
-        schema={"fips": pl.String, "county": pl.String, "geometry": pl.Binary},
-    )
+    places = from_geopandas(counties[["fips", "name", "geometry"]]).rename({"name": "county"})
     table = months.join(places, on="fips", how="left")
     totals = months.group_by("fips").agg(pl.col("events").sum())
     shown = counties.merge(totals.to_pandas(), on="fips", how="left")

@@ -101,6 +101,7 @@ def points(texts: pl.Series) -> pl.Series:
         for read in (shapely.from_wkt, shapely.from_wkb):
             rest = shapely.is_missing(shapes)
             shapes[rest] = read(values[rest], on_invalid="ignore")
+    shapes[shapely.is_empty(shapes)] = None  # an empty one has no coordinates to ask for
     is_elsewhere = ~np.isin(shapely.get_srid(shapes), (-1, 0, 4326))  # -1: there is no shape
     shapes[is_elsewhere | (abs(shapely.get_x(shapes)) > 180) | (abs(shapely.get_y(shapes)) > 90)] = None
     return wkb(shapes, texts.name)

@@ -282,8 +282,9 @@ def test_points_however_they_are_written() -> None:
         '{"type":"Point","coordinates":[1,2]}', "POINT (1 2)", "POINT Z (1 2 3)", point.wkb_hex,
         shapely.to_wkb(shapely.set_srid(point, 4326), hex=True, include_srid=True), "SRID=4326;POINT (1 2)",
         None, "here", "SRID=3857;POINT (1 2)", "POINT (500 900)", "POINT (1 90.1)",
+        "POINT EMPTY", '{"type":"Point","coordinates":[]}',
         shapely.to_wkb(shapely.set_srid(point, 3857), hex=True, include_srid=True),
     ]  # fmt: skip
     found = points(pl.Series("geometry", texts, dtype=pl.String))
-    assert [None if wkb is None else shapely.from_wkb(wkb).wkt for wkb in found] == ["POINT (1 2)"] * 6 + [None] * 6
+    assert [None if wkb is None else shapely.from_wkb(wkb).wkt for wkb in found] == ["POINT (1 2)"] * 6 + [None] * 8
     assert points(pl.Series(texts[::-1], dtype=pl.String)).to_list() == found.to_list()[::-1]  # the first has none

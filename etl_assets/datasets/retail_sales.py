@@ -47,15 +47,15 @@ RULES = (
     ),
     Rule(
         "quantity", "is not positive", pl.col("quantity") < 1, "null",
-        "Nothing was sold that way, and nothing says that it is a return; what was sold is not known.",
+        "No sale has such a quantity, and nothing shows that it is a return; what was sold is not known.",
     ),
     Rule(
         "price", "makes an amount beyond all", pl.col("price").cast(pl.Float64) * pl.col("quantity") >= 1e12,
-        "quarantine", "No customer pays a trillion: one of price and quantity is a number of something else.",
+        "quarantine", "No customer pays a trillion: price or quantity is some other number.",
     ),
     Rule(
         "price", "is negative", pl.col("price") < 0, "null",
-        "No unit costs less than nothing, and nothing says that the minus alone is wrong; the price is not known.",
+        "No price is negative, and nothing shows that only the sign is wrong; the price is not known.",
     ),
 )  # fmt: skip
 
@@ -81,7 +81,7 @@ def read_sales(path: Path) -> pl.DataFrame:
         pl.col(UNPARSED).is_not_null() | (pl.col(PROBLEMS).list.len() > 0)
     )
     if frame.is_empty():
-        raise SourceRefusedError(f"{path.name}: it has a header and no record. The file is not taken.")
+        raise SourceRefusedError(f"{path.name}: it has a header but no records. The file is not taken.")
     if 2 * problems.height > frame.height:
         first = problems.row(0, named=True)
         [wrong, *_] = first[PROBLEMS] or [{"column": "the record", "value": first[UNPARSED]}]

@@ -131,7 +131,7 @@ def audit(frame: pl.DataFrame, contract: type[Contract]) -> Audit:
         # A check that gives one answer for all rows is about the whole frame; pandera would blame the first row.
         answers = [(error.check, error.check_output) for error in found.schema_errors]
         of_all = [c.name for c, given in answers if c and isinstance(given, pl.DataFrame) and len(given) != len(body)]
-        errors.extend(f"{name}: does not hold of the rows together" for name in of_all)
+        errors.extend(f"{name}: is not true of the rows as a whole" for name in of_all)
         cases = found.failure_cases.filter(~pl.col("check").is_in(of_all).fill_null(False))
         whole = cases.filter(pl.col("index").is_null())
         errors.extend(f"{case['check']}: {case['failure_case']}" for case in whole.head(_EXAMPLES).to_dicts())

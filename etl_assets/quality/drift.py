@@ -67,5 +67,5 @@ def volume_drift(partition: str, rows: int, known: Mapping[str, Facts]) -> str |
     median = statistics.median(counts)
     spread = 1.4826 * statistics.median(abs(count - median) for count in counts)
     if abs(rows - median) > max(_DEVIATIONS * spread, _ROWS):
-        return f"{rows} rows, where {median:g} (give or take {spread:.0f}) are usual"
+        return f"{rows} rows instead of the usual {median:g} (give or take {spread:.0f})"
     return None

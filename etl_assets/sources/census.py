@@ -13,10 +13,10 @@ from etl_assets.settings import NotConfiguredError, settings
 from etl_assets.sources import SourceRefusedError, http
 from etl_assets.sources.paging import Call, Page, PagedSource, Slice, parse_json
 
-_GET_KEY = "It is free: https://api.census.gov/data/key_signup.html"
+_GET_KEY = "A key is free: https://api.census.gov/data/key_signup.html"
 _WRONG_KEY = (
-    "that is how the API answers to a key that it does not take, if it is not under maintenance. See that "
-    f"ETL_CENSUS_KEY is right and has been activated, or get another one. {_GET_KEY}"
+    "either it is under maintenance, or it does not accept the key. Check that ETL_CENSUS_KEY is right and has been "
+    f"activated, or get another one. {_GET_KEY}"
 )
 
 
@@ -71,18 +71,20 @@ class CensusSource(PagedSource):
         """The rows below the header."""
         document = parse_json(body)
         if not isinstance(document, list) or not document or not all(isinstance(row, list) for row in document):
-            raise SourceRefusedError("the answer is no array of arrays. The last good extract stays.")
+            raise SourceRefusedError("the answer is not an array of arrays. The last good extract stays.")
         widths = {len(row) for row in document}
         if len(widths) != 1:
-            raise SourceRefusedError(f"rows have {sorted(widths)} fields. The last good extract stays.")
+            raise SourceRefusedError(
+                f"its rows have different numbers of fields: {sorted(widths)}. The last good extract stays."
+            )
         if len(document) == 1:  # a year that is not out yet is answered with nothing at all
-            raise SourceRefusedError("the answer has a header and no row. The last good extract stays.")
+            raise SourceRefusedError("the answer has a header but no rows. The last good extract stays.")
         header = [str(name) for name in document[0]]
         places = [part.partition(":")[0] for name in ("in", "for") for part in call.parameters.get(name, "").split()]
         asked = [name for name in call.parameters.get("get", "").split(",") if name]
         if missing := [name for name in (*asked, *places) if name not in header]:
             raise SourceRefusedError(
-                f"the answer has no {missing}, but {plain(str(header), 300)}. The last good extract stays."
+                f"the answer lacks {missing}; it has {plain(str(header), 300)}. The last good extract stays."
             )
         for number, row in enumerate(document[1:], 1):
             for name in places:  # a county without its code would be taken for its state
@@ -98,7 +100,7 @@ class CensusSource(PagedSource):
             return {"key": configured.census_key.get_secret_value()}
         if configured.sources == "local":
             return {"key": "local"}
-        raise NotConfiguredError(f"The Census API wants a key: set ETL_CENSUS_KEY. {_GET_KEY}")
+        raise NotConfiguredError(f"The Census API needs a key: set ETL_CENSUS_KEY. {_GET_KEY}")
 
 
 def rows_by_header(page: Sequence[Sequence[str | None]]) -> list[dict[str, str | None]]:

@@ -80,8 +80,8 @@ def _refuse_the_future(source: str, moment: datetime) -> None:
     now = datetime.now(UTC).replace(tzinfo=None)
     if moment > now + timedelta(days=1):
         raise SourceRefusedError(
-            f"The database {source}: its clock, or the name of its last batch, says {moment:%Y-%m-%d %H:%M}, and here "
-            f"it is {now:%Y-%m-%d %H:%M} (UTC). Nothing was landed; see which of the two is wrong."
+            f"The database {source}: its clock, or the name of its last batch, says {moment:%Y-%m-%d %H:%M}, but this "
+            f"machine's clock says {now:%Y-%m-%d %H:%M} (UTC). Nothing was landed; correct the one that is wrong."
         )
 
 
@@ -206,12 +206,12 @@ class _Reading:
             )
         if found[table.key] not in _WHOLE_NUMBERS:
             raise SourceRefusedError(
-                f"{name}: the key {table.key} is {found[table.key]}, and has to be one of {_WHOLE_NUMBERS}. Nothing "
+                f"{name}: the key {table.key} is {found[table.key]}, but must be one of {_WHOLE_NUMBERS}. Nothing "
                 "was landed, the last good state stays."
             )
         if table.changed and found[table.changed] in _WHOLE_NUMBERS:
             raise SourceRefusedError(
-                f"{name}: {table.changed} is {found[table.changed]}, and has to be the time of a row's last change. "
+                f"{name}: {table.changed} is {found[table.changed]}, but must be the time of a row's last change. "
                 "Nothing was landed, the last good state stays."
             )
         named = {original: column_name(original, position) for position, original in enumerate(found, 1)}
@@ -246,8 +246,8 @@ class _Reading:
         keys = there[table.key]
         if (twice := keys.filter(keys.is_duplicated()).unique().sort()).len():
             raise SourceRefusedError(
-                f"database {self.source.source}, table {table.name}: {twice.len()} values of {table.key}, which is the "
-                f"key, are there more than once, such as {twice[0]}. Nothing was landed, the last good state stays."
+                f"database {self.source.source}, table {table.name}: {twice.len()} values of the key {table.key} "
+                f"occur more than once, such as {twice[0]}. Nothing was landed, the last good state stays."
             )
 
     def _landed(self, table: SourceTable, columns: Sequence[str] | None = None) -> pl.DataFrame:
@@ -393,7 +393,7 @@ class _Reading:
                 if rows[table.key].null_count:
                     raise SourceRefusedError(
                         f"database {self.source.source}, table {table.name}: {rows[table.key].null_count} rows have no "
-                        f"{table.key}, which is the key. Nothing was landed, the last good state stays."
+                        f"value for the key {table.key}. Nothing was landed, the last good state stays."
                     )
                 if without and table.changed:
                     hashes = _hashed(rows)

@@ -61,11 +61,12 @@ class DataverseTable(WebFile):
             found = [(int(file["id"]), str(file["checksum"]["value"]), file) for file in tables]
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise SourceRefusedError(
-                f"{where} is no list of a dataset's files ({type(error).__name__}: {error}). The last good file stays."
+                f"{where} does not answer with a dataset's list of files ({type(error).__name__}: {error}). "
+                "The last good file stays."
             ) from error
         if len(found) != 1:
             raise SourceRefusedError(
-                f"{where} lists {len(found)} tables among {names}, and one is expected. Set "
+                f"{where} lists {len(found)} tables among {names}, but must list one. Set "
                 f"ETL_{self.source.upper()}_URL to the address of the right one; the last good file stays."
             )
         [(number, checksum, file)] = found

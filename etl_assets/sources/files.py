@@ -150,8 +150,8 @@ def read_csv(path: Path, required: Sequence[str] = (), delimiter: str | None = N
     header, found = _header(text, path.name)
     if delimiter not in (None, found):
         raise SourceRefusedError(
-            f"{path.name}: its fields are parted by {found!r}, and the dataset says {delimiter!r}. Write it anew, or "
-            "teach the dataset the other form; the last good file stays."
+            f"{path.name}: its fields are separated by {found!r}, but the dataset expects {delimiter!r}. Export it "
+            "with that, or teach the dataset the other form; the last good file stays."
         )
     delimiter = found
     columns = [column_name(name, position) for position, name in enumerate(header, 1)]
@@ -186,7 +186,7 @@ def _refuse_other_forms(path: Path) -> None:
     for begins, form in _OTHER_FORMS.items():
         if start.startswith(begins):
             raise SourceRefusedError(
-                f"{path.name} is {form}, and has to be delimited text in UTF-8. Write it as that; the last good file "
+                f"{path.name} is {form}, but must be delimited text in UTF-8. Save it in that form; the last good file "
                 "stays."
             )
 
@@ -196,7 +196,7 @@ def check_columns(file: str, found: Sequence[str], required: Sequence[str]) -> N
     twice = sorted(name for name, count in Counter(found).items() if count > 1)
     if twice:
         raise SourceRefusedError(
-            f"{file}: the columns {_listed(twice)} are there more than once. The last good file stays."
+            f"{file}: the columns {_listed(twice)} occur more than once. The last good file stays."
         )
     missing = [name for name in required if name not in found]
     if missing:
@@ -282,7 +282,7 @@ def _header(text: _Text, file: str) -> tuple[list[str], str]:
         if text.has_lone_cr and _LONE_CR in line:
             raise SourceRefusedError(
                 f"{file}: the header holds a carriage return: lines that end in a bare carriage return cannot be "
-                "told from fields that hold one. The last good file stays."
+                "distinguished from fields that hold one. The last good file stays."
             )
         delimiter = max(",\t;", key=line.count)
         try:
@@ -390,12 +390,12 @@ def read_geojson(path: Path, required: Sequence[str] = ()) -> pl.DataFrame:
         document = json.loads(path.read_bytes().decode("utf-8-sig", errors="latin1"))
     except json.JSONDecodeError as error:
         raise SourceRefusedError(
-            f"{path.name} is not whole JSON (line {error.lineno}, column {error.colno}: {error.msg}). "
+            f"{path.name} is not complete JSON (line {error.lineno}, column {error.colno}: {error.msg}). "
             "The last good file stays."
         ) from error
     except ValueError as error:
         raise SourceRefusedError(
-            f"{path.name} holds a number that nobody can mean ({error}). The last good file stays."
+            f"{path.name} holds a number with too many digits ({error}). The last good file stays."
         ) from error
     except RecursionError as error:
         raise SourceRefusedError(f"{path.name} is nested too deeply. The last good file stays.") from error

@@ -41,7 +41,7 @@ class FiscalDataSource(PagedSource):
             return self.fetch(work, None)
         work.pages.clear()  # there is no telling which month is wrong
         raise SourceRefusedError(
-            f"{fetched.url} says that there are {total} rows, its months hold {rows}: some have no record_date or came "
+            f"{fetched.url} reports {total} rows, but its months hold {rows}: some have no record_date or were added "
             "while it was extracted. The last good extract stays."
         )
 
@@ -80,7 +80,7 @@ class FiscalDataSource(PagedSource):
             rows, meta, links = document["data"], document["meta"], document["links"]
             count, total, last = int(meta["count"]), int(meta["total-count"]), int(meta["total-pages"])
             if not isinstance(rows, list) or not isinstance(links, dict):
-                raise TypeError("rows and links of the expected kind")
+                raise TypeError("a list of rows, or links by name")
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise SourceRefusedError(f"the envelope lacks {error}. The last good extract stays.") from error
         if count != len(rows):
@@ -90,7 +90,7 @@ class FiscalDataSource(PagedSource):
         number = int(call.parameters["page[number]"])
         if bool(links.get("next")) != (number < last):
             raise SourceRefusedError(
-                f"the envelope says {last} pages, and page {number} has {'a' if links.get('next') else 'no'} link to a "
+                f"the envelope says {last} pages, but page {number} has {'a' if links.get('next') else 'no'} link to a "
                 "next one. The last good extract stays."
             )
         following = None
@@ -112,7 +112,7 @@ class FiscalDataSource(PagedSource):
                 raise SourceRefusedError("there are no rows. The last good extract stays.")
             found = date.fromisoformat(page.rows[0]["record_date"])
             if not _EARLIEST <= found <= datetime.now(UTC).date() + _LATEST:
-                raise ValueError(f"{found} is no date of a record")
+                raise ValueError(f"{found} is not a plausible record_date")
         except SourceError as error:
             raise type(error)(f"{http.public(call.url)}, sorted by {sort}: {error}") from error
         except (KeyError, TypeError, ValueError) as error:

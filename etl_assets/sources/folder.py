@@ -83,7 +83,7 @@ class WatchedFolder:
                     files[name] = Fetched(path, f"{url.rstrip('/')}/{name}", Validators(stamp, modified))
             stamps[name] = stamp
         if not files and not work.state:
-            why = "; ".join(f"{name}: {reason}" for name, reason in refused.items()) or "there is none that is finished"
+            why = "; ".join(f"{name}: {reason}" for name, reason in refused.items()) or "no finished file is there"
             raise SourceRefusedError(f"{url} has no file that can be read ({why}). Put one there and run again.")
         return FetchedFolder(files, refused, url, Validators(etag=_version(stamps)), waiting)
 
@@ -96,7 +96,9 @@ class WatchedFolder:
             )
         folder = local_folder(url)
         if folder is not None and not folder.is_dir():
-            raise NotConfiguredError(f"{self.variable} names {folder}, which is no folder: make it, or name another.")
+            raise NotConfiguredError(
+                f"{self.variable} names {folder}, which is not a folder: create it, or use another."
+            )
         return url
 
     def _store(self, url: str) -> ObjectStore:
@@ -141,8 +143,8 @@ def _waits(url: str, store: ObjectStore, meta: Mapping[str, Any]) -> bool:
     except (OSError, obstore.exceptions.BaseError):
         return False  # the fetch says why it cannot be read
     log.warning(
-        "%s/%s is not taken yet: its last line has no end, so it may still be being written. It is taken from a minute "
-        "after it was last written to.",
+        "%s/%s is not taken yet: its last line has no end, so it may still be being written. It is taken by a run at "
+        "least a minute after the last write.",
         url.rstrip("/"), meta["path"],
     )  # fmt: skip
     return True

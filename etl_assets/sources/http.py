@@ -36,7 +36,7 @@ USER_AGENT = "etl-assets (https://dagster.io; data pipeline)"
 CONCURRENCY = 4
 #: How servers that accept only GET answer HEAD.
 _NO_HEAD = (403, 405, 501)
-_HTML_MEANS = "it has moved, wants a login or is under maintenance. Open it in a browser"
+_HTML_MEANS = "it has moved, needs a login or is under maintenance. Open it in a browser"
 #: 202 is how firewalls answer clients that they take for robots.
 _PASSING = {202, 408, 425, 429, 500, 502, 503, 504}
 _LONGEST_WAIT = 120.0
@@ -135,14 +135,14 @@ def download(url: str, to: Path, known: Validators | None = None) -> Fetched | N
                         received += len(chunk)
                 announced = response.headers.get("Content-Length", "")
                 if announced.isdecimal() and "Content-Encoding" not in response.headers and received != int(announced):
-                    raise requests.exceptions.ChunkedEncodingError(f"{received} of {announced} bytes came")
+                    raise requests.exceptions.ChunkedEncodingError(f"{received} of {announced} bytes arrived")
             return response
 
     response = _with_retries(url, get)
     if response.status_code == 304:
         return None
     if response.status_code == 204:
-        raise SourceRefusedError(f"{public(url)} answered HTTP 204, with nothing. The last good file stays.")
+        raise SourceRefusedError(f"{public(url)} answered HTTP 204, without content. The last good file stays.")
     with to.open("rb") as file:
         _refuse_html(url, file.read(512), response.headers.get("Content-Type", ""))
     headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
@@ -184,7 +184,7 @@ def public(url: str) -> str:
         parts = urlsplit(url if "://" in url else f"//{url}")
     except ValueError:  # the error quotes the whole address, secrets included
         raise SourceRefusedError(
-            "The address that is set for it is none: check it. The last good file stays."
+            "The address that is set for it is not a URL: check it. The last good file stays."
         ) from None
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
@@ -245,7 +245,7 @@ def _with_retries(
                 response = ask(session)
             except (ValueError, requests.TooManyRedirects) as error:  # from requests, and from the standard library
                 raise SourceRefusedError(
-                    f"{public(url)} is no address that can be asked over HTTP, or redirects to what is no address "
+                    f"{public(url)} is not a valid HTTP address, redirects to an invalid one, or redirects too often "
                     f"({type(error).__name__}): check it. The last good file stays."
                 ) from None  # the error quotes the whole address, secrets included
             except requests.RequestException as error:
@@ -269,12 +269,12 @@ def _passing_failure(url: str, response: requests.Response, auth: Bearer | None)
     if response.status_code == 401 and auth is not None:
         raise NotConfiguredError(
             f"{public(url)} does not accept the token in {auth.variable}: it is wrong or has expired (HTTP 401). Set "
-            f"{auth.variable} to a valid one and run again: an extract that was cut off goes on with the page that it "
+            f"{auth.variable} to a valid one and run again: an interrupted extract continues with the page that it "
             "lacks."
         )
     failure = f"HTTP {response.status_code} {response.reason}"
     if "x-amzn-waf-action" in response.headers:
-        failure += ", its firewall wants a browser: ask less often, or from another address"
+        failure += ", its firewall accepts only browsers: ask less often, or from another address"
     if response.status_code not in _PASSING:
         raise SourceRefusedError(
             f"{public(url)} answered {failure}{_said(response)}. Asking again will not help: check the address. The "
@@ -282,7 +282,7 @@ def _passing_failure(url: str, response: requests.Response, auth: Bearer | None)
         )
     if (asked := _retry_after(response)) > _LONGEST_WAIT:
         raise SourceUnavailableError(
-            f"{public(url)} answered {failure}, and asks to be left alone for {asked:.0f} s. The last good file stays; "
+            f"{public(url)} answered {failure}, and asks to wait {asked:.0f} s. The last good file stays; "
             "run again after that."
         )
     return failure

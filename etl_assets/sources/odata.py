@@ -31,7 +31,7 @@ class ODataSource(PagedSource):
         """Every entity set is published on its own."""
         if not self.sets:
             raise SourceRefusedError(
-                f"{self.source}: nothing is switched on that could be extracted. Enable an entry in the dataset; the "
+                f"{self.source}: no entry is switched on, so nothing can be extracted. Enable one in the dataset; the "
                 "last good extract stays."
             )
         return {name: self.freshness_days.get(name, 0) for name in self.sets}
@@ -70,7 +70,7 @@ class ODataSource(PagedSource):
             raise SourceRefusedError("the answer has no list of values. The last good extract stays.")
         following, total = document.get("@odata.nextLink"), document.get("@odata.count")
         if not isinstance(following, str | None) or not isinstance(total, int | None):
-            raise SourceRefusedError("its count or its link is neither number nor text. The last good extract stays.")
+            raise SourceRefusedError("its count is not a number, or its link is not text. The last good extract stays.")
         return Page(
             rows=rows,
             total=total,
@@ -101,4 +101,6 @@ def _following(call: Call, link: str) -> Call:
     try:
         return Call(call.url, dict(parse_qsl(urlsplit(link).query)))
     except ValueError as error:
-        raise SourceRefusedError(f"its link is no address ({error}). The last good extract stays.") from error
+        raise SourceRefusedError(
+            f"its link to the next page is not a valid address ({error}). The last good extract stays."
+        ) from error

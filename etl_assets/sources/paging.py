@@ -213,7 +213,7 @@ class PagedSource(ABC):
             shown, now = now, again
         raise SourceRefusedError(
             f"The source changed while it was extracted, {_ATTEMPTS} times in a row (from {_states(shown)} to "
-            f"{_states(now)}). Run again when it has been published; the last good extract stays."
+            f"{_states(now)}). Run again when the publisher has finished; the last good extract stays."
         )
 
     def _now(self, before: Versions) -> dict[str, Version]:
@@ -247,7 +247,7 @@ class PagedSource(ABC):
         with ThreadPoolExecutor(http.CONCURRENCY, thread_name_prefix="extract") as pool:
             found = list(pool.map(self._slice, slices, kept, there))
         if not any(found):
-            raise SourceRefusedError(f"{http.public(slices[0].first.url)} has no data for what was asked for.")
+            raise SourceRefusedError(f"{http.public(slices[0].first.url)} has no data for what the dataset asks for.")
         path = work.folder / f"extract{self.suffix}"
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
             for piece, packed_pages in zip(slices, found, strict=True):
@@ -263,8 +263,8 @@ class PagedSource(ABC):
                 found = self._extract(piece, kept)
                 if not found and landed.get(piece.name):
                     raise SourceRefusedError(
-                        f"{piece.name}: the source has nothing of it any more, and had {len(landed[piece.name])} pages "
-                        "when it was landed. The last good extract stays; if that is right, ask for it no longer."
+                        f"{piece.name}: the source no longer has any of it, but had {len(landed[piece.name])} pages "
+                        "when it was landed. The last good extract stays; if that is right, stop asking for it."
                     )
                 return found
             except _ChangedError:
@@ -273,8 +273,8 @@ class PagedSource(ABC):
                 kept.forget()
                 raise SourceRefusedError(f"{piece.name}{error}. The last good extract stays.") from None
         raise SourceRefusedError(
-            f"{piece.name}: the source changed between two pages, {_ATTEMPTS} times in a row. Run again when it is "
-            "published; the last good extract stays."
+            f"{piece.name}: the source changed between two pages, {_ATTEMPTS} times in a row. Run again when the "
+            "publisher has finished; the last good extract stays."
         )
 
     def _extract(self, piece: Slice, kept: _Kept) -> list[bytes]:
@@ -293,9 +293,7 @@ class PagedSource(ABC):
                 raise _DisagreeError(f", page {number}: its link does not lead to page {number + 1}")
         rows = sum(page.rows for page in got)
         if first.total is not None and rows != first.total:
-            raise _DisagreeError(
-                f": the source says that there are {first.total} rows, its {len(got)} pages hold {rows}"
-            )
+            raise _DisagreeError(f": the source reports {first.total} rows, but its {len(got)} pages hold {rows}")
         return [page.packed for page in got]
 
     def _rest(self, piece: Slice, kept: _Kept, first: _Got) -> Generator[_Got]:
@@ -326,7 +324,9 @@ class PagedSource(ABC):
             if first is not None and page.total != first.total:
                 raise _ChangedError
             if (page.total or 0) > _MOST_PAGES * max(len(page.rows), 1):  # each would be asked for
-                raise SourceRefusedError(f"it says that there are {page.total} rows. The last good extract stays.")
+                raise SourceRefusedError(
+                    f"it reports {page.total} rows, more than {_MOST_PAGES} pages of them. The last good extract stays."
+                )
             if page.following and not page.rows:  # whatever follows may be empty too, and so on for ever
                 raise SourceRefusedError("it has no rows, though another page follows. The last good extract stays.")
         except SourceError as error:
@@ -407,7 +407,7 @@ def parse_json(body: bytes) -> Any:
     try:
         return from_json(body)
     except ValueError as error:
-        kind = "an HTML page" if body.lstrip()[:1] == b"<" else "no whole JSON"
+        kind = "an HTML page" if body.lstrip()[:1] == b"<" else "not complete JSON"
         raise SourceRefusedError(f"the answer is {kind} ({error}). The last good extract stays.") from error
 
 

@@ -25,8 +25,8 @@ def connected(source: str) -> Generator[psycopg.Connection]:
     parts = database_parts(url)
     if parts is None:  # not quoted: any part of the address may be the password
         raise SourceRefusedError(
-            f"{variable} is not an address of PostgreSQL: postgresql://user:password@host:port/database, with "
-            "characters such as @, / and % in user or password percent-encoded. Nothing was landed."
+            f"{variable} is not a PostgreSQL address (postgresql://user:password@host:port/database, with "
+            "characters such as @, / and % in user or password percent-encoded). Nothing was landed."
         )
     where = f"{source} ({parts.get('host')}:{parts.get('port') or 5432}/{parts.get('dbname')})"
     try:
@@ -48,7 +48,7 @@ def connected(source: str) -> Generator[psycopg.Connection]:
     except psycopg.OperationalError as error:
         raise SourceUnavailableError(
             f"The database {where} cannot be read: {_said(error)}. Nothing was landed, and the next run reads what "
-            f"this one would have; see that the server runs and that {variable} is right."
+            f"this one would have read; check that the server is running and that {variable} is right."
         ) from error
     except psycopg.Error as error:
         raise SourceRefusedError(f"The database {where} refused: {_said(error)}. Nothing was landed.") from error

@@ -58,8 +58,8 @@ class RetailApi(PagedSource):
             raise SourceRefusedError(f"the envelope lacks {error}. The last good extract stays.") from error
         if not isinstance(rows, list) or str(number) != call.parameters["page"] or number > last:
             raise SourceRefusedError(
-                f"the envelope says page {number} of {last}, and page {call.parameters['page']} was asked for. The "
-                "last good extract stays."
+                f"page {call.parameters['page']} was asked for, but the envelope says page {number} of {last}, or its "
+                "data is not a list. The last good extract stays."
             )
         following = Call(call.url, {**call.parameters, "page": str(number + 1)})
         return Page(rows, total, following if number < last else None)
@@ -69,7 +69,7 @@ class RetailApi(PagedSource):
         token = settings().retail_token
         if token is None:
             raise NotConfiguredError(
-                "The retail API wants a token: set ETL_RETAIL_TOKEN. The embedded default makes one for its own source "
+                "The retail API needs a token: set ETL_RETAIL_TOKEN. The embedded default makes one for its own source "
                 "server: start it with `./dev up`."
             )
         return http.Bearer(token, "ETL_RETAIL_TOKEN")

@@ -35,7 +35,7 @@ _BOOKKEEPING = (
     Column(PARTITION, "text", "Day of the batch, and block of keys, that the record belongs to", nullable=False),
     Column(BATCH, "text", "Batch that the record came with: the moment (UTC) of the source's snapshot", nullable=False),
     Column(SOURCE_ROW, "bigint", "Number of the record in the batch's file, from 1", nullable=False),
-    Column(DELETED, "boolean", "Whether the record says that the row is gone; only its key is there then", False),
+    Column(DELETED, "boolean", "Whether the record says that the row was deleted; it then has only the key", False),
     Column(SOURCE_SHA256, "text", "SHA-256 of the batch's file", nullable=False),
 )
 
@@ -58,7 +58,10 @@ def raw_batches(dataset: Dataset, landed: dg.AssetsDefinition, contract: type[Co
         store = landing_store(landed.key.path[-1])
         manifest = store.current()
         if manifest is None:
-            raise dg.Failure(f"Nothing has been landed for {dataset.name}: materialize it first.", allow_retries=False)
+            raise dg.Failure(
+                f"Nothing has been landed for {dataset.name}: materialize landing/{dataset.name} first.",
+                allow_retries=False,
+            )
         work = BlockStep(context, spec, table)
         columns = _publish_days(work, store, manifest, source_table, key, set(context.partition_keys))
         last = context.instance.get_latest_materialization_event(spec.key)

@@ -75,8 +75,8 @@ def _history_of(contract: type[Contract]) -> type[Contract]:
         "__module__": contract.__module__,
         "__annotations__": {"valid_from": moment, "valid_to": moment, "is_current": pl.Boolean},
         "valid_from": column("Moment of the first batch that has this version", unit="UTC"),
-        "valid_to": column("Moment of the batch that has another, or says it is gone", unit="UTC", nullable=True),
-        "is_current": column("Whether it is the version that the source had last"),
+        "valid_to": column("Moment of the batch with the next version, or the deletion", unit="UTC", nullable=True),
+        "is_current": column("Whether this is the version that the source had in the last batch"),
     }
     options = {
         "stage": "refined",
@@ -101,7 +101,7 @@ def _history(
     checks = [
         dg.AssetCheckSpec(
             "contract", asset=spec.key, blocking=True,
-            description="Versions keep the contract and refer to what there is, or few enough do not",
+            description="Versions keep the contract and refer to known keys, with few enough exceptions",
         ),
         dg.AssetCheckSpec("balance", asset=spec.key, description="Records = versions + quarantined + merged"),
         dg.AssetCheckSpec("quarantine", asset=spec.key, description="The newest record of nearly every key is good"),
@@ -274,7 +274,7 @@ def _judged(made: Made, bound: Bound) -> Iterator[dg.AssetCheckResult]:
         passed=not are_many,
         check_name="quarantine",
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"of {made.bad_keys} of {made.keys} keys, the newest record is in quarantine" if are_many else None,
+        description=f"the newest record of {made.bad_keys} of {made.keys} keys is in quarantine" if are_many else None,
         metadata={"keys": made.keys, "in_quarantine": made.bad_keys},
     )
     yield balance(made.rows_in, made.rows_out, made.quarantined, made.merged)

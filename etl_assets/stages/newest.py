@@ -44,7 +44,7 @@ def judge_newest(spec: Spec) -> dg.AssetCheckEvaluation:
         passed=not judged or (found is not None and age <= allowed),
         severity=dg.AssetCheckSeverity.WARN,
         description=(f"The newest day is {found}, {age.days} days ago" if found else "There is no day yet")
-        + ("" if judged else "; not judged, for the source is a recording"),
+        + ("" if judged else "; not judged, because the source is a recording"),
         metadata={"newest_day": str(found), "age_days": age.days, "allowed_days": allowed.days},
     )
 

@@ -182,18 +182,18 @@ def _records(
             check_columns("the file", _own(files[-1][1]), reader.required)
         manifest, columns = landed.manifest, list(dict.fromkeys(c for _, part in files for c in _own(part)))
         if all(part.is_empty() for _, part in files) and not spec.dataset.max_shrink >= 1:
-            raise SourceRefusedError("the file has a header and no record. The last good state stays.")
+            raise SourceRefusedError("the file has a header but no records. The last good state stays.")
         drift = column_drift(columns, last)
         new, gone = ([str(row["column"]) for row in drift if row["change"] == change] for change in ("new", "gone"))
         if lost := [names for names in reader.stays if set(names) & set(gone) and not set(names) & set(columns)]:
             raise SourceRefusedError(
-                f"columns are gone that the last file had: {[' or '.join(names) for names in lost]}. New are: "
+                f"columns are gone that the last file had: {[' or '.join(names) for names in lost]}. New ones: "
                 f"{new or 'none'}. If the source has renamed them, teach the dataset the new names; the last good "
                 "state stays."
             )
         if new and spec.dataset.schema == "freeze":
             raise SourceRefusedError(
-                f"the columns {new} are new, and the dataset's schema is frozen. Take them up in the dataset, or set "
+                f"the columns {new} are new, but the dataset's schema is frozen. Add them to the dataset, or set "
                 "its schema to evolve or discard; the last good state stays."
             )
     except SourceRefusedError as error:

@@ -35,8 +35,8 @@ def why_shrunk(
     if manifest.size >= good.size * (1 - dataset.max_shrink):
         return None
     return (
-        f"{manifest.url} gave {manifest.size:,} bytes, the last good one has {good.size:,}: it shrank by more than "
-        f"{dataset.max_shrink:.0%}. If that is right, `./dev run --accept-shrunk {dataset.name}` lands it; the last "
+        f"{manifest.url} gave {manifest.size:,} bytes, but the last good file has {good.size:,}: it shrank by more "
+        f"than {dataset.max_shrink:.0%}. If that is right, `./dev run --accept-shrunk {dataset.name}` lands it; the last "
         "good file stays."
     )
 
@@ -67,7 +67,7 @@ def without_shrunk_files(
         size, old = file.path.stat().st_size, store.manifest(members[name]) if name in members else None
         if old and size < old.size * (1 - dataset.max_shrink) and store.manifest(sha256(file.path)) is None:
             shrunk[name] = (
-                f"It has {size:,} bytes, the last good one {old.size:,}: it shrank by more than "
+                f"It has {size:,} bytes, but the last good one has {old.size:,}: it shrank by more than "
                 f"{dataset.max_shrink:.0%}. If that is right, `./dev run --accept-shrunk {dataset.name}` takes it."
             )
     files = {name: file for name, file in fetched.files.items() if name not in shrunk}
@@ -94,9 +94,9 @@ def refuse_misnamed(store: Landing, files: Mapping[str, Mapping[str, str]]) -> N
             datetime.strptime(batch, BATCH_FORMAT)  # noqa: DTZ007 - UTC
         except ValueError as error:
             raise SourceRefusedError(
-                f"{store.lake.address(store.batch_folder(batch))} is not named as a batch is, by "
+                f"{store.lake.address(store.batch_folder(batch))} does not have the name of a batch: "
                 "the moment of its snapshot in UTC, such as 2024-11-15T093000.000000Z. Nothing was landed; rename the "
-                "folder and the batch in its manifest.json, or take it away."
+                "folder and the batch in its manifest.json, or remove the folder."
             ) from error
 
 
@@ -107,7 +107,7 @@ def refuse_unplaced(spec: Spec, store: Landing, files: Mapping[str, Mapping[str,
     if others := sorted(days.keys() - calendar.keys()):
         where = store.lake.address(f"landing/{store.dataset}/{others[0]}/")
         raise SourceRefusedError(
-            f"the batch {days[others[0]]} is of a day that is in none of the dataset's partitions ({min(calendar)} to "
-            f"{max(calendar)}). Nothing was landed. If the source's clock is wrong, put it right; if somebody has put "
-            f"the batch into {where}, take it away, with what current.json has of it."
+            f"the day of the batch {days[others[0]]} is in none of the dataset's partitions ({min(calendar)} to "
+            f"{max(calendar)}). Nothing was landed. If the source's clock is wrong, correct it; if somebody has put "
+            f"the batch into {where}, remove it, and its entries in current.json."
         )

@@ -147,9 +147,9 @@ def _input(given: Upstream, table: Table, partitions: dg.TimeWindowPartitionsDef
     by_partition = partitions is not None and cut is not None and not of.all_partitions
     if by_partition and cut and table.partitioning and _window(cut) not in ("value", _window(table.partitioning)):
         raise TypeError(
-            f"{table.full_name} is cut by {table.partitioning.every}, and {source.key.to_user_string()}, which it is "
-            f"made of partition by partition, by {cut.every}: a partition would be made of the one of the same key "
-            "alone. Use Of(…, all_partitions=True)."
+            f"{table.full_name} is partitioned by {table.partitioning.every}, but its input "
+            f"{source.key.to_user_string()} by {cut.every}: a partition would be made only from the one with the same "
+            "key. Use Of(…, all_partitions=True)."
         )
     return Input(source.key, source.table, by_partition, tuple(of.columns) if of.columns else None)
 
@@ -165,12 +165,12 @@ def _checks(spec: Spec, accounted: str | None) -> Iterator[dg.AssetCheckSpec]:
         "contract",
         asset=spec.key,
         blocking=True,
-        description="Rows keep the contract, or few enough of them do not and are quarantined",
+        description="Rows keep the contract; those that do not are few enough to be quarantined",
         partitions_def=spec.partitions,
     )
     if accounted:
         yield dg.AssetCheckSpec("balance", asset=spec.key, description="Rows in = rows out + quarantined + merged")
-    before = "in the partitions before it, and no less than half of last time's" if spec.partitions else "last time"
+    before = "in the partitions before it, and at least half as many as last time" if spec.partitions else "last time"
     yield dg.AssetCheckSpec("volume", asset=spec.key, description=f"About as many rows as {before}")
     if is_dated(spec):
         yield newest_check(spec)

@@ -110,11 +110,11 @@ FILES: dict[str, tuple[bytes, str]] = {
     ),
     "a column renamed that events are known by": (
         event_file(ROWS).replace(b",organizations,", b",orgs,", 1),
-        r"columns are gone that the last file had: \['organizations'\]. New are: \['orgs'\]",
+        r"columns are gone that the last file had: \['organizations'\]. New ones: \['orgs'\]",
     ),
     "a column twice": (
         event_file(ROWS).replace(b",title,", b",date,", 1),
-        r"the columns \['date'\] are there more than once",
+        r"the columns \['date'\] occur more than once",
     ),
     "an open quote": (
         b"".join([HEADER, *LINES[:9], LINES[9].replace(b"Event", b'"Event'), *LINES[10:]]),

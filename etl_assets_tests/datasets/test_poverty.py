@@ -140,7 +140,7 @@ def test_a_year_that_the_source_has_no_more_stays(house: House, answer: Fault) -
     before = house.sql(years)
     house.faults.always(SAIPE_PATH, answer, query={"time": "2019", "for": "county:*"})
     assert not house.run(anew=True)
-    assert re.search("county_2019.*(nothing of it any more|a header and no row)", house.failures())
+    assert re.search("county_2019.*(no longer has any of it|a header but no rows)", house.failures())
     assert house.sql(years) == before
 
 

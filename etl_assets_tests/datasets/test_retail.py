@@ -319,10 +319,10 @@ def test_every_row_and_cell_is_accounted_for(retail: Retail) -> None:
 #: Files that are broken as a whole, and what is said of them.
 BROKEN = {
     "empty.csv": (b"", "has no header"),
-    "header only.csv": (HEADER, "it has a header and no record"),
+    "header only.csv": (HEADER, "it has a header but no records"),
     "semicolons.csv": (
         (HEADER + lines(2001, 2100)).replace(b",", b";"),
-        "its fields are parted by ';', and the dataset says ','",
+        "its fields are separated by ';', but the dataset expects ','",
     ),
     "other prices.csv": (
         HEADER + lines(2101, 2200, '{n},1001,2,"1.234,50",2022-05-05'),
@@ -452,7 +452,7 @@ def test_the_token_and_answers_that_are_wrong(retail: Retail, monkeypatch: pytes
     for _ in range(2):
         house.faults.add(RATES, Fault.changed(lambda body: body[:-20]), query={"page": "3"})
         assert not house.run()
-        assert f"{name}: exchange_rates, page 3: the answer is no whole JSON" in house.failures()
+        assert f"{name}: exchange_rates, page 3: the answer is not complete JSON" in house.failures()
     assert house.run(), house.failures()
     asked = Counter(entry.query for entry in house.faults.log if entry.path == RATES and entry.method == "GET")
     assert {query: asked[query] for query in asked} == {

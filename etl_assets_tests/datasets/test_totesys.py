@@ -225,11 +225,11 @@ def test_a_batch_is_a_partition_of_its_day(house: House) -> None:
     never = landing / "2021-06-01" / f"2021-06-01{batch.name[10:]}"
     shutil.copytree(batch, never)
     (never / "manifest.json").write_text((never / "manifest.json").read_text().replace(batch.name, never.name))
-    with pytest.raises(dg.Failure, match=f"the batch {never.name} is of a day that is in none of the dataset's partit"):
+    with pytest.raises(dg.Failure, match=f"the day of the batch {never.name} is in none of the dataset's partit"):
         house.materialize("landing/totesys")
     never.rename(never.with_name("2021-06-01T09"))
     (never.with_name("2021-06-01T09") / "manifest.json").write_text((batch / "manifest.json").read_text())
-    with pytest.raises(dg.Failure, match="2021-06-01T09/ is not named as a batch is"):
+    with pytest.raises(dg.Failure, match="2021-06-01T09/ does not have the name of a batch"):
         house.materialize("landing/totesys")
     shutil.rmtree(never.parent)
     what_a_batch_brought_goes_with_it(house, url, landing / today)
@@ -354,7 +354,7 @@ def test_rows_that_break_the_contract_wait_in_quarantine(house: House, monkeypat
         "UPDATE department SET department_name = department_name || ' (new)'",
     )
     run(house)
-    said = r"totesys_department_history: quarantine: of (\d+) of \1 keys, the newest record is in quarantine"
+    said = r"totesys_department_history: quarantine: the newest record of (\d+) of \1 keys is in quarantine"
     assert re.search(f"look at refined/{said}", house.printed), house.printed
 
     # Nor is a block published of which a record went nowhere.

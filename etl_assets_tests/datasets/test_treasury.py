@@ -319,7 +319,7 @@ def test_a_month_that_lags_behind_is_asked_for_again(house: House) -> None:
     september = {"filter": "record_date:gte:2021-09-01,record_date:lt:2021-10-01"}
     house.faults.add(PATH, Fault.changed(behind), query=september)
     assert not house.run()
-    assert "some have no record_date or came while it was extracted" in house.failures()
+    assert "some have no record_date or were added while it was extracted" in house.failures()
     assert house.run(), house.failures()
     assert house.faults.count(PATH, query=september) == 2
 

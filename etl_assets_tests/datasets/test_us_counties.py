@@ -138,7 +138,11 @@ BROKEN: dict[str, tuple[bytes, str, str]] = {
         "refined/us_counties",
         "30 of 30 rows break the contract",
     ),
-    "truncated": (county_file(county(), county(id="06039"))[:-150] + b" " * 8000, "raw/us_counties", "not whole JSON"),
+    "truncated": (
+        county_file(county(), county(id="06039"))[:-150] + b" " * 8000,
+        "raw/us_counties",
+        "not complete JSON",
+    ),
     "other json": (b'{"error": "try again"}' + b" " * 8000, "raw/us_counties", "not a GeoJSON FeatureCollection"),
     "without names": (
         county_file(*[county(NAME=None, ID=str(n)) for n in range(30)]),
@@ -156,7 +160,7 @@ BROKEN: dict[str, tuple[bytes, str, str]] = {
         "30 of 30 rows break the contract",
     ),
     "html": (b"<html>" + b" " * 8000, "landing/us_counties", "HTML page instead of data"),
-    "shrunk": (b"{}", "landing/us_counties", "2 bytes, the last good one has .* shrank"),
+    "shrunk": (b"{}", "landing/us_counties", "2 bytes, but the last good file has .* shrank"),
 }
 
 

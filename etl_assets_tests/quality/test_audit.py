@@ -289,8 +289,8 @@ LONG = {str(dt.date(2025, 1, 1) + dt.timedelta(days=n)): 100 if n < 60 else 1000
     ("partition", "rows", "counts", "drift"),
     [
         ("2025-03-01", 1010, DAYS, None),
-        ("2025-03-01", 100, DAYS, "100 rows, where 1002 (give or take 1) are usual"),
-        ("2025-03-01", 2000, DAYS, "2000 rows, where 1002 (give or take 1) are usual"),
+        ("2025-03-01", 100, DAYS, "100 rows instead of the usual 1002 (give or take 1)"),
+        ("2025-03-01", 2000, DAYS, "2000 rows instead of the usual 1002 (give or take 1)"),
         ("2025-03-01", 100, dict(list(DAYS.items())[:7]), None),  # too few to know
         ("2024-01-01", 100, DAYS, None),  # only what came before counts
         ("2025-01-03", 1, dict(list(DAYS.items())[:3]), "1 rows, 1002 when last published"),
@@ -299,7 +299,7 @@ LONG = {str(dt.date(2025, 1, 1) + dt.timedelta(days=n)): 100 if n < 60 else 1000
         (WHOLE, 900, {WHOLE: 1000}, None),
         (WHOLE, 900, {}, None),
         ("2025-03-01", 1010, EMPTIED, None),  # days that a publication has emptied are not what is usual
-        ("2025-03-01", 100, EMPTIED, "100 rows, where 1002 (give or take 1) are usual"),
+        ("2025-03-01", 100, EMPTIED, "100 rows instead of the usual 1002 (give or take 1)"),
         ("2025-12-01", 1000, LONG, None),  # the last sixty count, not the first
     ],
 )
@@ -336,7 +336,7 @@ def test_a_check_that_cannot_be_made_is_an_error_of_the_whole() -> None:
 
 def test_a_check_of_all_rows_together_blames_none_of_them() -> None:
     found = audit(pl.DataFrame({"id": [2, 3, 4], "size": ["1", "-1", "1"]}), Sizes)
-    assert found.errors == ("ids_begin_with_one: does not hold of the rows together",)
+    assert found.errors == ("ids_begin_with_one: is not true of the rows as a whole",)
     assert found.failures.select("row", "check").rows() == [(1, "size_is_positive")]
 
 

@@ -30,7 +30,7 @@ def test_a_year_that_is_not_out_has_no_page(api: Api) -> None:
 
 
 def test_a_series_of_which_no_year_is_out(api: Api) -> None:
-    with pytest.raises(SourceRefusedError, match=f"{SAIPE_PATH} has no data for what was asked for"):
+    with pytest.raises(SourceRefusedError, match=f"{SAIPE_PATH} has no data for what the dataset asks for"):
         api.fetch(replace(SAIPE, first_year=2022))
 
 
@@ -48,12 +48,12 @@ def test_an_unknown_variable(api: Api) -> None:
 
 #: What a year's answer may be, and what is said of it.
 CENSUS_ANSWERS: dict[str, tuple[bytes, str]] = {
-    "an object": (b'{"error": "no"}', "the answer is no array of arrays"),
-    "nothing": (b"[]", "the answer is no array of arrays"),
-    "rows of two lengths": (b'[["NAME","time"],["a"]]', r"rows have \[1, 2\] fields"),
+    "an object": (b'{"error": "no"}', "the answer is not an array of arrays"),
+    "nothing": (b"[]", "the answer is not an array of arrays"),
+    "rows of two lengths": (b'[["NAME","time"],["a"]]', r"its rows have different numbers of fields: \[1, 2\]"),
     "other columns": (
         b'[["NAME","time","state"],["a","2018","01"]]',
-        r"the answer has no \['SAEPOVALL_PT', 'county'\], but",
+        r"the answer lacks \['SAEPOVALL_PT', 'county'\]; it has",
     ),
     "a county without its code": (
         b'[["NAME","SAEPOVALL_PT","time","state","county"],["Kings","5","2018","06","031"],["X","5","2018","06",null]]',
@@ -63,7 +63,7 @@ CENSUS_ANSWERS: dict[str, tuple[bytes, str]] = {
         b'[["NAME","SAEPOVALL_PT","time","state","county"],["Kings","5","2018",null,"031"]]',
         r"row 1 \(Kings\) has no state",
     ),
-    "a header without end": (json.dumps([["NAME", "X" * 100_000], ["a", "b"]]).encode(), "the answer has no"),
+    "a header without end": (json.dumps([["NAME", "X" * 100_000], ["a", "b"]]).encode(), "the answer lacks"),
 }
 
 

@@ -217,7 +217,9 @@ def test_times_ahead_and_batches_ahead_lose_nothing(shop: Shop) -> None:
     shop.do("INSERT INTO item VALUES (9002, 1, true, '2025-01-01')")
     assert landed(shop.extract(), "item")["item_id"].to_list() == [9002]
     shop.batches["2998-01-01T000000.000000Z"] = shop.folder / "nothing"  # no day of the calendar
-    with pytest.raises(SourceRefusedError, match=r"totesys: its clock, .* says 2998-01-01 00:00, and here it is 2"):
+    with pytest.raises(
+        SourceRefusedError, match=r"totesys: its clock, .* says 2998-01-01 00:00, but this machine's clock says 2"
+    ):
         shop.extract()
 
 
@@ -253,9 +255,7 @@ def test_columns_that_are_called_as_the_houses_own_get_another_name(shop: Shop) 
     found = landed(shop.extract(), "item")
     assert found.select("item_id", "source_deleted", "source_source_row").rows() == [(9001, "late", "z")]
     shop.do("ALTER TABLE item ADD source_deleted text")
-    with pytest.raises(
-        SourceRefusedError, match=r"table item: the columns \['source_deleted'\] are there more than once"
-    ):
+    with pytest.raises(SourceRefusedError, match=r"table item: the columns \['source_deleted'\] occur more than once"):
         shop.extract()
 
 
@@ -263,22 +263,20 @@ def test_a_row_without_a_key_is_refused(shop: Shop) -> None:
     shop.do("ALTER TABLE item DROP CONSTRAINT item_pkey CASCADE")
     shop.do("ALTER TABLE item ALTER item_id DROP NOT NULL")
     shop.do("UPDATE item SET item_id = NULL WHERE item_id IN (7, 8)")
-    with pytest.raises(SourceRefusedError, match="database totesys, table item: 2 rows have no item_id"):
+    with pytest.raises(
+        SourceRefusedError, match="database totesys, table item: 2 rows have no value for the key item_id"
+    ):
         shop.extract()
 
 
 def test_two_rows_of_a_key_are_no_change_of_each_other(shop: Shop) -> None:
     shop.do("ALTER TABLE kind DROP CONSTRAINT kind_pkey", "INSERT INTO kind VALUES (2, 'twin', NULL)")
-    with pytest.raises(
-        SourceRefusedError, match=r"table kind: 1 values of kind_id, which is the key, are .* such as 2"
-    ):
+    with pytest.raises(SourceRefusedError, match=r"table kind: 1 values of the key kind_id occur .* such as 2"):
         shop.extract()
     shop.do("DELETE FROM kind WHERE name = 'twin'", "ALTER TABLE item DROP CONSTRAINT item_pkey")
     shop.extract()
     shop.do("INSERT INTO item VALUES (7, 1, true, '2023-01-01')")  # which only comparing finds
-    with pytest.raises(
-        SourceRefusedError, match=r"table item: 1 values of item_id, which is the key, are .* such as 7"
-    ):
+    with pytest.raises(SourceRefusedError, match=r"table item: 1 values of the key item_id occur .* such as 7"):
         shop.extract()
 
 
@@ -358,7 +356,7 @@ def test_another_shape_is_landed_or_refused_with_both_lists(shop: Shop) -> None:
     with pytest.raises(SourceRefusedError, match=r"item: required columns are missing: \['price'\]. It has: .*'cost'"):
         shop.extract()
     shop.do("ALTER TABLE item RENAME cost TO price", "ALTER TABLE item ALTER last_updated TYPE bigint USING 1")
-    with pytest.raises(SourceRefusedError, match=r"item: last_updated is bigint, and has to be the time"):
+    with pytest.raises(SourceRefusedError, match=r"item: last_updated is bigint, but must be the time"):
         shop.extract()
     shop.do("ALTER TABLE item ALTER last_updated TYPE text", "ALTER TABLE kind ALTER kind_id TYPE text")
     with pytest.raises(SourceRefusedError, match="kind: the key kind_id is text"):
@@ -378,6 +376,6 @@ def test_a_role_that_may_not_read_is_told_what_to_ask_for(shop: Shop, monkeypatc
     assert "se%cret" not in str(told.value)
     for address in ("postgres:/se%cret@", "postgresql://u:a@se%cret@host/db", "postgresql://u:a/se%cret@host/db"):
         monkeypatch.setenv("ETL_TOTESYS_URL", address)
-        with pytest.raises(SourceRefusedError, match="ETL_TOTESYS_URL is not an address of PostgreSQL") as told:
+        with pytest.raises(SourceRefusedError, match="ETL_TOTESYS_URL is not a PostgreSQL address") as told:
             SOURCE.probe(None)
         assert "se%cret" not in f"{told.value} {told.value.__cause__}"

@@ -75,10 +75,10 @@ def test_another_version_is_another_address(dataset: Dataset, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("files", "why"),
     [
-        ([CODEBOOK], r"lists 0 tables among \['codebook.pdf'\], and one is expected. Set ETL_EVENTS_URL"),
+        ([CODEBOOK], r"lists 0 tables among \['codebook.pdf'\], but must list one. Set ETL_EVENTS_URL"),
         ([table(1, "a"), table(2, "b")], "lists 2 tables"),
-        ([table(1, "a", id="../1")], "is no list of a dataset's files"),
-        ({"message": "not found"}, "is no list of a dataset's files"),
+        ([table(1, "a", id="../1")], "does not answer with a dataset's list of files"),
+        ({"message": "not found"}, "does not answer with a dataset's list of files"),
     ],
 )
 def test_a_list_without_the_table_is_refused(dataset: Dataset, files: Any, why: str) -> None:
@@ -92,9 +92,9 @@ def test_what_is_no_address_fails_its_source_and_nothing_else(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ETL_EVENTS_URL", address)
-    with pytest.raises(SourceRefusedError, match="The address that is set for it is none"):
+    with pytest.raises(SourceRefusedError, match="The address that is set for it is not a URL"):
         SOURCE.probe(None)
-    with pytest.raises(SourceRefusedError, match="The address that is set for it is none"):
+    with pytest.raises(SourceRefusedError, match="The address that is set for it is not a URL"):
         SOURCE.fetch(Workspace(tmp_path), None)
 
 

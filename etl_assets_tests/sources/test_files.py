@@ -128,11 +128,11 @@ def test_columns_keep_their_names(tmp_path: Path, header: str, columns: list[str
             "date,state\n2025-01-01,CA\n", r"missing: \['locality'\]. It has: \['date', 'state'\]", id="missing"
         ),
         pytest.param(
-            "date,locality,state,date\n1,2,3,4\n", r"columns \['date'\] are there more than once", id="column twice"
+            "date,locality,state,date\n1,2,3,4\n", r"columns \['date'\] occur more than once", id="column twice"
         ),
         pytest.param("<!doctype html>\n<html></html>\n", r"missing: .*It has: \['<!doctype html>'\]", id="html"),
-        pytest.param(HEADER.encode("utf-16"), "is text in UTF-16, and has to be", id="utf-16"),
-        pytest.param(gzip.compress(HEADER.encode()), "is packed .gzip., and has to be", id="gzip"),
+        pytest.param(HEADER.encode("utf-16"), "is text in UTF-16, but must be", id="utf-16"),
+        pytest.param(gzip.compress(HEADER.encode()), "is packed .gzip., but must be", id="gzip"),
         pytest.param(b"PK\x03\x04" + b"x" * 99, "is a spreadsheet, or packed .zip.", id="spreadsheet"),
         pytest.param(bytes(range(256)) * 9, "required columns are missing", id="binary"),
         pytest.param(HEADER.replace("\n", "\r") + "1,2,3,4\r", "bare carriage return", id="classic mac"),
@@ -228,19 +228,19 @@ def test_half_a_surrogate_pair_is_no_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        pytest.param("", "not whole JSON", id="empty"),
-        pytest.param("<html></html>", "not whole JSON", id="html"),
+        pytest.param("", "not complete JSON", id="empty"),
+        pytest.param("<html></html>", "not complete JSON", id="html"),
         pytest.param(
-            '{"type":"FeatureCollection","features":[{"id":"1","prop', r"not whole JSON \(line 1", id="truncated"
+            '{"type":"FeatureCollection","features":[{"id":"1","prop', r"not complete JSON \(line 1", id="truncated"
         ),
         pytest.param("[1, 2]", "not a GeoJSON FeatureCollection", id="other json"),
         pytest.param('{"features": [1]}', "not a GeoJSON FeatureCollection", id="features that are none"),
         pytest.param('{"features": [{"properties": [1]}]}', "not a GeoJSON FeatureCollection", id="properties"),
         pytest.param("[" * 100_000, "nested too deeply", id="nested"),
-        pytest.param("1" * 5000, "a number that nobody can mean", id="number"),
+        pytest.param("1" * 5000, "a number with too many digits", id="number"),
         pytest.param('{"features": []}', r"missing: \['NAME'\]. It has: \['id', 'geometry'\]", id="a property missing"),
         pytest.param(
-            '{"features": [{"properties": {"geometry": 1}}]}', r"\['geometry'\] are there more than once", id="twice"
+            '{"features": [{"properties": {"geometry": 1}}]}', r"\['geometry'\] occur more than once", id="twice"
         ),
     ],
 )

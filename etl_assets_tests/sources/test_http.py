@@ -136,7 +136,7 @@ def test_a_passing_failure_is_asked_again(
         ("429", "HTTP 429"),
         ("hangs", "[Tt]imed? ?out"),
         ("reset half-way", "reset"),
-        ("truncated", "IncompleteRead|bytes came"),
+        ("truncated", "IncompleteRead|bytes arrived"),
     ],
 )
 def test_a_lasting_failure_ends_within_the_limit(
@@ -166,7 +166,7 @@ def test_retry_after_is_kept_to(
 def test_a_source_that_wants_to_be_left_alone_for_long_is(url: str, tmp_path: Path, faults: Faults) -> None:
     """No run waits for an hour, and none asks again before that is over."""
     faults.always(FILE, Fault.status(429, headers={"Retry-After": "3600"}))
-    with pytest.raises(SourceUnavailableError, match=r"HTTP 429.*be left alone for 3600 s.*run again after that"):
+    with pytest.raises(SourceUnavailableError, match=r"HTTP 429.*asks to wait 3600 s.*run again after that"):
         download(url, tmp_path / "got")
     assert len(faults.log) == 1
 
@@ -243,7 +243,7 @@ def test_an_address_is_shown_without_what_is_secret() -> None:
 def test_an_address_that_cannot_be_asked_is_refused_without_being_told_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, address: str
 ) -> None:
-    with pytest.raises(SourceRefusedError, match="is no address that can be asked over HTTP") as caught:
+    with pytest.raises(SourceRefusedError, match="is not a valid HTTP address") as caught:
         download(address.replace("/hunter2", "/f"), tmp_path / "got")
     assert caught.value.__cause__ is None
     assert "robot" not in f"{caught.value}{caplog.text}"
@@ -251,7 +251,7 @@ def test_an_address_that_cannot_be_asked_is_refused_without_being_told_again(
 
 def test_what_is_no_address_at_all_is_refused(tmp_path: Path) -> None:
     for ask in (partial(probe, known=None), partial(download, to=tmp_path / "got")):
-        with pytest.raises(SourceRefusedError, match="The address that is set for it is none") as caught:
+        with pytest.raises(SourceRefusedError, match="The address that is set for it is not a URL") as caught:
             ask("http://robot:hunter2@[bad/f")
         assert caught.value.__cause__ is None
 
@@ -259,10 +259,10 @@ def test_what_is_no_address_at_all_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "why"),
     [
-        (Fault.status(204), "answered HTTP 204, with nothing"),
+        (Fault.status(204), "answered HTTP 204, without content"),
         (
             Fault.status(301, headers={"Location": "http://[::1"}),
-            "is no address that can be asked over HTTP, or redirects to what is no address",
+            "is not a valid HTTP address, redirects to an invalid one",
         ),
     ],
 )

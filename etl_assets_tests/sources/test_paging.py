@@ -101,19 +101,22 @@ TREASURY_PAGES: dict[str, tuple[Fault, str]] = {
     "html": (Fault.html(), "2020-04, page 3: .*answered with an HTML page instead of data"),
     "redirect to html": (Fault.redirect(), "2020-04, page 3: .*answered with an HTML page instead of data"),
     "no body": (Fault.empty(), "2020-04, page 3: .*answered with nothing"),
-    "not json": (Fault.body(b'{"data": [{"rec', "application/json"), "2020-04, page 3: the answer is no whole JSON"),
+    "not json": (
+        Fault.body(b'{"data": [{"rec', "application/json"),
+        "2020-04, page 3: the answer is not complete JSON",
+    ),
     "an error for an answer": (
         Fault.body(b'{"error": "Oops", "message": "Sorry"}', "application/json"),
         "2020-04, page 3: the envelope lacks 'data'",
     ),
     "no rows where rows should be": (
         changed(lambda page: page.update(data=None)),
-        "2020-04, page 3: the envelope lacks rows",
+        "2020-04, page 3: the envelope lacks a list of rows",
     ),
     "short": (changed(lambda page: page["data"].pop()), "2020-04, page 3: the envelope says 40 rows and holds 39"),
     "short, and says so": (
         changed(lambda page: (page["data"].pop(), page["meta"].update(count=39))),
-        "2020-04: the source says that there are 200 rows, its 5 pages hold 199",
+        "2020-04: the source reports 200 rows, but its 5 pages hold 199",
     ),
     "no rows, and says so": (
         changed(lambda page: (page["data"].clear(), page["meta"].update(count=0))),
@@ -121,7 +124,7 @@ TREASURY_PAGES: dict[str, tuple[Fault, str]] = {
     ),
     "calls itself the last": (
         changed(lambda page: page["links"].update(next=None)),
-        "2020-04, page 3: the envelope says 5 pages, and page 3 has no link to a next one",
+        "2020-04, page 3: the envelope says 5 pages, but page 3 has no link to a next one",
     ),
     "500": (Fault.status(500), "2020-04, page 3: .*could not be fetched in 2 attempts .HTTP 500"),
     "429 for ever": (
@@ -136,10 +139,12 @@ TREASURY_PAGES: dict[str, tuple[Fault, str]] = {
 #: What the first page of all rows says of their ends, or of itself; each was once asked for month by month, or died.
 TREASURY_ENDS: dict[str, tuple[Fault, str]] = {
     "a first date before there was a Treasury": (
-        changed(lambda page: page["data"][0].update(record_date="0001-01-01")), "0001-01-01 is no date of a record"
+        changed(lambda page: page["data"][0].update(record_date="0001-01-01")),
+        "0001-01-01 is not a plausible record_date",
     ),
     "a last date that is far off": (
-        changed(lambda page: page["data"][0].update(record_date="9999-12-31")), "9999-12-31 is no date of a record"
+        changed(lambda page: page["data"][0].update(record_date="9999-12-31")),
+        "9999-12-31 is not a plausible record_date",
     ),
     "no date": (changed(lambda page: page["data"][0].update(record_date="null")), "no record_date that can be read"),
     "no rows of the expected kind": (changed(lambda page: page.update(data=[5])), "no record_date that can be read"),
@@ -188,18 +193,21 @@ GHO_ANSWERS: dict[str, tuple[Fault, str]] = {
         "WHOSIS_000001, page 3: it has no rows, though another page follows",
     ),
     "values that are no rows": (changed(lambda page: page.update(value=[1])), "the answer has no list of values"),
-    "a link that is no text": (changed(lambda page: page.update({"@odata.nextLink": 5})), "neither number nor text"),
+    "a link that is no text": (
+        changed(lambda page: page.update({"@odata.nextLink": 5})),
+        "its count is not a number, or its link is not text",
+    ),
     "a link that is no address": (
         changed(lambda page: page.update({"@odata.nextLink": "http://[::1"})),
-        "its link is no address",
+        "its link to the next page is not a valid address",
     ),
     "short": (
         changed(lambda page: page["value"].pop()),
-        "WHOSIS_000001: the source says that there are 1782 rows, its 20 pages hold 1781",
+        "WHOSIS_000001: the source reports 1782 rows, but its 20 pages hold 1781",
     ),
     "long": (
         changed(lambda page: page["value"].append(page["value"][0])),
-        "WHOSIS_000001: the source says that there are 1782 rows, its 20 pages hold 1783",
+        "WHOSIS_000001: the source reports 1782 rows, but its 20 pages hold 1783",
     ),
     "calls itself the last": (
         changed(lambda page: page.pop("@odata.nextLink")),
@@ -223,7 +231,7 @@ def test_page_3_of_20_of_gho(api: Api, kind: str) -> None:
 
 def test_a_count_that_no_source_has_is_not_turned_into_requests(api: Api) -> None:
     api.faults.always(GHO_PATH, changed(lambda page: page.update({"@odata.count": 2**200})))
-    with pytest.raises(SourceRefusedError, match=r"page 1: it says that there are 16069380442589902755.*last good"):
+    with pytest.raises(SourceRefusedError, match=r"page 1: it reports 16069380442589902755.*last good"):
         api.fetch(GHO)
     assert len(api.faults.log) <= 2
 
@@ -363,7 +371,7 @@ def test_a_filter(api: Api) -> None:
 
 
 def test_a_source_without_anything_switched_on(api: Api) -> None:
-    with pytest.raises(SourceRefusedError, match="nothing is switched on"):
+    with pytest.raises(SourceRefusedError, match="no entry is switched on"):
         api.fetch(replace(GHO, sets={}))
 
 

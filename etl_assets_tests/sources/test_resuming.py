@@ -235,7 +235,7 @@ def test_rows_that_are_in_no_month(api: Api) -> None:
     """A row without a date is in none: the extract is not whole."""
     more = changed(lambda page: page["meta"].update({"total-count": 1227}))
     api.faults.always(TITLE_XII_PATH, more, query={"sort": "-record_date", "page[size]": "1"})
-    with pytest.raises(SourceRefusedError, match="says that there are 1227 rows, its months hold 1226"):
+    with pytest.raises(SourceRefusedError, match="reports 1227 rows, but its months hold 1226"):
         api.fetch(TITLE_XII)
 
 

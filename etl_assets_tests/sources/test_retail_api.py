@@ -27,11 +27,17 @@ def test_pages_and_plain_arrays() -> None:
     ("body", "why"),
     [
         (b"", "the answer is empty"),
-        (b'{"data": [{"Customer_ID": 2}, {"Cust', "the answer is no whole JSON"),
+        (b'{"data": [{"Customer_ID": 2}, {"Cust', "the answer is not complete JSON"),
         (b'{"rows": []}', "the envelope lacks 'data'"),
         (b'"data"', "the envelope lacks"),
-        (b'{"data": [{}], "total": 3, "page": 1, "pages": 3}', "says page 1 of 3, and page 2 was asked for"),
-        (b'{"data": [{}], "total": 3, "page": 2, "pages": 1}', "says page 2 of 1, and page 2 was asked for"),
+        (
+            b'{"data": [{}], "total": 3, "page": 1, "pages": 3}',
+            "page 2 was asked for, but the envelope says page 1 of 3",
+        ),
+        (
+            b'{"data": [{}], "total": 3, "page": 2, "pages": 1}',
+            "page 2 was asked for, but the envelope says page 2 of 1",
+        ),
         (b'{"data": [{}], "total": 3, "page": 2, "pages": "many"}', "the envelope lacks"),
     ],
 )

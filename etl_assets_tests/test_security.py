@@ -117,7 +117,7 @@ def alerts(house: House) -> str:
     with dg.build_sensor_context(instance=house.instance) as context:
         result = house.definitions.resolve_sensor_def("alerts")(context)
     assert isinstance(result, dg.SkipReason)
-    assert "the mail server did not take the message" in str(result.skip_message)
+    assert "the mail server did not accept the message" in str(result.skip_message)
     return str(result.skip_message)
 
 

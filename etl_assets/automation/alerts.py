@@ -78,13 +78,13 @@ def alerts_sensor() -> dg.SensorDefinition:
         name="alerts",
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Tells webhook, e-mail and SNS what is wrong: once per cause, until it is mended and comes back.",
+        description="Reports what is wrong to webhook, e-mail and SNS: once per cause, and again if it returns.",
     )
     def tell(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         told_to, misconfigured = receivers()
         found = problems(context.instance)
         if not told_to:
-            nobody = "Nobody is told: set ETL_ALERT_WEBHOOK_URL, ETL_ALERT_SMTP_URL or ETL_ALERT_SNS_TOPIC"
+            nobody = "No alerts are sent: set ETL_ALERT_WEBHOOK_URL, ETL_ALERT_SMTP_URL or ETL_ALERT_SNS_TOPIC"
             return dg.SkipReason(f"{_summary(found)}. {' '.join(misconfigured) or nobody}")
         told, failures = deliver(found, told_to, json.loads(context.cursor or "{}"))
         context.update_cursor(json.dumps(told))
@@ -133,7 +133,7 @@ def deliver(
                 break
             except Exception as error:  # noqa: BLE001 - whatever it is, the others must not be told again because of it
                 # Without the error's text: it may hold the address with its password.
-                failures.append(f"{receiver.name} did not take the message ({type(error).__name__})")
+                failures.append(f"{receiver.name} did not accept the message ({type(error).__name__})")
                 break
             now[problem.cause].append(receiver.name)
     return now, failures
@@ -202,8 +202,8 @@ def stale_data(instance: dg.DagsterInstance) -> Iterator[Problem]:
                 "stale",
                 about=spec.dataset.name,
                 what=f"Nothing has been landed for more than {_days(spec)} days",
-                advice="Look at the source's sensor in the UI: whether it can ask, and what the source answers. If the "
-                "source is late, nothing is wrong here; if it is slower than that, raise stale_after of the dataset.",
+                advice="Look at the source's sensor in the UI: whether it reaches the source, and what it answers. If "
+                "the source is late, nothing is wrong here; if it always is, raise stale_after of the dataset.",
                 path=_page(spec),
                 scope=key.to_user_string(),
                 assets=[key.to_user_string()],
@@ -314,7 +314,7 @@ def _has_succeeded_since(instance: dg.DagsterInstance, job: str, at: float) -> b
 
 
 _RUN_ADVICE = (
-    "The last good data is still there. Mend what the message names; what is out of date is made by itself when its "
+    "The last good data is still there. Fix what the message names; what is out of date is made automatically when its "
     "input changes or after a while, or at once with `./dev run` or Materialize in the UI."
 )
 _QUARANTINE_ADVICE = (
@@ -323,19 +323,19 @@ _QUARANTINE_ADVICE = (
 )
 _CONTRACT_ADVICE = (
     "Nothing was written, the last good state stays. The check's metadata has what was found: teach the dataset the "
-    "source's new shape if it is there to stay."
+    "source's new shape if it is here to stay."
 )
 _TICK_ADVICE = (
-    "It is evaluated again by itself. If it goes on failing, nothing that it starts is started: its page in the UI has "
-    "the whole error."
+    "It is evaluated again automatically. As long as it fails, it starts nothing: its page in the UI has the whole "
+    "error."
 )
 _CHECK_ADVICE = {
-    "volume": "The data is published. See whether the source has really so many rows; `etl.changes` has what changed.",
-    "columns": "The file is published. Take a new column up in the dataset's contract, or ask why one is gone.",
-    "files": "The other files were taken. Mend the file under its name, or take it away; the check names it.",
-    "quarantine": "What was before is shown. See in quarantine what is wrong with so many rows at once: teach the "
-    "dataset the source's new shape, or have the source mended.",
-    NEWEST: "The runs may be well while the source stands still: ask its publisher, or see whether its sensor runs.",
+    "volume": "The data is published. Check that the source really has so many rows; `etl.changes` has what changed.",
+    "columns": "The file is published. Add a new column to the dataset's contract, or ask why one is gone.",
+    "files": "The other files were taken. Repair the file under the same name, or remove it; the check names it.",
+    "quarantine": "The tables show what was there before. See in quarantine what is wrong with so many rows at once: "
+    "teach the dataset the source's new shape, or have the source corrected.",
+    NEWEST: "Runs may succeed while the source brings nothing new: ask its publisher, or check that its sensor runs.",
 }
 
 

@@ -24,7 +24,7 @@ def schedules() -> Iterator[dg.ScheduleDefinition]:
         cron_schedule="0 6 * * *",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Whether the newest day of each table is new enough.",
+        description="Checks whether the newest day of each table is recent enough.",
     )
     for spec in list(SPECS.values()):
         if spec.source is not None and spec.dataset.anew:
@@ -45,7 +45,7 @@ def _newest_data() -> dg.JobDefinition:
         for spec in filter(is_dated, SPECS.values()):
             yield judge_newest(spec)
 
-    @dg.job(name="newest_data", description="Looks at how old the newest day of each table is.")
+    @dg.job(name="newest_data", description="Checks how old the newest day of each table is.")
     def job() -> None:
         look()
 

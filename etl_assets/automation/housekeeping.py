@@ -45,13 +45,13 @@ def housekeeping() -> tuple[dg.JobDefinition, dg.ScheduleDefinition]:
         for found in clean(context.instance, dry_run=False):
             context.log.info(f"deleted {found.count} {found.what}")
 
-    @dg.job(name="housekeeping", description="Deletes what is older than it is kept; ./dev clean --dry-run shows it.")
+    @dg.job(name="housekeeping", description="Deletes what is past its retention; ./dev clean --dry-run lists it.")
     def job() -> None:
         clean_up()
 
     schedule = dg.ScheduleDefinition(
         job=job,
-        description="Deletes, every night, what is older than it is kept.",
+        description="Every night, deletes what is past its retention.",
         cron_schedule="0 3 * * *",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,

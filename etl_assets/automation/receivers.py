@@ -91,7 +91,7 @@ class Mail:
                 server.send_message(mail)
         except (smtplib.SMTPException, OSError) as error:
             code = f" {error.smtp_code}" if isinstance(error, smtplib.SMTPResponseException) else ""
-            raise DeliveryError(f"the mail server did not take the message ({type(error).__name__}{code})") from None
+            raise DeliveryError(f"the mail server did not accept the message ({type(error).__name__}{code})") from None
 
     def _server(self) -> smtplib.SMTP:
         parts, tls = urlsplit(self.url), ssl.create_default_context()
@@ -107,7 +107,7 @@ class Mail:
                 server.starttls(context=ssl.create_default_context())
                 server.ehlo()
             elif parts.password and parts.hostname not in _LOOPBACK:
-                raise DeliveryError("the mail server offers no TLS, and the password is not sent without: use smtps://")
+                raise DeliveryError("the mail server offers no TLS, and no password is sent unencrypted: use smtps://")
         if parts.username:
             server.login(unquote(parts.username), unquote(parts.password or ""))
 
@@ -131,7 +131,7 @@ class Topic:
             client = boto3.client("sns", region_name=self.arn.split(":")[3], config=config)
             client.publish(TopicArn=self.arn, Subject=subject, Message=message.text())
         except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
-            raise DeliveryError(f"SNS did not take the message ({type(error).__name__})") from None
+            raise DeliveryError(f"SNS did not accept the message ({type(error).__name__})") from None
 
 
 def receivers() -> tuple[list[Receiver], list[str]]:
@@ -152,9 +152,9 @@ def receivers() -> tuple[list[Receiver], list[str]]:
             )
     if configured.alert_sns_topic:
         if configured.alert_sns_topic.count(":") != 5:
-            wrong.append("ETL_ALERT_SNS_TOPIC is not an ARN: arn:aws:sns:<region>:<account>:<topic>.")
+            wrong.append("ETL_ALERT_SNS_TOPIC is not an ARN of the form arn:aws:sns:<region>:<account>:<topic>.")
         elif configured.alert_sns_topic.endswith(".fifo"):
-            wrong.append("ETL_ALERT_SNS_TOPIC is a FIFO topic, which tells no people: name a standard one.")
+            wrong.append("ETL_ALERT_SNS_TOPIC is a FIFO topic, which cannot notify people: use a standard topic.")
         else:
             found.append(Topic(configured.alert_sns_topic))
     return found, wrong

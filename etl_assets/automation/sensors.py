@@ -73,7 +73,7 @@ def _source_sensor(spec: Spec) -> dg.SensorDefinition:
         target=dg.AssetSelection.assets(spec.key),
         minimum_interval_seconds=_interval(source),
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description=f"Asks the source of {spec.dataset.title} for another version than the landed one.",
+        description=f"Asks the source of {spec.dataset.title} for a version other than the landed one.",
     )
     def look(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         # A file that Dagster does not know (its storage is new, the lake is not) is asked for like a new one.
@@ -143,6 +143,6 @@ def _why_wait(instance: dg.DagsterInstance, attempts: list[dg.RunRecord], known:
                 return f"refused, see run {run.run_id}. The last good file stays until the source has another one"
             error = error.cause
     if len(attempts) >= ATTEMPTS:
-        return f"{ATTEMPTS} attempts came to nothing, see run {run.run_id}; materialize it when the cause is gone"
+        return f"{ATTEMPTS} attempts did not succeed, see run {run.run_id}; materialize it when the cause is fixed"
     wait = ended + FIRST_WAIT * 3 ** (len(attempts) - 1) - time.time()
-    return f"run {run.run_id} came to nothing; another attempt in {wait:.0f} s" if wait > 0 else None
+    return f"run {run.run_id} did not succeed; another attempt in {wait:.0f} s" if wait > 0 else None

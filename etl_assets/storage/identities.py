@@ -56,8 +56,8 @@ class Identities:
         for path, data in zip(paths, self.lake.get_all(paths), strict=True):
             if data is None:
                 raise LakeError(
-                    f"{self.lake.address(path)} is missing, though later ones are there: it holds ids that were given, "
-                    "and that nobody else may get. Put it back from a copy of the lake."
+                    f"{self.lake.address(path)} is missing, although later ones exist: it holds ids that are in use "
+                    "and must not be assigned again. Restore it from a copy of the lake."
                 )
             frames.append(pl.read_parquet(io.BytesIO(data)))
         return pl.concat(frames), len(paths)

@@ -106,7 +106,7 @@ class Lake:
 
     def put(self, path: str, data: bytes | Path, *, create: bool = False) -> bool:
         """Write an object whole (with `create`, only if there is none yet); return whether it was written."""
-        kept = "What was there before is still there; see that the lake has space and may be written, then run again."
+        kept = "What was there before is still there; check that the lake has space and is writable, then run again."
         with self._explained("write", path, kept):
             try:
                 obstore.put(self.store, path, data, mode="create" if create else "overwrite")
@@ -139,7 +139,7 @@ class Lake:
                 sink.write(chunk)
 
     def _chunks(self, path: str) -> Iterator[bytes]:
-        with self._explained("read", path, "It was recorded: put it back."):
+        with self._explained("read", path, "It was landed before: restore it."):
             yield from obstore.get(self.store, path).stream(min_chunk_size=8 << 20)
 
     def size(self, path: str) -> int | None:

@@ -178,8 +178,8 @@ class Landing:
     def _checked(self, local: Path, path: str, expected: str | None) -> Path:
         if not local.exists() or (expected is not None and sha256(local) != expected):
             raise LakeError(
-                f"{self.lake.address(path)} is missing or not the file that was landed. Put it back, or delete the "
-                "batch's folder and what is in current.json of it."
+                f"{self.lake.address(path)} is missing or not the file that was landed. Restore it, or delete the "
+                "batch's folder and its entries in current.json."
             )
         return local
 

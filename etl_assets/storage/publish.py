@@ -131,8 +131,8 @@ class Publisher:
             raise LakeError(
                 f"{table.full_name}: {len(lost)} of its partitions were published and are gone from the lake, such as "
                 f"{self.lake.address(self.lake.path(table, lost[0]))}. `./dev run` makes them again, or materialize "
-                "them; nothing is made from the others alone, and what was there stays. If they are of a partitioning "
-                f"that the table had before, drop it: ./dev sql --write 'DROP TABLE {table.full_name}'."
+                "them; nothing is made from the others alone, and what was there stays. If they belong to a former "
+                f"partitioning of the table, drop it: ./dev sql --write 'DROP TABLE {table.full_name}'."
             )
 
     def publish(self, publications: Sequence[Publication], run_id: str) -> dict[str, list[Published]]:

@@ -139,8 +139,8 @@ class Transaction:
             self.connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(identifier(table)))
         except psycopg.errors.DependentObjectsStillExist as error:
             raise WarehouseError(
-                f"{table.full_name} cannot be dropped, since something of your own is made of it: "
-                f"{error.diag.message_detail}. Drop that, run again, and make it anew; the table stays as it was."
+                f"{table.full_name} cannot be dropped, because something of your own depends on it: "
+                f"{error.diag.message_detail}. Drop that, run again, and create it again; the table stays as it was."
             ) from error
         self._forget(table)
 

@@ -67,13 +67,13 @@ class Warehouse:
         except psycopg.errors.ForeignKeyViolation as error:
             said = f"{error.diag.message_primary}. {error.diag.message_detail}"
             raise WarehouseError(
-                f"A foreign key does not hold: {said} Nothing was written. Run again: the table "
-                "that refers has mostly let go by then; if it has not, make the table that is referred to again."
+                f"A foreign key does not hold: {said} Nothing was written. Run again: by then the "
+                "referring table usually no longer has such rows; if it still does, make the referenced table again."
             ) from error
         except psycopg.OperationalError as error:
             raise WarehouseError(
-                f"The warehouse at {where} gave up: {str(error).strip()}. What was under way is rolled back, what "
-                "was there before is still there; see that the server runs and has space, then run again."
+                f"The warehouse at {where} failed: {str(error).strip()}. What was under way is rolled back, what "
+                "was there before is still there; check that the server is running and has space, then run again."
             ) from error
         finally:
             connections.give_back(self.url, connection)
@@ -146,8 +146,8 @@ class Warehouse:
         if parts := database_parts(self.url):
             return parts
         raise WarehouseError(  # without the address: any part of it may be the password
-            "ETL_WAREHOUSE_URL is not an address of PostgreSQL: postgresql://user:password@host:port/database, "
-            "with characters such as @, / and % in user or password percent-encoded."
+            "ETL_WAREHOUSE_URL is not a PostgreSQL address (postgresql://user:password@host:port/database, "
+            "with characters such as @, / and % in user or password percent-encoded)."
         )
 
     # -- bookkeeping ---------------------------------------------------------------------------------------------

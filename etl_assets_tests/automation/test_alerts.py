@@ -251,8 +251,8 @@ def test_a_receiver_that_is_down_loses_nothing_and_breaks_no_other(
     house.materialize("landing/us_counties", raise_on_error=False)
     alerts.cursor = None
     assert len(alerts.tick()) == 2
-    assert "the mail server did not take the message (ConnectionRefusedError)" in alerts.said
-    assert "SNS did not take the message (EndpointConnectionError)" in alerts.said
+    assert "the mail server did not accept the message (ConnectionRefusedError)" in alerts.said
+    assert "SNS did not accept the message (EndpointConnectionError)" in alerts.said
     assert "ssword" not in alerts.said
 
 
@@ -266,7 +266,7 @@ def test_an_address_that_is_none_keeps_nobody_from_being_told_once(
     house.materialize("landing/protest_events", raise_on_error=False)
     alerts = Alerts(house, hook)
     assert len(alerts.tick()) == 1
-    assert "e-mail did not take the message (ValueError): it is tried again" in alerts.said
+    assert "e-mail did not accept the message (ValueError): it is tried again" in alerts.said
     assert "hunter2" not in alerts.said
     assert alerts.tick() == []
     monkeypatch.delenv("ETL_ALERT_SMTP_URL")

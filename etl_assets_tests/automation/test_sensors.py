@@ -96,7 +96,7 @@ def test_a_run_that_was_canceled_has_dealt_with_nothing(house: House) -> None:
     job = house.definitions.resolve_implicit_global_asset_job_def()
     run = house.instance.create_run_for_job(job, tags=tags(request), asset_selection=frozenset({LANDING}))
     house.instance.report_run_canceled(run)
-    assert "came to nothing; another attempt in" in str(look(house))
+    assert "did not succeed; another attempt in" in str(look(house))
 
 
 def test_a_version_that_was_landed_in_another_lake_is_asked_for(
@@ -195,7 +195,7 @@ def test_a_download_that_broke_off_is_tried_again_within_a_limit(house: House, m
         assert not start(house, request)
         house.faults.clear()
     assert len(set(keys)) == sensors.ATTEMPTS
-    assert f"{sensors.ATTEMPTS} attempts came to nothing" in str(look(house))
+    assert f"{sensors.ATTEMPTS} attempts did not succeed" in str(look(house))
 
 
 def test_each_attempt_waits_three_times_as_long_as_the_one_before(

@@ -227,7 +227,7 @@ def test_a_failed_write_leaves_what_was_there(lake: Lake, tmp_path: Path) -> Non
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, most))
     try:
-        with pytest.raises(LakeError, match=r"Cannot write .*all\.parquet: .*see that the lake has space") as caught:
+        with pytest.raises(LakeError, match=r"Cannot write .*all\.parquet: .*check that the lake has space") as caught:
             lake.put("raw/numbers/all.parquet", os.urandom(100_000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))

@@ -359,7 +359,7 @@ def test_ids_that_are_gone_are_not_given_again(publisher: Publisher) -> None:
     for key in range(3):
         ids(publisher.lake, [key])
     publisher.lake.delete("identities/events/00000002.parquet")
-    with pytest.raises(LakeError, match=r"events/00000002\.parquet is missing.*Put it back"):
+    with pytest.raises(LakeError, match=r"events/00000002\.parquet is missing.*Restore it"):
         ids(publisher.lake, [7])
 
 

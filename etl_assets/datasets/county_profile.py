@@ -32,14 +32,14 @@ class CountyProfile(Contract, stage="presentation", table="county_profile", key=
     county: pl.String = column("Name of the county")
     state_code: pl.String = column("Postal code of the state", nullable=True)
     poverty_year: pl.Int32 = column("Newest year with an estimate for the county", unit="year", nullable=True)
-    poverty_rate: pl.Float64 = column("Poor share of the people in that year", unit="%", nullable=True)
+    poverty_rate: pl.Float64 = column("Share of people in poverty in that year", unit="%", nullable=True)
     median_household_income: pl.Int64 = column("Median household income in that year", unit="US dollars", nullable=True)
     protests: pl.Int64 = column("Protest events in all months", unit="events", ge=0)
-    protest_months: pl.Int64 = column("Months with events anywhere", unit="months", ge=0)
-    protests_per_month: pl.Float64 = column("Protest events per such month", unit="events a month", nullable=True)
+    protest_months: pl.Int64 = column("Months with events in any county", unit="months", ge=0)
+    protests_per_month: pl.Float64 = column("protests / protest_months", unit="events a month", nullable=True)
     state_advances_month: pl.Date = column("Newest month of the state's advances", nullable=True)
     state_advances_balance: AMOUNT = column(
-        "Advances outstanding of the state at that month's end", unit="US dollars", nullable=True
+        "The state's outstanding advances at the end of that month", unit="US dollars", nullable=True
     )
     geometry: pl.Binary = geometry("MultiPolygon", 4326, "Boundary of the county")
 

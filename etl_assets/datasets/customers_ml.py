@@ -32,12 +32,12 @@ class CustomersMl(Contract, stage="presentation", table="customers_ml", key=["cu
     Age, gender and location are the last known ones, since the source keeps no history of them."""
 
     customer_id: pl.Int64 = column("Number of the customer; not a feature")
-    cutoff: pl.Date = column("Features are of the days before it; not a feature")
-    age: pl.Int64 = column("Feature: age when last told", unit="years", nullable=True)
+    cutoff: pl.Date = column("Features cover the days before it; not a feature")
+    age: pl.Int64 = column("Feature: age as last reported", unit="years", nullable=True)
     gender: pl.String = column("Feature: gender", nullable=True)
     location: pl.String = column("Feature: state that the customer lives in", nullable=True)
     tenure_days: pl.Int64 = column(
-        "Feature: from joining to the cutoff; null if later", unit="days", nullable=True, ge=0
+        "Feature: days from joining to the cutoff; null if joined later", unit="days", nullable=True, ge=0
     )
     transactions: pl.Int64 = column("Feature: transactions", ge=0)
     units: pl.Int64 = column("Feature: units bought, as far as known", unit="units", ge=0)
@@ -45,12 +45,12 @@ class CustomersMl(Contract, stage="presentation", table="customers_ml", key=["cu
     amounts_unknown: pl.Int64 = column("Feature: transactions whose amount is not known", ge=0)
     largest_amount: AMOUNT = column("Feature: largest amount of a transaction", nullable=True)
     days_since_last: pl.Int64 = column(
-        "Feature: from the last transaction to the cutoff", unit="days", nullable=True, ge=1
+        "Feature: days from the last transaction to the cutoff", unit="days", nullable=True, ge=1
     )
     products: pl.Int64 = column("Feature: different products bought", ge=0)
     categories: pl.Int64 = column("Feature: different kinds of products bought", ge=0)
-    buys: pl.Boolean = column("Label: whether there is a transaction in the 90 days from the cutoff on")
-    spends: AMOUNT = column("Label: sum of the amounts that are known of those days", ge=0)
+    buys: pl.Boolean = column("Label: whether there is a transaction in the 90 days that start at the cutoff")
+    spends: AMOUNT = column("Label: sum of the known amounts of those days", ge=0)
 
 
 @presentation(

@@ -36,7 +36,7 @@ class LifeExpectancyByCountry(
     high: pl.Float64 = column("Upper end of the uncertainty interval", unit="years", nullable=True)
     change_1_year: pl.Float64 = column("Change since the year before", unit="years", nullable=True)
     change_10_years: pl.Float64 = column("Change since ten years before", unit="years", nullable=True)
-    rank_in_region: pl.UInt32 = column("Rank in the region, the longest life first", sql="bigint", nullable=True)
+    rank_in_region: pl.UInt32 = column("Rank in the region; 1 is the longest life", sql="bigint", nullable=True)
 
 
 @presentation(DATASET, LifeExpectancyByCountry, indicators=refined_health_indicators)
@@ -71,7 +71,7 @@ FIRST_COUNTRIES = {
 class LifeExpectancyAtBirth(Contract, stage="presentation", table="life_expectancy_at_birth", key=["id"]):
     """Life expectancy at birth in six countries, in the shape that the first pipeline's readers know."""
 
-    id: pl.Int64 = column("Row id, given once to a country, year and sex", ge=1)
+    id: pl.Int64 = column("Row id, assigned once per country, year and sex", ge=1)
     indicatorcode: pl.String = column("Code of the indicator")
     spatialdim: pl.String = column("ISO 3166-1 alpha-3 code of the country")
     parentlocationcode: pl.String = column("Code of the WHO region", nullable=True)
@@ -88,8 +88,8 @@ class LifeExpectancyAtBirth(Contract, stage="presentation", table="life_expectan
     timedimensionend: pl.Date = column("Last day of the year")
     country: pl.String = column("Name of the country")
     sex: pl.String = column("both, male or female", nullable=True)
-    transformed_epoch: pl.Int64 = column("The publication as seconds since 1970", unit="s", nullable=True)
-    created_at: pl.Datetime("us", "UTC") = column("As `date`: the same rows have the same value", nullable=True)
+    transformed_epoch: pl.Int64 = column("Time of publication as seconds since 1970", unit="s", nullable=True)
+    created_at: pl.Datetime("us", "UTC") = column("Same as `date`, so that equal rows have equal values", nullable=True)
 
 
 @presentation(DATASET, LifeExpectancyAtBirth, indicators=refined_health_indicators)

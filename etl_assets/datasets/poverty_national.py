@@ -53,7 +53,7 @@ class NationalPoverty(
     year: pl.Int32 = column("Year", unit="year", ge=1959, le=2100)
     group_code: pl.Int32 = column("The API's code of the group", isin=[int(code) for code in GROUPS])
     group: pl.String = column("Race or Hispanic origin", isin=list(GROUPS.values()))
-    is_overlapping: pl.Boolean = column("Whether some of its people are in another group that does not contain it")
+    is_overlapping: pl.Boolean = column("Whether it shares people with another group that does not contain it")
     method: pl.String = column("`published`, or one of the two methods of 2013 and 2017")
     poverty_rate: pl.Float64 = column("Share of the group's people in poverty", unit="%", ge=0, le=100)
 
@@ -111,7 +111,7 @@ class PovertyTrends(Contract, stage="presentation", table="poverty_trends", key=
 
     group_code: pl.Int32 = column("The API's code of the group")
     group: pl.String = column("Race or Hispanic origin")
-    is_overlapping: pl.Boolean = column("Whether some of its people are in another group that does not contain it")
+    is_overlapping: pl.Boolean = column("Whether it shares people with another group that does not contain it")
     method: pl.String = column("`published`, or one of the two methods of 2013 and 2017")
     year: pl.Int32 = column("Year", unit="year")
     poverty_rate: pl.Float64 = column("Share of the group's people in poverty", unit="%")

@@ -55,15 +55,15 @@ class SmallAreaPoverty(
     """Estimates of poverty and income, one row per state or county and year; suppressed values are null."""
 
     year: pl.Int32 = column("Year of the estimate", unit="year", ge=1989, le=2100)
-    level: pl.String = column("What the row is of", isin=["state", "county"])
+    level: pl.String = column("Kind of area", isin=["state", "county"])
     fips: pl.String = column(
         "FIPS code: two digits for a state, five for a county", str_matches="^(0[1-9]|[1-9][0-9])([0-9]{3})?$"
     )
     name: pl.String = column("Name as the source has it")
     poor: pl.Int64 = column("People in poverty, estimate", unit="people", nullable=True, ge=0)
-    poor_moe: pl.Int64 = column("Margin of error of that, 90 % confidence", unit="people", nullable=True, ge=0)
-    poverty_rate: pl.Float64 = column("Poor share of the people, estimate", unit="%", nullable=True, ge=0, le=100)
-    poverty_rate_moe: pl.Float64 = column("Margin of error of that", unit="percentage points", nullable=True, ge=0)
+    poor_moe: pl.Int64 = column("Margin of error of poor, 90 % confidence", unit="people", nullable=True, ge=0)
+    poverty_rate: pl.Float64 = column("Share of people in poverty, estimate", unit="%", nullable=True, ge=0, le=100)
+    poverty_rate_moe: pl.Float64 = column("Margin of error of the rate", unit="percentage points", nullable=True, ge=0)
     median_household_income: pl.Int64 = column("Median household income", unit="US dollars", nullable=True, ge=0)
 
 
@@ -117,8 +117,8 @@ class CountyPoverty(Contract, stage="presentation", table="county_poverty", key=
     boundary_fips: pl.String = column("FIPS code of the boundary; null where there is none", nullable=True)
     county: pl.String = column("Name as the source has it")
     poor: pl.Int64 = column("People in poverty, estimate", unit="people", nullable=True)
-    poverty_rate: pl.Float64 = column("Poor share of the people, estimate", unit="%", nullable=True)
-    poverty_rate_moe: pl.Float64 = column("Margin of error of that", unit="percentage points", nullable=True)
+    poverty_rate: pl.Float64 = column("Share of people in poverty, estimate", unit="%", nullable=True)
+    poverty_rate_moe: pl.Float64 = column("Margin of error of the rate", unit="percentage points", nullable=True)
     median_household_income: pl.Int64 = column("Median household income", unit="US dollars", nullable=True)
     geometry: pl.Binary = geometry("MultiPolygon", 4326, "Boundary of the county", nullable=True)
 

@@ -69,7 +69,7 @@ class ProtestEvents(
 ):
     """Protest events, one row per event; the point is the centroid of the locality, not the venue."""
 
-    event_id: pl.Int64 = column("Surrogate id, given once to a natural key and ordinal", ge=1)
+    event_id: pl.Int64 = column("Surrogate id, assigned once per natural key and ordinal", ge=1)
     event_date: pl.Date = column("Date of the event")
     locality: pl.String = column("Town or city", nullable=True, str_length={"max_value": 500})
     state: pl.String = column("Postal code of the state or territory", isin=sorted(CODES.values()))
@@ -78,19 +78,21 @@ class ProtestEvents(
     event_type: pl.String = column("Types as given", nullable=True, str_length={"max_value": 1_000})
     event_types: pl.List(pl.String) = column("Types in lower case, without repeats")
     organizations: pl.String = column("Organizations as given", nullable=True, str_length={"max_value": 50_000})
-    ordinal: pl.Int32 = column("Position among events of the same natural key, which is the seven values before", ge=1)
+    ordinal: pl.Int32 = column(
+        "Position among events with the same date, locality, state, location, title, type and organizations", ge=1
+    )
     participants: pl.String = column("Who took part", nullable=True, str_length={"max_value": 50_000})
     claims: pl.String = column("What was claimed", nullable=True, str_length={"max_value": 100_000})
     issues: pl.String = column("Issues that the publisher assigns; since April 2025", nullable=True)
     valence: pl.Int32 = column("0 neither, 1 against and 2 for the incumbent, as the publisher codes it", nullable=True)
     online: pl.Boolean = column("Held online", nullable=True)
-    is_announced: pl.Boolean = column("Dated after the publication that the row was read from")
+    is_announced: pl.Boolean = column("Whether it is dated after the publication that the row was read from")
     size_low: pl.Float64 = column("Lowest estimate of the size", unit="people", nullable=True, ge=0, le=1e8)
     size_mean: pl.Float64 = column("Mean estimate of the size", unit="people", nullable=True, ge=0, le=1e8)
     size_high: pl.Float64 = column("Highest estimate of the size", unit="people", nullable=True, ge=0, le=1e8)
     arrests: pl.Float64 = column("Arrests, where the source has a number", unit="people", nullable=True, ge=0)
-    participant_injuries: pl.Float64 = column("Injured participants, likewise", unit="people", nullable=True, ge=0)
-    police_injuries: pl.Float64 = column("Injured police, likewise", unit="people", nullable=True, ge=0)
+    participant_injuries: pl.Float64 = column("Injured participants, if known", unit="people", nullable=True, ge=0)
+    police_injuries: pl.Float64 = column("Injured police, if known", unit="people", nullable=True, ge=0)
     sources: pl.List(pl.String) = column("Sources in the order given, without repeats and gaps")
     source_count: pl.Int32 = column("Number of sources", ge=0)
     county_given: pl.String = column("County as the source has it", nullable=True)
@@ -99,7 +101,7 @@ class ProtestEvents(
     )
     county_located: pl.String = column("County that contains the point", nullable=True)
     fips_located: pl.String = column("FIPS code of the county that contains the point", nullable=True)
-    fips: pl.String = column("FIPS code as located, else as given", nullable=True)
+    fips: pl.String = column("fips_located, or fips_given where there is none", nullable=True)
     agreement: pl.String = column(
         "Whether the located county is the given one", isin=["same", "differs", "no_point", "outside"]
     )
@@ -237,11 +239,11 @@ class Eventdata(
 ):
     """Protest events in the shape that the first pipeline's readers know, with the rows that were there before."""
 
-    id: pl.Int64 = column("Row id: kept from before, else following the greatest there was", ge=0)
+    id: pl.Int64 = column("Row id: kept from before, or the next after the greatest so far", ge=0)
     event_id: pl.Int64 = column("Event id: that of refined.protest_events, or kept from before", ge=0)
     event_date: pl.Date = column("Date of the event")
     event_state: pl.String = column("Postal code of the state", nullable=True)
-    event_county: pl.String = column("County that contains the point, else as the source has it", nullable=True)
+    event_county: pl.String = column("County that contains the point, or else the source's", nullable=True)
     event_city: pl.String = column("Town or city", nullable=True)
     event_type: pl.String = column("Types as the source has them", nullable=True)
     event_source: pl.String = column("Sources, joined by a comma", nullable=True)
@@ -275,9 +277,9 @@ def presentation_eventdata(events: pl.DataFrame, before: pl.DataFrame, partition
         twice = given.filter(given.is_in(before[former].implode()))
         if twice.len():
             raise dg.Failure(
-                f"{twice.len()} {former}s of the baseline, such as {twice[0]}, were given to others before it was set: "
-                "ETL_EVENTDATA_BASELINE belongs before the first run. Set it to none; or give the baseline its ids: "
-                f"delete {', '.join(of)} in the lake, rebuild the warehouse, run again.",
+                f"{twice.len()} {former}s of the baseline, such as {twice[0]}, were assigned to others before it was "
+                "set: set ETL_EVENTDATA_BASELINE before the first run. Set it to none; or give it its ids: delete "
+                f"{', '.join(of)} in the lake, run ./dev rebuild-warehouse, and run again.",
                 allow_retries=False,
             )
     return pl.concat([old, new.with_columns(id=ids).select(columns)])
@@ -292,11 +294,11 @@ class CountyProtestsMonthly(
 ):
     """Protest events per county and month; events without a county are left out."""
 
-    fips: pl.String = column("Five-digit FIPS code: of the county that contains the point, else as given")
+    fips: pl.String = column("Five-digit FIPS code of the county that contains the point, or else the given one")
     county: pl.String = column("Name of the county; null for a code that the boundaries do not have", nullable=True)
     state: pl.String = column("Postal code of the state, as most of the events have it")
     month: pl.Date = column("First day of the month")
-    events: pl.Int64 = column("Events, announced ones included", unit="events", ge=1)
+    events: pl.Int64 = column("Events, including announced ones", unit="events", ge=1)
     size_low: pl.Float64 = column(
         "Sum of the lowest estimates, of the events that have one", unit="people", nullable=True, ge=0
     )

@@ -43,11 +43,11 @@ RULES = (
         "Nothing says which of them is right.",
     ),
     *(
-        Rule(name, "is blank", pl.col(name).str.strip_chars() == "", "missing", "Blank is how the API writes nothing.")
+        Rule(name, "is blank", pl.col(name).str.strip_chars() == "", "missing", "The API leaves missing values blank.")
         for name in ("customer_name", "gender", "location")
     ),
-    Rule("location", "is Unknown", pl.col("location") == "Unknown", "missing", "That says that no place is known."),
-    Rule("age", "is of no person", ~pl.col("age").is_between(0, OLDEST), "null", "Nobody is that old."),
+    Rule("location", "is Unknown", pl.col("location") == "Unknown", "missing", "It means that no place is known."),
+    Rule("age", "is of no person", ~pl.col("age").is_between(0, OLDEST), "null", "Nobody has that age."),
 )  # fmt: skip
 
 
@@ -56,8 +56,8 @@ class RetailCustomers(Contract, stage="refined", table="retail_customers", key=[
 
     customer_id: pl.Int64 = column("Number of the customer")
     customer_name: pl.String = column("Name; not unique", nullable=True)
-    age: pl.Int64 = column("Age when last told", unit="years", nullable=True, ge=0, le=OLDEST)
-    gender: pl.String = column("Gender as the customer has told it", nullable=True)
+    age: pl.Int64 = column("Age as last reported", unit="years", nullable=True, ge=0, le=OLDEST)
+    gender: pl.String = column("Gender as stated by the customer", nullable=True)
     location: pl.String = column("State of the United States", nullable=True)
     date_joined: pl.Date = column("Day on which the customer joined", nullable=True)
     corrections: pl.List(pl.String) = corrections()

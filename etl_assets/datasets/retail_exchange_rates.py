@@ -40,21 +40,21 @@ IS_GIVEN = IS_RATE | IS_UNREAD
 RULES = (
     Rule(
         "exchange_rate", "is missing", pl.col("exchange_rate").is_null() & ~IS_UNREAD, "quarantine",
-        "Of a record without its rate, nothing is left to keep.",
+        "A record without its rate holds nothing to keep.",
     ),
     Rule(
         "exchange_rate", "is not positive", pl.col("exchange_rate") <= 0, "quarantine",
-        "No currency has such a rate, and nothing says that the minus alone is wrong.",
+        "No currency has such a rate, and nothing shows that only the sign is wrong.",
     ),
     Rule(
         "rate_date", "is missing", pl.col("rate_date").is_null(), "quarantine",
-        "A rate that is of no day cannot be looked up.",
+        "A rate without a day cannot be looked up.",
     ),
     Rule(
         "exchange_rate", "contradicts another", IS_RATE & (IS_GIVEN.sum().over("currency_code", "rate_date") > 1),
         "quarantine",
-        "Several rates of one currency and day differ up to a hundredfold, and neither order nor anything else says "
-        "which is right: a pick or a mean would be invented. The day before serves, with its age.",
+        "Several rates of one currency and day differ up to a hundredfold, and neither order nor anything else shows "
+        "which is right: a pick or a mean would be invented. The rate of the day before is used, with its age.",
     ),
 )  # fmt: skip
 
@@ -64,7 +64,7 @@ class RetailExchangeRates(Contract, stage="refined", table="retail_exchange_rate
 
     currency_code: pl.String = column("ISO 4217 code", str_matches=r"^[A-Z]{3}$")
     rate_date: pl.Date = column("Day of the rate")
-    exchange_rate: RATE = column("Rate, of an unknown base", gt=0)
+    exchange_rate: RATE = column("Rate, against an unknown base currency", gt=0)
     exchange_rate_is_outlier: pl.Boolean = column("Its modified z-score is above 3.5", nullable=True)
     corrections: pl.List(pl.String) = corrections()
     values_before: pl.List(pl.String) = values_before()

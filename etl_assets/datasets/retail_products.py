@@ -35,11 +35,11 @@ READINGS = {
 RULES = (
     Rule(
         "price", "is negative", pl.col("price") < 0, "null",
-        "No unit costs less than nothing, and nothing says that the minus alone is wrong; the price is not known.",
+        "No price is negative, and nothing shows that only the sign is wrong; the price is not known.",
     ),
     Rule(
         "stock_available", "is negative", pl.col("stock_available") < 0, "null",
-        "Less than nothing cannot be in stock; whether it is oversold or miscounted is not known.",
+        "Stock cannot be negative; whether it is oversold or miscounted is not known.",
     ),
 )  # fmt: skip
 

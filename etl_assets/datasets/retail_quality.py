@@ -74,14 +74,14 @@ class RetailQuality(Contract, stage="presentation", table="retail_quality", key=
     records: pl.Int64 = column("Records that the source has", ge=0)
     rows: pl.Int64 = column("Records that are published; the others are duplicated or quarantined", ge=0)
     missing_share: pl.Float64 = column(
-        "Values that are empty, blank or say so, of all in required columns", nullable=True, ge=0, le=1
+        "Share of values in required columns that are empty, blank or marked as missing", nullable=True, ge=0, le=1
     )
     invalid_share: pl.Float64 = column(
-        "Records with a value that cannot be right, and is null", nullable=True, ge=0, le=1
+        "Share of records with a value that cannot be right and was set to null", nullable=True, ge=0, le=1
     )
-    duplicated_share: pl.Float64 = column("Records that say the same as another", nullable=True, ge=0, le=1)
-    corrected_share: pl.Float64 = column("Records with a value that was mended", nullable=True, ge=0, le=1)
-    quarantined_share: pl.Float64 = column("Records that were kept out", nullable=True, ge=0, le=1)
+    duplicated_share: pl.Float64 = column("Share of records that repeat another", nullable=True, ge=0, le=1)
+    corrected_share: pl.Float64 = column("Share of records with a corrected value", nullable=True, ge=0, le=1)
+    quarantined_share: pl.Float64 = column("Share of records in quarantine", nullable=True, ge=0, le=1)
 
 
 @presentation(

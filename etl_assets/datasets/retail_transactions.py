@@ -43,7 +43,7 @@ BESIDE = (pl.col("total_amount") - CENTS).abs()
 RULES = (
     Rule(
         "total_amount", "is negative", pl.col("total_amount") < 0, "null",
-        "Nothing says that it is a return, nor that the minus alone is wrong; what was paid is not known.",
+        "Nothing shows that it is a return, or that only the sign is wrong; what was paid is not known.",
     ),
     Rule(
         "total_amount", "has the noise of a binary fraction", (BESIDE > 0) & (BESIDE < 1e-6), "correct",
@@ -51,19 +51,19 @@ RULES = (
     ),
     Rule(
         "total_amount", "is finer than a cent", BESIDE >= 1e-6, "quarantine",
-        "Nobody pays fractions of a cent: it is no amount of money.",
+        "Nobody pays fractions of a cent: it is not an amount of money.",
     ),
     Rule(
         "total_amount", "is beyond all amounts", pl.col("total_amount").abs() >= 10**12, "quarantine",
-        "No customer pays a trillion: it is no amount of money.",
+        "No customer pays a trillion: it is not an amount of money.",
     ),
     Rule(
         "quantity", "is beyond all quantities", pl.col("quantity") >= 10**9, "quarantine",
-        "Nobody sells a thousand million units at once: it is a number of something else.",
+        "Nobody sells a billion units at once: it is some other number.",
     ),
     Rule(
         "quantity", "is not positive", pl.col("quantity") < 1, "null",
-        "Nothing was sold that way, and nothing says that it is a return; what was sold is not known.",
+        "No sale has such a quantity, and nothing shows that it is a return; what was sold is not known.",
     ),
 )  # fmt: skip
 

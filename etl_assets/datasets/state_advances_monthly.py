@@ -29,16 +29,16 @@ class StateAdvancesMonthly(Contract, stage="presentation", table="state_advances
     state: pl.String = column("Name of the state")
     last_record_date: pl.Date = column("The month's last day of record for the state")
     month_end_balance: AMOUNT = column(
-        "Advances outstanding on the month's last day of record; null for a state that is not on it any more, "
-        "or some of whose lines are, or may be, in quarantine",
+        "Advances outstanding on the month's last day of record; null for a state that is no longer listed "
+        "then, or if some of its lines are, or may be, in quarantine",
         unit="US dollars",
         nullable=True,
     )
-    draws: AMOUNT = column("Drawn in the month, by the state's last day", unit="US dollars", nullable=True)
+    draws: AMOUNT = column("Drawn in the month, up to the state's last day of record", unit="US dollars", nullable=True)
     interest_accrued_fiscal_year: AMOUNT = column("Interest accrued so far", unit="US dollars", nullable=True)
     interest_paid: AMOUNT = column("Interest paid, summed over the month", unit="US dollars", nullable=True)
     is_complete: pl.Boolean = column(
-        "Whether nothing of the state's month is, or may be, in quarantine; else, its sums are null"
+        "Whether no line of the state's month is, or may be, in quarantine; otherwise its sums are null"
     )
 
 

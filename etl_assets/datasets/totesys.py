@@ -24,8 +24,8 @@ DATASET = Dataset(
 class Refined(Contract):
     """What every table of the source has besides its own columns; times of day are the source's, without a zone."""
 
-    created_at: pl.Datetime("us") = column("When the row was created, as the source's clock has it")
-    last_updated: pl.Datetime("us") = column("When the source says that it changed the row last")
+    created_at: pl.Datetime("us") = column("When the row was created, by the source's clock")
+    last_updated: pl.Datetime("us") = column("When the row was last changed, according to the source")
 
 
 def _place(table: str) -> dict[str, object]:
@@ -57,8 +57,8 @@ class Counterparty(Refined, **_place("counterparty")):
     counterparty_id: pl.Int64 = column("Key", ge=1)
     counterparty_legal_name: pl.String = column("Legal name")
     legal_address_id: pl.Int64 = column("Legal address", references=Address)
-    commercial_contact: pl.String = column("Whom to talk to about business", nullable=True)
-    delivery_contact: pl.String = column("Whom to talk to about deliveries", nullable=True)
+    commercial_contact: pl.String = column("Contact for business", nullable=True)
+    delivery_contact: pl.String = column("Contact for deliveries", nullable=True)
 
 
 class Currency(Refined, **_place("currency")):
@@ -84,7 +84,7 @@ class Staff(Refined, **_place("staff")):
     first_name: pl.String = column("First name")
     last_name: pl.String = column("Last name")
     department_id: pl.Int64 = column("Department", references=Department)
-    email_address: pl.String = column("Address of e-mail", str_matches=r"^[^@\s]+@[^@\s]+$")
+    email_address: pl.String = column("E-mail address", str_matches=r"^[^@\s]+@[^@\s]+$")
 
 
 class Design(Refined, **_place("design")):
@@ -116,7 +116,7 @@ class PurchaseOrder(Refined, **_place("purchase_order")):
 
     purchase_order_id: pl.Int64 = column("Key", ge=1)
     staff_id: pl.Int64 = column("Who ordered it", references=Staff)
-    counterparty_id: pl.Int64 = column("Of whom it was ordered", references=Counterparty)
+    counterparty_id: pl.Int64 = column("Who it was ordered from", references=Counterparty)
     item_code: pl.String = column("Code of the item")
     item_quantity: pl.Int64 = column("Number of items", unit="items", ge=0)
     item_unit_price: pl.Decimal(10, 2) = column("Price of an item", unit="the order's currency", ge=0)
@@ -152,7 +152,7 @@ class Payment(Refined, **_place("payment")):
     currency_id: pl.Int64 = column("Currency of the amount", references=Currency)
     payment_type_id: pl.Int64 = column("Kind of payment", references=PaymentType)
     paid: pl.Boolean = column("Whether it was paid")
-    payment_date: pl.Date = column("When it is to be paid, or was")
+    payment_date: pl.Date = column("When it is due, or was paid")
     company_ac_number: pl.Int64 = column("Account of the company")
     counterparty_ac_number: pl.Int64 = column("Account of the counterparty")
 

@@ -95,7 +95,7 @@ class DimStaff(Contract, stage="presentation", table="dim_staff", key=["staff_id
     last_name: pl.String = column("Last name")
     department_name: pl.String = column("Department")
     location: pl.String = column("Where the department is", nullable=True)
-    email_address: pl.String = column("Address of e-mail")
+    email_address: pl.String = column("E-mail address")
 
 
 @presentation(DATASET, DimStaff, staff=TABLES[Staff].history, departments=TABLES[Department].history)

@@ -51,11 +51,11 @@ def _facts(history: pl.DataFrame, record_id: str, contract: type[Contract]) -> p
 class FactSalesOrder(Contract, **_place("fact_sales_order", "sales_record_id")):
     """Sales: every version of every order is a row. For the orders as they are now, see refined.totesys_sales_order."""
 
-    sales_record_id: pl.Int64 = column("Id of the version; follows from its content and never changes", ge=0)
+    sales_record_id: pl.Int64 = column("Id of the version; computed from its content, so it never changes", ge=0)
     sales_order_id: pl.Int64 = column("Order")
     created_date: pl.Date = column("When the order was created", references=DimDate)
     created_time: pl.Time = column("At what time of day")
-    last_updated_date: pl.Date = column("When it was changed last", references=DimDate)
+    last_updated_date: pl.Date = column("When it was last changed", references=DimDate)
     last_updated_time: pl.Time = column("At what time of day")
     sales_staff_id: pl.Int64 = column("Who sold it", references=DimStaff)
     counterparty_id: pl.Int64 = column("Who bought it", references=DimCounterparty)
@@ -77,14 +77,14 @@ def presentation_fact_sales_order(sales: pl.DataFrame) -> pl.DataFrame:
 class FactPurchaseOrder(Contract, **_place("fact_purchase_order", "purchase_record_id")):
     """Purchases: every version of every order is a row."""
 
-    purchase_record_id: pl.Int64 = column("Id of the version; follows from its content and never changes", ge=0)
+    purchase_record_id: pl.Int64 = column("Id of the version; computed from its content, so it never changes", ge=0)
     purchase_order_id: pl.Int64 = column("Order")
     created_date: pl.Date = column("When the order was created", references=DimDate)
     created_time: pl.Time = column("At what time of day")
-    last_updated_date: pl.Date = column("When it was changed last", references=DimDate)
+    last_updated_date: pl.Date = column("When it was last changed", references=DimDate)
     last_updated_time: pl.Time = column("At what time of day")
     staff_id: pl.Int64 = column("Who ordered it", references=DimStaff)
-    counterparty_id: pl.Int64 = column("Of whom it was ordered", references=DimCounterparty)
+    counterparty_id: pl.Int64 = column("Who it was ordered from", references=DimCounterparty)
     item_code: pl.String = column("Code of the item")
     item_quantity: pl.Int64 = column("Number of items", unit="items")
     item_unit_price: pl.Decimal(10, 2) = column("Price of an item", unit="the order's currency")
@@ -103,11 +103,11 @@ def presentation_fact_purchase_order(purchases: pl.DataFrame) -> pl.DataFrame:
 class FactPayment(Contract, **_place("fact_payment", "payment_record_id")):
     """Payments: every version of every payment is a row."""
 
-    payment_record_id: pl.Int64 = column("Id of the version; follows from its content and never changes", ge=0)
+    payment_record_id: pl.Int64 = column("Id of the version; computed from its content, so it never changes", ge=0)
     payment_id: pl.Int64 = column("Payment")
     created_date: pl.Date = column("When the payment was created", references=DimDate)
     created_time: pl.Time = column("At what time of day")
-    last_updated_date: pl.Date = column("When it was changed last", references=DimDate)
+    last_updated_date: pl.Date = column("When it was last changed", references=DimDate)
     last_updated_time: pl.Time = column("At what time of day")
     transaction_id: pl.Int64 = column("What is paid", references=DimTransaction)
     counterparty_id: pl.Int64 = column("Who pays or is paid", references=DimCounterparty)
@@ -115,7 +115,7 @@ class FactPayment(Contract, **_place("fact_payment", "payment_record_id")):
     currency_id: pl.Int64 = column("Currency of the amount", references=DimCurrency)
     payment_type_id: pl.Int64 = column("Kind of payment", references=DimPaymentType)
     paid: pl.Boolean = column("Whether it was paid")
-    payment_date: pl.Date = column("When it is to be paid, or was", references=DimDate)
+    payment_date: pl.Date = column("When it is due, or was paid", references=DimDate)
 
 
 @presentation(DATASET, FactPayment, payments=TABLES[Payment].history)

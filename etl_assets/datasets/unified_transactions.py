@@ -31,19 +31,19 @@ class UnifiedTransactions(Contract, stage="presentation", table="unified_transac
     """Transactions and sales with their customer, product and exchange rate, where these are known. No amount is
     converted: no source says which currency it is in, nor what its rates are relative to."""
 
-    kind: pl.String = column("What the row is: of the database, or of a sales file", isin=["transaction", "sale"])
+    kind: pl.String = column("Whether the row is from the database or from a sales file", isin=["transaction", "sale"])
     transaction_id: pl.Int64 = column("Number within its kind")
     transaction_date: pl.Date = column("Day", nullable=True)
     quantity: pl.Int64 = column("Units", unit="units", nullable=True)
-    unit_price: UNIT_PRICE = column("Paid per unit: the sale's price; total_amount / quantity else", nullable=True)
-    total_amount: AMOUNT = column("Amount: the transaction's; unit_price x quantity of a sale", nullable=True)
+    unit_price: UNIT_PRICE = column("Paid per unit: the sale's price, or else total_amount / quantity", nullable=True)
+    total_amount: AMOUNT = column("The transaction's amount; for a sale, unit_price x quantity", nullable=True)
     amount_matches_price: pl.Boolean = column(
         "Whether total_amount is quantity x product_price; null where one of them is not known", nullable=True
     )
     customer_id: pl.Int64 = column("Number of the customer; sales have none", nullable=True)
     customer_match: pl.Boolean = column("Whether the customer is known")
     customer_name: pl.String = column("Name of the customer", nullable=True)
-    age: pl.Int64 = column("Age of the customer when last told", unit="years", nullable=True)
+    age: pl.Int64 = column("Age of the customer as last reported", unit="years", nullable=True)
     gender: pl.String = column("Gender of the customer", nullable=True)
     location: pl.String = column("State that the customer lives in", nullable=True)
     product_id: pl.Int64 = column("Number of the product")
@@ -51,21 +51,23 @@ class UnifiedTransactions(Contract, stage="presentation", table="unified_transac
     product_name: pl.String = column("Name of the product", nullable=True)
     category: pl.String = column("Kind of product", nullable=True)
     product_price: PRICE = column("Price of the product now", nullable=True)
-    rate_match: pl.Boolean = column("Whether there is a rate at or before the day")
+    rate_match: pl.Boolean = column("Whether there is a rate on or before the day")
     rate_currency: pl.String = column("Currency of the rate", nullable=True)
-    exchange_rate: RATE = column("Last known rate at or before the day, of an unknown base", nullable=True)
+    exchange_rate: RATE = column(
+        "Last known rate on or before the day, against an unknown base currency", nullable=True
+    )
     rate_date: pl.Date = column("Day of that rate", nullable=True)
-    rate_age_days: pl.Int64 = column("From that day to the transaction's", unit="days", nullable=True, ge=0)
+    rate_age_days: pl.Int64 = column("Days from rate_date to the transaction", unit="days", nullable=True, ge=0)
     month: pl.Int32 = column("Month of the day, 1 to 12", nullable=True)
     day_of_week: pl.Int32 = column("Day of the week, Monday is 1", nullable=True)
     customer_tenure_days: pl.Int64 = column(
-        "From joining to the transaction; negative if before", unit="days", nullable=True
+        "Days from joining to the transaction; negative if it came before", unit="days", nullable=True
     )
     price_to_product_median: pl.Float64 = column(
         "unit_price / the median unit_price of the product's rows of the same kind", nullable=True
     )
     basket_share: pl.Float64 = column(
-        "Share of total_amount in the basket: what the customer's transactions of the day come to", nullable=True
+        "Share of total_amount in the basket: the sum of the customer's transactions of the day", nullable=True
     )
 
 
@@ -128,9 +130,7 @@ def presentation_unified_transactions(
     )
     matches = ["product_match", "customer_match", "rate_match"]
     found = table.group_by("kind").agg(pl.col(matches).sum(), rows=pl.len()).sort("kind")
-    return Result(
-        table, metadata={"found": bars(found, "kind", ["rows", *matches], "Rows, and what was found of them")}
-    )
+    return Result(table, metadata={"found": bars(found, "kind", ["rows", *matches], "Rows, and how many have a match")})
 
 
 def _per_unit() -> pl.Expr:

@@ -36,10 +36,10 @@ class UsCounties(Contract, stage="refined", table="us_counties", key=["fips"]):
 
     fips: pl.String = column("Five-digit FIPS code of the county", str_matches=r"^\d{5}$")
     state_fips: pl.String = column("Two-digit FIPS code of the state", str_matches=r"^\d{2}$")
-    name: pl.String = column("Name without its legal type; hundreds of names are of more than one county")
+    name: pl.String = column("Name without its legal type; hundreds of names belong to more than one county")
     legal_type: pl.String = column("County, Parish, Borough, city, …", nullable=True)
     census_area: pl.Float64 = column("Land area as the Census Bureau has it", unit="square miles", nullable=True, ge=0)
-    vintage: pl.Int32 = column("Year whose county codes the file has", unit="year", ge=OLDEST_VINTAGE, le=2100)
+    vintage: pl.Int32 = column("Year of the file's county codes", unit="year", ge=OLDEST_VINTAGE, le=2100)
     geometry: pl.Binary = geometry("MultiPolygon", 4326, "Boundary, valid")
 
     @pa.dataframe_check(name="fips_begins_with_state_fips")

@@ -8,8 +8,8 @@ from etl_assets.storage.table import Table
 
 _INTRODUCTION = """# Data dictionary
 
-Every table that has a contract; raw and quarantine tables have the columns of their source. Made by `./dev dictionary`;
-a test keeps it current.
+Every table that has a contract. Raw tables have the columns of their source, quarantine tables all have the same ones:
+the record, what is wrong with it, and where it is from. Made by `./dev dictionary`; a test keeps it current.
 """
 
 

@@ -19,13 +19,13 @@ from etl_assets.storage.table import PARTITION, SOURCE_ROW, SOURCE_SHA256, Colum
 UNPLACED = "unplaced"
 
 _COLUMNS = (
-    Column("row_id", "text", "Hash of what the record holds and of how many equal ones precede it", False),
+    Column("row_id", "text", "Hash of the record's content and of the number of equal records before it", False),
     Column(PARTITION, "text", "Partition that the record was kept out of", False),
-    Column("reason", "text", "What is wrong, for a person", False),
+    Column("reason", "text", "What is wrong, in words", False),
     Column("checks", "text[]", "The checks that failed", False),
     Column("columns", "text[]", "The column of each failed check; empty where it concerns the whole row", False),
     Column("values", "text[]", "The value that failed each check", False),
-    Column("record", "text", "The record as the source has it, as JSON without what is empty", False),
+    Column("record", "text", "The record as the source has it, as JSON without its empty fields", False),
     Column(SOURCE_SHA256, "text", "SHA-256 of the landed file that holds the record", False),
     Column(SOURCE_ROW, "bigint", "Number of the record in that file; the first record is 1", False),
 )  # fmt: skip

@@ -51,7 +51,7 @@ class Rule:
 
 def corrections() -> Any:
     """The column that names the rules that changed a row."""
-    return column("Rules that changed a value of the row, in the order in which they did")
+    return column("Rules that changed a value of the row, in the order in which they were applied")
 
 
 def values_before() -> Any:

@@ -251,8 +251,8 @@ def test_a_baseline_that_comes_after_the_first_run(
 
     baseline.write_bytes(as_csv([before(id=2, event_id=7001), before(id=90, event_id=7002, event_city="Elsewhere")]))
     assert not small.run()
-    assert "1 ids of the baseline, such as 2, were given to others before it was set" in small.failures()
-    assert "ETL_EVENTDATA_BASELINE belongs before the first run" in small.failures()
+    assert "1 ids of the baseline, such as 2, were assigned to others before it was set" in small.failures()
+    assert "set ETL_EVENTDATA_BASELINE before the first run" in small.failures()
     assert small.frame("presentation.eventdata").equals(table)
     assert not small.run()
 
@@ -272,7 +272,7 @@ def test_a_baseline_that_comes_after_the_first_run(
 
     baseline.write_bytes(as_csv([before(id=1000, event_id=2, event_city="Elsewhere")]))
     assert not small.run()
-    assert "1 event_ids of the baseline, such as 2, were given to others before it was set" in small.failures()
+    assert "1 event_ids of the baseline, such as 2, were assigned to others before it was set" in small.failures()
     assert "delete identities/protest_events/, refined/protest_events/, identities/eventdata/," in small.failures()
 
 

@@ -75,18 +75,18 @@ def main(arguments: list[str]) -> int:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Parse the command line; if it is wrong, say how and end the process."""
-    parser = argparse.ArgumentParser(prog="./dev bench", description="Measure this project beside its peers.")
+    parser = argparse.ArgumentParser(prog="./dev bench", description="Measure this project against its peers.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; default: all")
     parser.add_argument("--rows", nargs="+", type=int, metavar="N", help="other sizes than the default, of one NAME")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="runs of each case (default: 3)")
-    parser.add_argument("--quick", action="store_true", help="the smallest sizes: whether it works, not how fast")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found to a file, too")
+    parser.add_argument("--quick", action="store_true", help="the smallest sizes: to see if it works, not how fast")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to a file")
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.names if name not in BENCHMARKS]:
         parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
     options.names = options.names or list(BENCHMARKS)
     if min([options.rounds, *(options.rows or [])]) < 1:
-        parser.error("--rows and --rounds take numbers from 1 on")
+        parser.error("--rows and --rounds must be at least 1")
     if options.rows:
         if len(options.names) != 1:
             parser.error("--rows needs the NAME of the one benchmark that it is for")

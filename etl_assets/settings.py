@@ -122,10 +122,10 @@ class Settings(BaseSettings):
     )
     sample_data: Path | None = Field(
         default=None,
-        description="A folder of recordings for the local source server; default: the own sample",
+        description="A folder of recordings for the local source server; default: the project's sample",
     )
     sample_as_of: str | None = Field(
-        default=None, description="The local sources show their newest publication not after this date"
+        default=None, description="The local sources show their newest publication up to this date"
     )
 
     addresses: dict[str, str] = Field(
@@ -149,11 +149,11 @@ class Settings(BaseSettings):
     )
     eventdata_baseline: str | None = Field(
         default=None,
-        description="GeoJSON or CSV with the rows that presentation.eventdata held before this project; or none",
+        description="GeoJSON or CSV with the former rows of presentation.eventdata; `none` takes them out again",
     )
 
     log_format: Literal["text", "json"] = Field(
-        default="text", description="Logs on the terminal: lines for people, or one object of JSON a line"
+        default="text", description="Logs on the terminal: lines for people, or one JSON object per line"
     )
     alert_webhook_url: SecretStr | None = Field(
         default=None, description="Alerts to a webhook that takes Slack's JSON; the address is a secret"
@@ -161,8 +161,8 @@ class Settings(BaseSettings):
     alert_smtp_url: SecretStr | None = Field(
         default=None, description="Alerts by e-mail through smtp://user:password@host:port (or smtps://)"
     )
-    alert_email_to: str | None = Field(default=None, description="Who gets them, separated by commas")
-    alert_email_from: str = Field(default="etl-assets@localhost", description="Whom they are from")
+    alert_email_to: str | None = Field(default=None, description="Recipients of the alert e-mails, separated by commas")
+    alert_email_from: str = Field(default="etl-assets@localhost", description="Sender of the alert e-mails")
     alert_sns_topic: str | None = Field(default=None, description="Alerts to a topic of AWS SNS, by its ARN")
 
     # At least eight days: alerts look back seven, and must still find there what they are about.
@@ -171,9 +171,11 @@ class Settings(BaseSettings):
         default=365, ge=8, description="Days for which a landed file is kept after another one took its place"
     )
 
-    http_timeout: float = Field(default=60.0, gt=0, description="Seconds without a byte before a source hangs")
-    http_attempts: int = Field(default=4, ge=1, description="Attempts at a source that answers with a passing error")
-    http_retry_wait: float = Field(default=1.0, ge=0, description="Seconds before the second attempt; doubles")
+    http_timeout: float = Field(default=60.0, gt=0, description="Seconds without a byte until a request fails")
+    http_attempts: int = Field(default=4, ge=1, description="Attempts at a source whose error may be temporary")
+    http_retry_wait: float = Field(
+        default=1.0, ge=0, description="Seconds before the second attempt; doubled for each further one"
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -204,7 +206,7 @@ class Settings(BaseSettings):
     def _holds_no_secret(cls, url: str | None) -> str | None:
         """Refuse credentials in the URL: it is shown unmasked, and obstore takes no credentials from it."""
         if url and "@" in urlsplit(url).netloc:
-            raise ValueError("no user and password here; name them as AWS tools take them (AWS_ACCESS_KEY_ID …)")
+            raise ValueError("no user and password here; set them as for AWS tools (AWS_ACCESS_KEY_ID …)")
         return url
 
     @field_validator("dagster_storage_url")
@@ -214,8 +216,8 @@ class Settings(BaseSettings):
         given = url.get_secret_value() if url else None
         if given is not None and not ("://" in given and database_parts(given)):
             raise ValueError(
-                "not an address of PostgreSQL: postgresql://user:password@host:port/database, with characters such as "
-                "@, / and % in user or password percent-encoded"
+                "not a PostgreSQL address (postgresql://user:password@host:port/database, with characters such as "
+                "@, / and % in user or password percent-encoded)"
             )
         return url
 
@@ -232,8 +234,8 @@ class Settings(BaseSettings):
         found: SecretStr | str | None = getattr(self, f"{source}_url", None) or self.addresses.get(source)
         if found is None:
             raise NotConfiguredError(
-                f"There is no database {source} to ask: ETL_{source.upper()}_URL is not set and the embedded default "
-                f"is not running. Start it with `./dev up`, or set ETL_{source.upper()}_URL="
+                f"The database {source} is not configured: ETL_{source.upper()}_URL is not set and the embedded "
+                f"default is not running. Start it with `./dev up`, or set ETL_{source.upper()}_URL="
                 "postgresql://user:password@host:port/database with a role that may read it."
             )
         return found.get_secret_value() if isinstance(found, SecretStr) else found
@@ -253,7 +255,7 @@ class Settings(BaseSettings):
             return live
         if self.local_sources_url is None:
             raise NotConfiguredError(
-                "There is no source to ask: the local source server is not running. "
+                "The sources cannot be asked: the local source server is not running. "
                 "Start it with `./dev up`, or set ETL_SOURCES=live to ask the publishers."
             )
         return f"{self.local_sources_url.rstrip('/')}/{local}"

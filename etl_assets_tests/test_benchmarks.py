@@ -97,7 +97,7 @@ def test_a_median_is_of_all_runs_and_a_ratio_knows_what_is_wanted() -> None:
     [
         (["lode"], "no benchmark is called lode; there are load, pipeline, replace-day, oltp"),
         (["--rows", "10"], "--rows needs the NAME of the one benchmark that it is for"),
-        (["load", "--rows", "0"], "take numbers from 1 on"),
+        (["load", "--rows", "0"], "must be at least 1"),
         (["load", "--rows", "10", "20"], "load takes 1 number"),
     ],
 )

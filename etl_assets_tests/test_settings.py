@@ -83,7 +83,7 @@ def test_a_database_of_ones_own_needs_no_setting_but_its_address(monkeypatch: py
         (
             "ETL_DAGSTER_STORAGE_URL",
             "host=db password=sesame",
-            "ETL_DAGSTER_STORAGE_URL: .*not an address of PostgreSQL",
+            "ETL_DAGSTER_STORAGE_URL: .*not a PostgreSQL address",
         ),
         ("ETL_LAKE_URL", "s3://AKIA:sesame@lake/p", "ETL_LAKE_URL: .*no user and password here"),
     ],

@@ -26,11 +26,11 @@ from etl_assets.storage.configured import warehouse
 COMMANDS = {
     "run": "bring every table up to date, and print what there is",
     "ui": "open the Dagster UI",
-    "sql": "ask the warehouse: a statement, or options of psql; changes nothing unless --write comes first",
-    "publish": "let the local sources show their state of a date",
-    "clean": "delete logs and superseded landed files that are older than they are kept",
-    "diff": "what a table's publications changed, or how it differs from another lake's",
-    "doctor": "look at everything, and say what is wrong and how to mend it",
+    "sql": "query the warehouse: a statement, or options of psql; changes nothing unless --write comes first",
+    "publish": "let the local sources show their state as of a date",
+    "clean": "delete logs and superseded landed files that are past their retention",
+    "diff": "show what a table's publications changed, or how it differs from another lake's",
+    "doctor": "look at everything, and say what is wrong and how to fix it",
     "rebuild-warehouse": "drop the warehouse's tables and build them again from the lake",
     "dictionary": "write docs/data_dictionary.md from the contracts",
     "up": "start the embedded default",
@@ -46,10 +46,10 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="./dev")
     commands = parser.add_subparsers(dest="command", required=True)
     parsers = {name: commands.add_parser(name, help=text) for name, text in COMMANDS.items()}
-    parsers["ui"].add_argument("--port", type=int, help="default: that of ETL_DAGSTER_UI_URL")
+    parsers["ui"].add_argument("--port", type=int, help="default: the port in ETL_DAGSTER_UI_URL")
     parsers["run"].add_argument("datasets", nargs="*", help="only these, and what they are made from (default: all)")
     parsers["run"].add_argument(
-        "--anew", action="store_true", help="land these whole, whatever their sources say of their version"
+        "--anew", action="store_true", help="land these whole, whatever version their sources report"
     )
     parsers["run"].add_argument(
         "--accept-shrunk", action="store_true", help="as --anew, even if that gives much less than before"
@@ -157,11 +157,11 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:
-        print("\n./dev: ended. What is published is safe; run again to go on.", file=sys.stderr)
+        print("\n./dev: interrupted. What is published is safe; run again to continue.", file=sys.stderr)
         sys.exit(130)
     except (NotConfiguredError, RuntimeError, OSError, ValueError, psycopg.Error) as error:
         is_full = isinstance(error, OSError) and error.errno == errno.ENOSPC
         advice = (
-            f". Make room for {home()}, or set ETL_HOME to where there is; `./dev doctor` says more." if is_full else ""
+            f". Free space for {home()}, or set ETL_HOME to another disk; `./dev doctor` says more." if is_full else ""
         )
         sys.exit(f"./dev: {error}{advice}")

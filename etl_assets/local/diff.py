@@ -32,7 +32,7 @@ def diff(name: str, since: date | None, other: str | None) -> int:
 
     tables = {spec.table.full_name: spec.table for spec in in_order() if spec.table and spec.table.primary_key}
     if name not in tables:
-        raise ValueError(f"There is no table {name} that has a key; there are {', '.join(sorted(tables))}.")
+        raise ValueError(f"There is no table {name} with a key; the tables with one are {', '.join(sorted(tables))}.")
     console = Console(soft_wrap=True)
     if other is None:
         _history(console, tables[name], since)
@@ -78,7 +78,7 @@ def _beside(console: Console, table: Table, other: Lake) -> bool:
             found = pl.concat([found, differences(before, after, table.primary_key)], how="diagonal")
     console.print(
         Text(
-            f"{table.full_name} beside {other.url}: {total['added']:,} rows added, {total['gone']:,} gone and "
+            f"{table.full_name} compared with {other.url}: {total['added']:,} rows added, {total['gone']:,} gone and "
             f"{total['changed']:,} changed in {len(unequal):,} of {len(keys):,} partitions."
         )
     )

@@ -81,7 +81,7 @@ def doctor() -> int:
             told = f"{item.said.removesuffix('.')}. {item.mend}" if item.mend else item.said
             console.print(Text(plain(f"{item.state:5} {item.about}: {' '.join(told.split())}")))
     wrong = sum(item.is_wrong for item in found)
-    console.print(f"Wrong: {wrong} of {len(found)} that were looked at." if wrong else "Nothing is wrong.")
+    console.print(f"Wrong: {wrong} of {len(found)} things examined." if wrong else "Nothing is wrong.")
     return 1 if wrong else 0
 
 
@@ -114,7 +114,7 @@ def _python() -> Iterator[Finding]:
         if not pinned.specifier.contains(installed if installed != "missing" else "0", prereleases=True):
             others.append(f"{pinned.name} is {installed}, the lock says {pinned.specifier}")
     mend = "Delete .venv and call ./dev again: it installs what requirements.txt names." if others else ""
-    yield Finding("packages", "; ".join(others) or "as the lock file has them", mend, is_wrong=bool(others))
+    yield Finding("packages", "; ".join(others) or "as in the lock file", mend, is_wrong=bool(others))
 
 
 def _folders() -> Iterator[Finding]:
@@ -125,25 +125,25 @@ def _folders() -> Iterator[Finding]:
     for name, folder in folders.items():
         there = next(parent for parent in (folder, *folder.parents) if parent.exists())
         if not os.access(there, os.W_OK | os.X_OK):
-            mend = f"Give it to the user who runs this, or set {name if name != 'lake' else 'ETL_LAKE_URL'}."
-            yield Finding(name, f"{there} may not be written to", mend, is_wrong=True)
+            mend = f"Make it writable for this user, or set {name if name != 'lake' else 'ETL_LAKE_URL'} to another."
+            yield Finding(name, f"{there} is not writable", mend, is_wrong=True)
             continue
         free = shutil.disk_usage(there).free
         said = f"{folder}, {free / (1 << 30):.1f} GB free"
         if free < _FREE_BYTES:
-            yield Finding(name, said, "Make room, such as with ./dev clean: a run needs 2 GB.", is_wrong=True)
+            yield Finding(name, said, "Free some space, for example with ./dev clean: a run needs 2 GB.", is_wrong=True)
         else:
             yield Finding(name, said)
     for secret in (home() / "local.json", Path(".env")):
         if secret.exists() and secret.stat().st_mode & 0o077:
-            said = f"{secret} may be read by others, and may hold passwords"
+            said = f"{secret} can be read by other users, and may hold passwords"
             yield Finding("permissions", said, f"chmod 600 {secret}", is_wrong=True)
 
 
 def _embedded() -> Iterator[Finding]:
     """The embedded default."""
     embedded.up(may_show=False)
-    yield Finding("embedded default", "runs what is not configured to be elsewhere")
+    yield Finding("embedded default", "runs everything that is not configured to be elsewhere")
 
 
 def _warehouse() -> Iterator[Finding]:
@@ -163,9 +163,9 @@ def _warehouse() -> Iterator[Finding]:
         if postgis is None:
             yield Finding("PostGIS", "not installed", "Install postgresql-*-postgis-3 on the server.", is_wrong=True)
         elif postgis[0] is None:
-            who = "The first run does" if postgis[2] else "Have an administrator run in the database"
+            who = "The first run executes" if postgis[2] else "Have an administrator run in the database"
             mend = f"{who}: CREATE EXTENSION postgis;"
-            yield Finding("PostGIS", f"{postgis[1]} is there to be added", mend, is_wrong=not postgis[2])
+            yield Finding("PostGIS", f"{postgis[1]} is available, but not added yet", mend, is_wrong=not postgis[2])
         else:
             yield Finding("PostGIS", postgis[0])
         may, there = connection.execute(
@@ -176,12 +176,16 @@ def _warehouse() -> Iterator[Finding]:
         mend = roles.what_to_run(connection)
         if there < len(roles.SCHEMAS) and not may:
             database = connection.info.dbname
-            needed = f'GRANT CREATE ON DATABASE "{database}" TO "{login}";'
-            yield Finding("schemas", "are not all there, and may not be made", needed, is_wrong=True)
+            needed = f'Have an administrator run: GRANT CREATE ON DATABASE "{database}" TO "{login}";'
+            yield Finding("schemas", "some are missing, and may not be created", needed, is_wrong=True)
         elif there < len(roles.SCHEMAS):
-            yield Finding("schemas", "the first run makes them")
+            yield Finding("schemas", "the first run creates them")
         elif mend:
-            yield Finding("roles", f"the pipeline runs as {login}", f"To have it run as {roles.WRITER}: {mend}")
+            yield Finding(
+                "roles",
+                f"the pipeline runs as {login}",
+                f"For it to run as {roles.WRITER}, have an administrator run: {mend}",
+            )
         else:
             yield Finding("roles", f"the pipeline runs as {roles.WRITER}")
 
@@ -204,8 +208,8 @@ def _lake() -> Iterator[Finding]:
     finally:
         store.delete(path)
     if read != body or not listed or store.get(path) is not None:
-        said = f"{store.url}: an object is not read, listed or deleted as it was written"
-        yield Finding("lake", said, "The project needs a store that is consistent at once.", is_wrong=True)
+        said = f"{store.url}: an object that was just written is not read, listed or deleted correctly"
+        yield Finding("lake", said, "Use a strongly consistent store.", is_wrong=True)
     else:
         yield Finding("lake", f"{store.url}: written, read, listed, deleted")
 
@@ -252,9 +256,9 @@ def _alerts() -> Iterator[Finding]:
 def _clock(whose: str, clock: datetime) -> Finding:
     """Compare this machine's clock with another's: signed requests and "newest" depend on it."""
     skew = abs((datetime.now(UTC) - clock).total_seconds())
-    said = f"{skew:.0f} s from that of {whose}"
+    said = f"differs by {skew:.0f} s from that of {whose}"
     if skew > _SKEW_SECONDS:
-        return Finding("clock", said, "Set one of the two clocks right (timedatectl, chronyc).", is_wrong=True)
+        return Finding("clock", said, "Correct the clock that is wrong (timedatectl, chronyc).", is_wrong=True)
     return Finding("clock", said)
 
 
@@ -268,7 +272,7 @@ def _pipeline() -> Iterator[Finding]:
         where, said = ", ".join(problem.assets[:3]) or problem.about, f"{problem.kind}: {problem.what}"
         yield Finding(where, said, problem.advice, is_wrong=not problem.is_warning)
     if not found:
-        yield Finding("pipeline", "no run, check, sensor or schedule has failed that was not made good")
+        yield Finding("pipeline", "no run, check, sensor or schedule has an unresolved failure")
 
 
 EXAMINATIONS = (_python, _folders, _embedded, _warehouse, _dagster, _lake, _sources, _pipeline, _alerts)

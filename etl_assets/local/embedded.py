@@ -68,7 +68,7 @@ def up(*, may_show: bool = True) -> None:
 def publish(date: str) -> dict[str, str]:
     """Let the local sources show their state of a date; return the publication that each shows."""
     if explicit_settings().sources != "local":
-        raise ValueError("ETL_SOURCES=live: the publishers are asked. This is for the local sources.")
+        raise ValueError("ETL_SOURCES=live asks the publishers; `./dev publish` is only for the local sources.")
     shown = source_server().publish(date)
     for source in _databases(explicit_settings()):
         show(cluster(), source, source_server().recordings())
@@ -134,8 +134,8 @@ def _shown_before() -> Path | None:
     folder, own = Path(_wish_file().read_text().partition(" ")[2]), home() / "sample"
     if not folder.is_dir() and folder != own:
         raise ValueError(
-            f"The folder of recordings that the local sources show, {folder}, is gone. Put it back, or name another by "
-            f"ETL_SAMPLE_DATA; {own} is the project's own."
+            f"The folder of recordings that the local sources show, {folder}, is gone. Restore it, or set "
+            f"ETL_SAMPLE_DATA to another; {own} is the project's own."
         )
     return folder if folder.is_dir() else None
 

@@ -111,7 +111,7 @@ class Cluster:
                 if time.monotonic() > deadline:
                     raise PostgresError(
                         f"PostgreSQL (process {pid}) has not stopped within {STOP_SECONDS} s. "
-                        f"Its log: {self._log}. To stop it without waiting for what it does: kill -QUIT {pid}"
+                        f"Its log: {self._log}. To stop it at once: kill -QUIT {pid}"
                     )
                 time.sleep(0.02)
 
@@ -184,7 +184,7 @@ class Cluster:
             lock = (self._home / "lock").open("a")
         except PermissionError as error:
             raise PostgresError(
-                f"{error.filename} cannot be written to: another user made it, or the folder it is in. "
+                f"{error.filename} is not writable: it, or its folder, belongs to another user. "
                 "Run this as that user, or set ETL_HOME to a folder of your own."
             ) from error
         with lock:

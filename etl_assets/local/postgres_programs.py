@@ -108,7 +108,7 @@ def _cache(home: Path) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             if os.access(folder, os.W_OK):
                 return folder
-    raise PostgresError(f"neither {shared} nor {home} can be written to: set ETL_HOME to a folder that can")
+    raise PostgresError(f"neither {shared} nor {home} is writable: set ETL_HOME to a folder that is")
 
 
 @functools.cache
@@ -151,7 +151,10 @@ def _fetch(tree: Path, lock_fd: int) -> None:
         if not link.exists():
             link.symlink_to(control.name)
     if not _installed(unpacked):
-        raise PostgresError(f"the packages of this system hold no usable PostGIS: {' '.join(names)}")
+        raise PostgresError(
+            f"the packages of this system hold no usable PostGIS: {' '.join(names)}. Install PostgreSQL with PostGIS, "
+            "or set ETL_WAREHOUSE_URL to a database of yours."
+        )
     unpacked.rename(tree)
     shutil.rmtree(work)
     log.info("PostgreSQL with PostGIS is in %s (%.0f s)", tree, time.monotonic() - started)

@@ -33,7 +33,7 @@ def rebuild_warehouse() -> int:
         if table and quarantine:
             beside[quarantine.full_name].append(table)
     if not any(publisher().lake.partitions(table) for table in tables.values()):
-        console.print(f"The lake {publisher().lake.url} holds no table, so nothing was dropped. See to ETL_LAKE_URL.")
+        console.print(f"The lake {publisher().lake.url} holds no table, so nothing was dropped. Check ETL_LAKE_URL.")
         return 1
     publisher().warehouse.prepare()  # if it cannot be reached, that is said once and not for every table
     for name, table in sorted(tables.items()):

@@ -172,7 +172,7 @@ def _period(text: str) -> tuple[date, date]:
         with contextlib.suppress(ValueError):  # such as the 30th of February, refused below
             end = day or calendar.monthrange(year, month or 12)[1]
             return date(year, month or 1, day or 1), date(year, month or 12, end)
-    raise ValueError(f"not a date to show the sources as of: {text!r} (YYYY-MM-DD, YYYY-MM or YYYY)")
+    raise ValueError(f"not a date for the state of the sources: {text!r} (expected YYYY-MM-DD, YYYY-MM or YYYY)")
 
 
 def _is_date(text: str) -> bool:

@@ -142,7 +142,7 @@ class Driver:
         left = self._left()
         for name in left:
             self.outcomes[name].failures.append(
-                "is still out of date: a run in the UI is at work on it, or its source changed meanwhile. Run again."
+                "is still out of date: a run in the UI is working on it, or its source changed meanwhile. Run again."
             )
         return not left
 
@@ -218,7 +218,7 @@ class Driver:
             owner = run.tags.get(_OWNER)
             if owner and owner != _process() and not _is_alive(owner):
                 self.instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-                self.instance.report_run_failed(run, "Its process was killed; what it left undone is done anew.")
+                self.instance.report_run_failed(run, "Its process was killed; what it had not finished is made again.")
 
     # -- the report ----------------------------------------------------------------------------------------------
 
@@ -323,8 +323,8 @@ def run(datasets: Collection[str] = (), *, anew: bool = False, accept_shrunk: bo
     except (OperationalError, DagsterPostgresException) as error:  # the latter once it has tried to connect again
         why = str(getattr(error, "orig", error)).partition("\n")[0]
         raise RuntimeError(
-            f"Dagster's own storage{_storage()} cannot be reached ({plain(why)}). What is published is safe. See that "
-            "its PostgreSQL runs (`./dev doctor`), and run again: what was cut off is done anew."
+            f"Dagster's own storage{_storage()} cannot be reached ({plain(why)}). What is published is safe. Check "
+            "that its PostgreSQL is running (`./dev doctor`), and run again: what was interrupted is made again."
         ) from error
     seconds = time.monotonic() - started
     if not made and done:
@@ -334,7 +334,7 @@ def run(datasets: Collection[str] = (), *, anew: bool = False, accept_shrunk: bo
     else:
         console.print("[red]Not everything is up to date[/red]: see above; `./dev ui` shows the failed runs in full.")
     found = ui.running()
-    where = f"{found.url} (it runs)" if found else f"./dev ui ({settings().dagster_ui_url})"
+    where = f"{found.url} (running)" if found else f"./dev ui ({settings().dagster_ui_url})"
     console.print(f"lake: {lake().url}\nwarehouse: ./dev sql\nUI: {where}", highlight=False)
     return 0 if done else 1
 
@@ -345,7 +345,7 @@ def _storage() -> str:
     parts = url and database_parts(url.get_secret_value())
     if not parts:
         return ""
-    named = ", which ETL_DAGSTER_STORAGE_URL names," if explicit_settings().dagster_storage_url else ""
+    named = " (set in ETL_DAGSTER_STORAGE_URL)" if explicit_settings().dagster_storage_url else ""
     return f" at {parts.get('host')}:{parts.get('port') or 5432}/{parts.get('dbname')}{named}"
 
 
@@ -356,7 +356,7 @@ def _one_at_a_time(console: Console) -> Generator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            console.print("Another ./dev run is at work; waiting for it …")
+            console.print("Another ./dev run is in progress; waiting for it …")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

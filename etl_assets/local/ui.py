@@ -54,7 +54,7 @@ def end() -> None:
     while running() == found:
         if time.monotonic() > deadline:
             raise RuntimeError(
-                f"The UI at {found.url} does not end. End it with kill {found.pid}, then call this again."
+                f"The UI at {found.url} does not stop. Stop it with kill {found.pid}, then run this again."
             )
         time.sleep(0.1)
 
@@ -99,7 +99,7 @@ def _hold(url: str) -> None:
             break
         except BlockingIOError:
             if found := running():
-                why = f"A UI of {home()} runs already, at {found.url}; end it (Ctrl-C there) to start another."
+                why = f"A UI for {home()} is already running at {found.url}; stop it (Ctrl-C there) to start another."
                 raise RuntimeError(why) from None
             time.sleep(0.1)  # somebody is just asking, or is about to write where his UI is
     os.ftruncate(lock, 0)

@@ -60,7 +60,7 @@ def test_a_folder_of_recordings_is_shown_until_another_is_named(
         monkeypatch.delenv("ETL_SAMPLE_DATA")
         (tmp_path / "two").rename(tmp_path / "not mounted")
         for may_show in (True, False):
-            with pytest.raises(ValueError, match=r"is gone\. Put it back, or name another by ETL_SAMPLE_DATA"):
+            with pytest.raises(ValueError, match=r"is gone\. Restore it, or set ETL_SAMPLE_DATA to another"):
                 shown(may_show=may_show)
         (tmp_path / "not mounted").rename(tmp_path / "two")
         assert shown() == "two"
@@ -106,7 +106,7 @@ def test_a_second_ui_is_refused_and_the_first_can_be_ended(tmp_path: Path) -> No
         assert process.stdout
         assert process.stdout.readline()
         assert ui.running() == (process.pid, "http://127.0.0.1:1")
-        with pytest.raises(RuntimeError, match=r"runs already, at http://127\.0\.0\.1:1; end it"):
+        with pytest.raises(RuntimeError, match=r"is already running at http://127\.0\.0\.1:1; stop it"):
             ui.serve(2)
         ui.end()
         assert process.wait(10) != 0

@@ -212,7 +212,7 @@ def test_a_full_disk_and_a_database_that_goes_away_leave_the_last_good_data(hous
     with no_file_larger_than(2048):
         assert not house.run()
     assert "Cannot write" in house.failures()
-    assert "see that the lake has space" in house.failures()
+    assert "check that the lake has space" in house.failures()
     assert house.frame("refined.protest_events").equals(events)
 
     with held_at_insert(house.warehouse_url, "refined.protest_events", "NEW.event_date > '2017-02-01'") as wait:

@@ -141,7 +141,7 @@ def test_written_once_and_replaced_when_the_generator_changes(tmp_path: Path):
 
 def test_leaves_a_folder_of_something_else_alone(tmp_path: Path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="something else"):
+    with pytest.raises(FileExistsError, match="holds other files"):
         write_sample(tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["mine.txt"]
 

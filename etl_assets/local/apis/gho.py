@@ -140,7 +140,7 @@ def _page(request: Request, name: str, table: Table, turn: int, page_size: int) 
     top = whole_number(parameter(request, "$top"), "$top")
     count = parameter(request, "$count")
     if count not in (None, "true", "false"):
-        raise BadQueryError(f"'{count}' is no value for '$count'")
+        raise BadQueryError(f"'{count}' is not a value for '$count'")
     headers = {}
     if preferred := re.search(r"(?:odata\.)?maxpagesize=(\d+)", request.headers.get("prefer", "")):
         page_size = max(1, min(page_size, int(preferred[1])))
@@ -182,7 +182,7 @@ def _rows(table: Table, condition: str | None, orderby: str | None, turn: int) -
             case [name, "desc"]:
                 keys.append((typed(name, table.type_of(name)), True))
             case _:
-                raise BadQueryError(f"'{item.strip()}' is nothing to order by")
+                raise BadQueryError(f"'{item.strip()}' is not something to order by")
     return sorted_by(in_some_order(filter(test, table.rows), turn), keys)
 
 

@@ -100,7 +100,7 @@ class Filter:
             self._expect(")")
             return lambda row: any(test(row) for test in tests)
         if name not in _COMPARISONS:
-            raise BadQueryError(f"'{name}' is no operator")
+            raise BadQueryError(f"'{name}' is not an operator")
         return _compare(left, name, self._operand())
 
     def _operand(self) -> tuple[str, Value]:
@@ -117,7 +117,7 @@ class Filter:
             elif kind == "moment":
                 edm_type, constant = "Edm.Date", date.fromisoformat(text)
         except ValueError:
-            raise BadQueryError(f"'{text}' is no date") from None
+            raise BadQueryError(f"'{text}' is not a date") from None
         if constant is not None or text == "null":
             return edm_type, lambda row: constant
         if text == "date" and self._accept("("):

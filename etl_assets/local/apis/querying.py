@@ -84,7 +84,7 @@ def parameter(request: Request, name: str) -> str | None:
             return None
         case [value]:
             return value
-    raise BadQueryError(f"'{name}' is there more than once")
+    raise BadQueryError(f"'{name}' is given more than once")
 
 
 def whole_number(text: str | None, name: str) -> int | None:
@@ -92,5 +92,5 @@ def whole_number(text: str | None, name: str) -> int | None:
     if text is None:
         return None
     if not re.fullmatch(r"\d{1,9}", text, re.ASCII):
-        raise BadQueryError(f"'{text}' is no value for '{name}'")
+        raise BadQueryError(f"'{text}' is not a value for '{name}'")
     return int(text)

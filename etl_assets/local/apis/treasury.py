@@ -89,10 +89,10 @@ def _page(request: Request, table: Table, turn: int) -> Response:
         for name, default in (("page[number]", "1"), ("page[size]", "100"))
     )
     if not 1 <= size <= _LARGEST_PAGE:
-        raise BadQueryError(f"'page[size]' is {size}, and can be from 1 to {_LARGEST_PAGE}")
+        raise BadQueryError(f"'page[size]' is {size}, but must be from 1 to {_LARGEST_PAGE}")
     pages = -(-len(rows) // size)
     if not 1 <= number <= max(pages, 1):
-        raise BadQueryError(f"'page[number]' is {number}, and there are {pages} pages")
+        raise BadQueryError(f"'page[number]' is {number}, but there are {pages} pages")
     page = [{field: row[field] for field in fields} for row in rows[(number - 1) * size : number * size]]
 
     form = parameter(request, "format") or "json"
@@ -103,7 +103,7 @@ def _page(request: Request, table: Table, turn: int) -> Response:
         writer.writerows(page)
         return Response(200, text.getvalue().encode(), "text/csv;charset=UTF-8")
     if form != "json":
-        raise BadQueryError(f"'format' is '{form}', and can be json or csv here")
+        raise BadQueryError(f"'format' is '{form}', but must be json or csv here")
 
     def link(to: int) -> str:
         return "&" + urlencode({"page[number]": to, "page[size]": size})
@@ -144,7 +144,7 @@ def _test(condition: str, table: Table) -> Test:
     comparison, _, text = rest.partition(":")
     kind = table.type_of(name)
     if comparison not in (*_COMPARISONS, "in") or not text:
-        raise BadQueryError(f"'{condition}' is no filter of the form field:operator:value")
+        raise BadQueryError(f"'{condition}' is not a filter of the form field:operator:value")
     if comparison == "in":
         if not (text.startswith("(") and text.endswith(")")):
             raise BadQueryError(f"'{condition}' has no list of the form (a,b)")
@@ -160,7 +160,7 @@ def _constant(text: str, kind: str) -> Any:
     value = _value({kind: text}, kind, kind)
     is_date = kind != "DATE" or re.fullmatch(r"\d{4}-\d\d-\d\d", text, re.ASCII)
     if text != _NULL and (value is None or not is_date):
-        raise BadQueryError(f"'{text}' is no value of the type {kind}")
+        raise BadQueryError(f"'{text}' is not a value of the type {kind}")
     return value
 
 

@@ -43,7 +43,7 @@ def write_sample(folder: Path) -> None:
     if _stamp(folder) == stamp:
         return
     if folder.exists() and any(folder.iterdir()) and _stamp(folder) is None:
-        raise FileExistsError(f"{folder} holds something else; the sample needs a folder of its own")
+        raise FileExistsError(f"{folder} holds other files; move them away, the sample needs this folder for itself")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         fresh, stale = Path(temporary, "fresh"), Path(temporary, "stale")

@@ -128,7 +128,9 @@ class OptionalFile:
         try:
             return Path(location).expanduser().read_bytes()
         except OSError as error:
-            raise SourceRefusedError(f"The file {location} cannot be read: {error.strerror}.") from error
+            raise SourceRefusedError(
+                f"The file {location} cannot be read: {error.strerror}. The last good file stays."
+            ) from error
 
 
 def read_csv(path: Path, required: Sequence[str] = (), delimiter: str | None = None) -> pl.DataFrame:
@@ -265,7 +267,9 @@ def _parse(path: Path, header: Sequence[str], delimiter: str, file: str) -> tupl
                 return pa.table([pa.array([], pa.string())] * len(header), names=list(header))
             if block < _LARGEST_RECORD:  # a record may be longer than a block
                 return read(threads, _LARGEST_RECORD)
-            raise SourceRefusedError(f"{file} is not readable as delimited text: {error}.") from error
+            raise SourceRefusedError(
+                f"{file} is not readable as delimited text: {error}. The last good file stays."
+            ) from error
 
     table = read(threads=True)
     if malformed:

@@ -80,9 +80,10 @@ class FiscalDataSource(PagedSource):
             rows, meta, links = document["data"], document["meta"], document["links"]
             count, total, last = int(meta["count"]), int(meta["total-count"]), int(meta["total-pages"])
             if not isinstance(rows, list) or not isinstance(links, dict):
-                raise TypeError("a list of rows, or links by name")
+                raise TypeError("data must be a list, links an object")
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise SourceRefusedError(f"the envelope lacks {error}. The last good extract stays.") from error
+            why = f"{type(error).__name__}: {error}"
+            raise SourceRefusedError(f"the envelope is malformed ({why}). The last good extract stays.") from error
         if count != len(rows):
             raise SourceRefusedError(
                 f"the envelope says {count} rows and holds {len(rows)}. The last good extract stays."

@@ -167,7 +167,10 @@ def get(
             for chunk in response.iter_content(1 << 16):
                 body += chunk
                 if len(body) > _LARGEST_PAGE:
-                    raise SourceRefusedError(f"{public(url)} answered with more than {_LARGEST_PAGE >> 20} MB.")
+                    raise SourceRefusedError(
+                        f"{public(url)} answered with more than {_LARGEST_PAGE >> 20} MB, too much for one page. The "
+                        "last good file stays."
+                    )
             response._content = bytes(body)
             return response
 

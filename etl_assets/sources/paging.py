@@ -247,7 +247,8 @@ class PagedSource(ABC):
         with ThreadPoolExecutor(http.CONCURRENCY, thread_name_prefix="extract") as pool:
             found = list(pool.map(self._slice, slices, kept, there))
         if not any(found):
-            raise SourceRefusedError(f"{http.public(slices[0].first.url)} has no data for what the dataset asks for.")
+            where = http.public(slices[0].first.url)
+            raise SourceRefusedError(f"{where} has no data for what the dataset asks for. The last good extract stays.")
         path = work.folder / f"extract{self.suffix}"
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
             for piece, packed_pages in zip(slices, found, strict=True):
@@ -423,7 +424,8 @@ def read_pages(archive: Path, records: Callable[[Any], Sequence[Mapping[str, Any
             document = json.loads(body, parse_float=str, parse_int=str)
             found = [dict(record.items()) for record in records(document)]
         except (ValueError, AttributeError, KeyError, TypeError) as error:
-            raise SourceRefusedError(f"{archive.name}, page {page}: not the expected JSON ({error}).") from error
+            why = f"{archive.name}, page {page}: not the expected JSON ({error})"
+            raise SourceRefusedError(f"{why}. The last good state stays.") from error
         rows += found
         of += [page] * len(found)
     names = dict.fromkeys(name for row in rows for name in row)

@@ -55,7 +55,8 @@ class RetailApi(PagedSource):
             rows = document["data"]
             total, number, last = (int(document[name]) for name in ("total", "page", "pages"))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise SourceRefusedError(f"the envelope lacks {error}. The last good extract stays.") from error
+            why = f"{type(error).__name__}: {error}"
+            raise SourceRefusedError(f"the envelope is malformed ({why}). The last good extract stays.") from error
         if not isinstance(rows, list) or str(number) != call.parameters["page"] or number > last:
             raise SourceRefusedError(
                 f"page {call.parameters['page']} was asked for, but the envelope says page {number} of {last}, or its "

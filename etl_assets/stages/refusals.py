@@ -36,8 +36,8 @@ def why_shrunk(
         return None
     return (
         f"{manifest.url} gave {manifest.size:,} bytes, but the last good file has {good.size:,}: it shrank by more "
-        f"than {dataset.max_shrink:.0%}. If that is right, `./dev run --accept-shrunk {dataset.name}` lands it; the last "
-        "good file stays."
+        f"than {dataset.max_shrink:.0%}. If that is right, `./dev run --accept-shrunk {dataset.name}` lands it; the "
+        "last good file stays."
     )
 
 

@@ -243,7 +243,8 @@ class Lake:
             facts = _facts(metadata)
             if facts is None:
                 raise LakeError(
-                    f"{self.address(path)} was not written by this project, or is damaged: it has no bookkeeping."
+                    f"{self.address(path)} was not written by this project, or is damaged: it has no bookkeeping. If "
+                    "nobody else needs it, delete it: the next run makes it anew."
                 )
             found[key] = _Object(path, data, facts, metadata.get(_ARROW_SCHEMA))
         return found

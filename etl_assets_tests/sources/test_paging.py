@@ -107,11 +107,11 @@ TREASURY_PAGES: dict[str, tuple[Fault, str]] = {
     ),
     "an error for an answer": (
         Fault.body(b'{"error": "Oops", "message": "Sorry"}', "application/json"),
-        "2020-04, page 3: the envelope lacks 'data'",
+        "2020-04, page 3: the envelope is malformed .KeyError: 'data'",
     ),
     "no rows where rows should be": (
         changed(lambda page: page.update(data=None)),
-        "2020-04, page 3: the envelope lacks a list of rows",
+        "2020-04, page 3: the envelope is malformed .TypeError: data must be a list",
     ),
     "short": (changed(lambda page: page["data"].pop()), "2020-04, page 3: the envelope says 40 rows and holds 39"),
     "short, and says so": (
@@ -148,7 +148,7 @@ TREASURY_ENDS: dict[str, tuple[Fault, str]] = {
     ),
     "no date": (changed(lambda page: page["data"][0].update(record_date="null")), "no record_date that can be read"),
     "no rows of the expected kind": (changed(lambda page: page.update(data=[5])), "no record_date that can be read"),
-    "an endless count": (changed(lambda page: page["meta"].update({"total-count": 1e999})), "the envelope lacks"),
+    "an endless count": (changed(lambda page: page["meta"].update({"total-count": 1e999})), "envelope is malformed"),
 }  # fmt: skip
 
 

@@ -46,5 +46,10 @@ def rebuild_warehouse() -> int:
         else:
             if partitions:
                 console.print(f"{name}: {rows:,} rows in {partitions:,} partitions")
-    publisher().warehouse.refer(tables.values())
+    for name, table in sorted(tables.items()):
+        try:
+            publisher().warehouse.refer([table])
+        except WarehouseError as error:
+            failed.append(name)
+            console.print(Text.assemble(("failed", "red"), f" {name} lacks a foreign key: {plain(str(error))}"))
     return 1 if failed else 0

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
 import dagster as dg
+import polars as pl
 import psycopg
 import pytest
 
+from etl_assets.local import rebuild as module
 from etl_assets.local.postgres import Cluster
 from etl_assets.local.rebuild import rebuild_warehouse
 from etl_assets.stages.dataset import SPECS
-from etl_assets_tests.contents import tables
+from etl_assets.storage.configured import publisher
+from etl_assets.storage.table import WHOLE, Column, Part, Publication, Reference, Table
+from etl_assets_tests.contents import put_partition, tables
 from etl_assets_tests.house import House
 
 
@@ -82,9 +87,12 @@ def a_damaged_or_lost_object_is_made_anew_and_never_taken_for_no_rows(
     assert table is not None
     path = house.lake.path(table, day)
     house.lake.put(path, b"no Parquet at all")
+    with psycopg.connect(house.warehouse_url) as connection:
+        connection.execute("DROP TABLE raw.us_counties")
     assert rebuild_warehouse() == 1
     assert f"{day}.parquet is damaged" in capsys.readouterr().out
     assert house.sql(days) == before, "the table stays as it was"
+    assert house.value("SELECT count(*) FROM raw.us_counties"), "and those that come after it are made"
 
     house.lake.delete(path)
     assert rebuild_warehouse() == 0
@@ -92,3 +100,35 @@ def a_damaged_or_lost_object_is_made_anew_and_never_taken_for_no_rows(
     assert house.run(), house.failures()
     assert house.sql(days) == before
     assert house.value("SELECT count(*) FROM refined.protest_events WHERE event_date = %s", day) > 0
+
+
+def test_a_table_refers_to_those_that_are_made_after_it_and_that_were_made_without_it(
+    warehouse_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its foreign key goes with the table that it refers to, whose turn may come later."""
+    monkeypatch.setenv("ETL_WAREHOUSE_URL", warehouse_url)
+    monkeypatch.setenv("ETL_LAKE_URL", str(tmp_path / "lake"))
+    key = Column("id", "bigint", nullable=False)
+    designs = Table("refined", "designs", (key,), primary_key=("id",))
+    of = Column("design_id", "bigint", references=Reference("refined", "designs", "id"))
+    made = Table("refined", "a_drawing", (key, of), primary_key=("id",))
+    for table in (designs, made):
+        frame = pl.DataFrame({column.name: [7] for column in table.columns})
+        publisher().publish([Publication(table, [Part(WHOLE, frame, "inputs")])], "run")
+    monkeypatch.setattr(
+        module, "in_order", lambda: [SimpleNamespace(table=t, quarantine=None) for t in (designs, made)]
+    )
+    for code in (0, 1):
+        assert rebuild_warehouse() == code
+        with psycopg.connect(warehouse_url) as connection:
+            found = connection.execute("SELECT conrelid::regclass::text FROM pg_constraint WHERE contype = 'f'")
+            assert found.fetchall() == [("refined.a_drawing",)]
+            assert connection.execute("SELECT design_id FROM refined.a_drawing").fetchall() == [(7,)]
+        publisher().lake.put("refined/a_drawing/all.parquet", b"no Parquet at all")
+    lake = publisher().lake
+    other = lake.partition_frames(designs, [WHOLE])[WHOLE].with_columns(id=pl.lit(8, pl.Int64))
+    put_partition(lake, designs, other, lake.facts(designs, [WHOLE])[WHOLE])
+    assert rebuild_warehouse() == 1, "what is left refers to what is gone"
+    assert "failed refined.a_drawing lacks a foreign key: A foreign key does not hold" in capsys.readouterr().out
+    with psycopg.connect(warehouse_url) as connection:
+        assert connection.execute("SELECT id FROM refined.designs").fetchall() == [(8,)]

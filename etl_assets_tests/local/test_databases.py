@@ -13,7 +13,7 @@ import polars as pl
 import psycopg
 import pytest
 
-from etl_assets.local.databases import DATABASES, show
+from etl_assets.local.databases import DATABASES, _password, show
 from etl_assets.local.postgres import Cluster
 from etl_assets.local.recordings import Recordings
 
@@ -103,6 +103,42 @@ def test_what_does_not_fit_is_refused_whole(cluster: Cluster, data: Path, databa
     with pytest.raises(ValueError, match=r"currency.parquet: the table currency has no columns \['colour'\]"):
         show(cluster, "totesys", Recordings(data, SECOND), database=database)
     assert ask(url, "SELECT count(*) FROM currency") == [(3,)]
+
+
+def test_a_value_may_come_where_there_was_none_and_go_again(cluster: Cluster, data: Path, database: str) -> None:
+    file, prices = data / "retail" / "products.csv", "SELECT product_id, price FROM products ORDER BY 1"
+    for values in (("1", ""), ("", "2"), ("3", "")):
+        file.write_text("Product_ID,Price\r\n1,{}\r\n2,{}\r\n".format(*values))
+        url = show(cluster, "retail", Recordings(data), database=database)
+        assert ask(url, prices) == [(n, Decimal(value) if value else None) for n, value in enumerate(values, 1)]
+
+
+def test_rows_that_refer_to_each_other_come_and_go_together(cluster: Cluster, data: Path, database: str) -> None:
+    """What refers to others comes after them, and goes before them."""
+    departments = times(pl.DataFrame({"department_id": [1, 2], "department_name": ["a", "b"]}))
+    staff = times(
+        pl.DataFrame(
+            {
+                "staff_id": [1, 2],
+                "first_name": "x",
+                "last_name": "y",
+                "department_id": [1, 2],
+                "email_address": "x@y",
+            }
+        )
+    )
+    for date, count in ((FIRST, 2), (SECOND, 1)):
+        departments.head(count).write_parquet(data / "totesys" / date / "department.parquet")
+        staff.head(count).write_parquet(data / "totesys" / date / "staff.parquet")
+        url = show(cluster, "totesys", Recordings(data, date), database=database)
+        assert ask(url, "SELECT count(*) FROM staff JOIN department USING (department_id)") == [(count,)]
+        assert ask(url, "SELECT count(*) FROM department") == [(count,)]
+
+
+def test_the_readers_password_is_known_to_nobody_who_does_not_know_the_owners() -> None:
+    first, second = (_password(f"postgresql://etl:{owners}@127.0.0.1:5432/retail") for owners in ("one", "two"))
+    assert first != second
+    assert first == _password("postgresql://etl:one@127.0.0.1:5432/totesys"), "it is one role of all databases"
 
 
 def test_there_is_a_database_for_each_declaration() -> None:

@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from etl_assets.local import embedded, ui
+from etl_assets.local.recordings import Recordings
 from etl_assets.settings import PROJECT, explicit_settings, home, settings
 
 
@@ -72,6 +73,49 @@ def test_a_folder_of_recordings_is_shown_until_another_is_named(
         assert shown() == ""
     finally:
         embedded.source_server().stop()
+
+
+def test_what_was_published_stays_shown_and_what_is_provided_stays_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another command with the date that was in its environment before does not take the sources back."""
+    for name in ("ETL_TOTESYS_URL", "ETL_RETAIL_URL"):
+        monkeypatch.setenv(name, "postgresql://127.0.0.1:9/none")
+    monkeypatch.setenv("ETL_RETAIL_SALES_FOLDER", str(tmp_path))
+    monkeypatch.setenv("ETL_SAMPLE_AS_OF", "2025-03-05")
+    try:
+        url = embedded._start_sources(explicit_settings())
+        embedded._give({"local_sources_url": url, "warehouse_url": "postgresql://127.0.0.1:9/warehouse"})
+        embedded.publish("2025-04-04")
+        assert settings().warehouse() == "postgresql://127.0.0.1:9/warehouse", "who reads it next finds it all"
+        assert settings().local_version("census")
+        embedded._start_sources(explicit_settings())
+        assert embedded.source_server().recordings().as_of == "2025-04-04"
+        monkeypatch.setenv("ETL_SAMPLE_AS_OF", "2025-03-06")
+        embedded._start_sources(explicit_settings())
+        assert embedded.source_server().recordings().as_of == "2025-03-06"
+    finally:
+        embedded.source_server().stop()
+
+
+def test_a_file_of_sales_that_somebody_has_mended_stays_mended(tmp_path: Path) -> None:
+    """Until the sources show another."""
+    recorded = tmp_path / "data" / "retail" / "sales_data.csv"
+    recorded.parent.mkdir(parents=True)
+    recorded.write_text("first")
+    file = embedded._drop_sales(Recordings(tmp_path / "data")) / "sales_data.csv"
+    assert file.read_text() == "first"
+    file.write_text("mended")
+    (file.parent / "more.csv").write_text("more")
+    embedded._drop_sales(Recordings(tmp_path / "data"))
+    assert file.read_text() == "mended"
+    file.unlink()
+    embedded._drop_sales(Recordings(tmp_path / "data"))
+    assert not file.exists()
+    recorded.write_text("second")
+    embedded._drop_sales(Recordings(tmp_path / "data"))
+    assert file.read_text() == "second"
+    assert (file.parent / "more.csv").read_text() == "more"
 
 
 def test_a_checkout_may_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

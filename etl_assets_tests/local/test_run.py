@@ -5,26 +5,34 @@ Four moments that a process is held at; moments by chance are those of the chaos
 
 from __future__ import annotations
 
+import logging
 import resource
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import urlsplit
 
 import dagster as dg
 import psycopg
 import pytest
 from rich.console import Console
+from rich.progress import Progress
 
 from etl_assets.definitions import defs
+from etl_assets.local import embedded
+from etl_assets.local import run as module
+from etl_assets.local.__main__ import main
 from etl_assets.local.databases import DATABASES
 from etl_assets.local.postgres import Cluster
 from etl_assets.local.recordings import Request
-from etl_assets.local.run import Driver, _chain, _is_alive, _process
+from etl_assets.local.run import Driver, Outcome, _batches, _chain, _is_alive, _process, _Work
 from etl_assets.local.sources import ROUTES, serve
 from etl_assets.stages.dataset import SPECS
+from etl_assets.stages.landing import ACCEPT_SHRUNK, ANEW
 from etl_assets.stages.staleness import State
 from etl_assets.storage.lake import Lake
 from etl_assets.storage.transaction import WarehouseError
@@ -287,6 +295,76 @@ def test_anew_is_of_what_is_named_and_of_everything_if_nothing_is(
         driver = Driver(defs, instance, Console(), datasets, anew=True)
         assert driver._is_landed_anew(counties) == (datasets != ("protest_events",))
         assert not Driver(defs, instance, Console(), datasets)._is_landed_anew(counties)
+
+
+def test_of_what_has_shrunk_only_what_is_landed_anew_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has looked at the sources of the other datasets that it is made from."""
+    told: list[set[str]] = []
+
+    def execute(*given: Any, **more: Any) -> SimpleNamespace:
+        told.append(given[3].keys() - {"etl/process"})
+        return SimpleNamespace(all_events=[])
+
+    monkeypatch.setattr(module, "execute", execute)
+    counties = SPECS[dg.AssetKey(["landing", "us_counties"])]
+    with ephemeral() as instance, Progress(disable=True) as progress:
+        for accept_shrunk in (True, False):
+            driver = Driver(defs, instance, Console(), anew=True, accept_shrunk=accept_shrunk)
+            driver.outcomes = {"landing/us_counties": Outcome()}
+            for anew in (True, False):
+                driver._materialize(_Work([counties], anew=anew), progress)
+    assert told == [{ANEW, ACCEPT_SHRUNK}, set(), {ANEW}, set()]
+
+
+def test_a_run_that_failed_before_any_step_did_is_told_of_all_that_it_was_to_make(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is landed is never out of date by itself: nothing else would tell."""
+    ended = SimpleNamespace(all_events=[dg.DagsterEvent("PIPELINE_FAILURE", "job", message="it lacks a resource")])
+    monkeypatch.setattr(module, "execute", lambda *given, **more: ended)
+    work = [SPECS[dg.AssetKey(["landing", name])] for name in ("us_counties", "protest_events")]
+    with ephemeral() as instance, Progress(disable=True) as progress:
+        driver = Driver(defs, instance, Console())
+        driver.outcomes = {spec.key.to_user_string(): Outcome() for spec in work}
+        driver._materialize(_Work(work), progress)
+    assert [outcome.failures for outcome in driver.outcomes.values()] == [["it lacks a resource"]] * 2
+
+
+def test_partitions_are_made_in_their_order_so_many_at_a_time_as_the_dataset_says() -> None:
+    """Ids are given in the order in which partitions are made."""
+    events = SPECS[dg.AssetKey(["refined", "protest_events"])]
+    spec = replace(events, dataset=replace(events.dataset, batch=2))
+    days = [f"2025-01-{day:02}" for day in range(1, 6)]
+    assert list(_batches(spec, dict.fromkeys([days[n] for n in (4, 0, 3, 1, 2)]))) == [days[:2], days[2:4], days[4:]]
+    assert list(_batches(spec, ())) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "anew", "accept_shrunk"),
+    [([], False, False), (["--anew"], True, False), (["--accept-shrunk"], True, True)],
+)
+def test_the_command_runs_what_it_is_given(
+    given: list[str], anew: bool, accept_shrunk: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its exit status is that of the run."""
+    told: list[tuple[list[str], dict[str, bool]]] = []
+
+    def run(datasets: list[str], **options: bool) -> int:
+        told.append((datasets, options))
+        return 3
+
+    monkeypatch.setattr(module, "run", run)
+    monkeypatch.setattr(embedded, "up", lambda **options: None)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.NullHandler()])
+    assert main(["run", *given, "us_counties"]) == 3
+    assert told == [(["us_counties"], {"anew": anew, "accept_shrunk": accept_shrunk})]
+
+
+def test_what_shrank_is_accepted_of_named_datasets_only(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of all sources at once, nobody has looked at each."""
+    with pytest.raises(SystemExit):
+        main(["run", "--accept-shrunk"])
+    assert "--accept-shrunk: name the datasets whose sources you have looked at" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("status", ["NOT_STARTED", "STARTING", "STARTED"])

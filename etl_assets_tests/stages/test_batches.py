@@ -11,10 +11,10 @@ import dagster as dg
 import polars as pl
 
 from etl_assets.sources.database import DELETED
-from etl_assets.stages.batches import BATCH, _publish_day
+from etl_assets.stages.batches import BATCH, _publish_day, _publish_days
 from etl_assets.stages.dataset import SPECS
 from etl_assets.storage.lake import Facts, Lake
-from etl_assets.storage.landing import Landing, sha256
+from etl_assets.storage.landing import Landing, Manifest, sha256
 from etl_assets.storage.table import PARTITION, SOURCE_ROW, Part, Publication
 
 FIRST, SECOND = "2024-11-15T080000.000000Z", "2024-11-15T093000.000000Z"
@@ -98,3 +98,39 @@ def test_the_columns_of_a_day_are_those_of_all_of_its_blocks(tmp_path: Path) -> 
     groups, columns = made(store, batches, {})
     assert len(groups) == 2
     assert columns[-1] == "note"
+
+
+def test_a_batch_that_is_another_under_its_name_is_read_again(tmp_path: Path) -> None:
+    store = Landing(Lake(str(tmp_path / "lake")), "totesys")
+    batches = {FIRST: landed(store, FIRST, list(range(50_000, 400_000, 100_000)))}
+    known = facts([part for group in published(store, batches, {}) for part in group])
+    batches[FIRST] = landed(store, FIRST, [50_000, 50_001, 150_000, 250_000])
+    [parts] = published(store, batches, known)
+    assert {part.key: part.frame.height for part in parts} == dict(zip(BLOCKS, [2, 1, 1, 0], strict=False))
+
+
+def test_a_day_of_which_the_lake_has_lost_a_block_is_made_again_and_no_other_is(tmp_path: Path) -> None:
+    store = Landing(Lake(str(tmp_path / "lake")), "totesys")
+    batches = {FIRST: landed(store, FIRST, [50_000, 150_000, 250_000])}
+    manifest = Manifest("", 0, ".parquet", "postgresql://a", "now", "then", None, None, files={"design": batches})
+    spec = SPECS[dg.AssetKey(["raw", "totesys_design"])]
+
+    def made(known: Mapping[str, Facts], there: set[str]) -> list[Part]:
+        """What is made where the warehouse knows some blocks, of which some are in the lake."""
+        told: list[Part] = []
+        work: Any = SimpleNamespace(
+            spec=spec,
+            table=spec.table,
+            hold=lambda publications: told.extend(publications[0].parts),
+            digest=lambda *of: " ".join(of),
+            known={key: found for key, found in known.items() if key in there},
+            state=SimpleNamespace(facts=lambda table: known),
+        )
+        _publish_days(work, store, manifest, "design", "design_id", {"2024-11-15"})
+        return told
+
+    known = facts(made({}, set()))
+    assert list(known) == BLOCKS[:3]
+    assert made(known, set(BLOCKS)) == []
+    for lost in BLOCKS[:3]:
+        assert lost in {part.key for part in made(known, set(BLOCKS) - {lost})}

@@ -53,6 +53,19 @@ def test_every_change_is_on_record() -> None:
     assert counts["price is missing"] == ("quarantine", 2)
 
 
+def test_a_value_that_was_not_there_has_its_place_among_those_before() -> None:
+    """Otherwise a value would stand beside the name of another rule."""
+    frame = pl.DataFrame({"price": [None, 2], "place": ["X", "X"]}, schema_overrides={"price": pl.Int64})
+    rules = (
+        Rule("price", "is missing", pl.col("price").is_null(), "correct", "it was free", pl.lit(0)),
+        Rule("place", "is X", pl.col("place") == "X", "null", "no place"),
+    )
+    found = obey(frame, rules)
+    assert found["price"].to_list() == [0, 2]
+    assert found["corrections"].to_list() == [["price is missing", "place is X"], ["place is X"]]
+    assert found["values_before"].to_list() == [["", "X"], ["X"]]
+
+
 def test_what_is_read_as_the_same_is_merged() -> None:
     """However it is written; what cannot be read is the same if it is written the same."""
     written = ["1", "1.0", " 1 ", "x", "x", "y", None, "2"]

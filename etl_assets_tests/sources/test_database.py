@@ -185,6 +185,60 @@ def test_what_a_watermark_cannot_see_is_found_by_comparison(shop: Shop) -> None:
     assert shop.extract().facts["item"] == {"rows": 1998, "deleted": 1, "compared": True, "known": 1999}
 
 
+def test_counts_that_begin_anew_hide_no_late_row(shop: Shop) -> None:
+    """As after a crash of the database, which forgets them."""
+    shop.extract()
+    shop.do("SELECT pg_stat_reset()")
+    shop.do("INSERT INTO item VALUES (9001, 1, true, '2023-06-01')")
+    assert landed(shop.extract(), "item")["item_id"].to_list() == [9001]
+
+
+def test_what_is_written_when_a_batch_has_just_begun_is_in_the_next(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the counts tell of it: they are those from before the batch's snapshot."""
+    shop.extract()
+    ask = database._one
+
+    def then_write(connection: psycopg.Connection, query: Any) -> Any:
+        found = ask(connection, query)
+        if "now()" in str(query):
+            shop.do("INSERT INTO item VALUES (9001, 1, true, '2023-06-01')")
+        return found
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(database, "_one", then_write)
+        assert landed(shop.extract(), "item").is_empty()
+    assert landed(shop.extract(), "item")["item_id"].to_list() == [9001]
+
+
+def test_a_comparison_is_due_by_the_last_one_and_not_by_the_last_extract(shop: Shop) -> None:
+    """Nor does one that a clock ahead has dated put the next one off."""
+    shop.extract()
+    compared = shop.state["item"]["compared_at"]
+    assert not shop.extract().facts["item"]["compared"]
+    assert shop.state["item"]["compared_at"] == compared
+    for days in (-2, 2):
+        shop.state["item"]["compared_at"] = other = str(datetime.fromisoformat(compared) + timedelta(days=days))
+        assert shop.extract().facts["item"]["compared"]
+        assert shop.state["item"]["compared_at"] != other
+
+
+def test_what_a_comparison_finds_is_landed_once(shop: Shop) -> None:
+    """Neither what the watermark finds too, nor, time after time, what has no time of change."""
+    shop.do("ALTER TABLE item ALTER last_updated DROP NOT NULL")
+    shop.extract()
+    shop.do(
+        "INSERT INTO item VALUES (9001, 1, true, NULL)",
+        "UPDATE item SET price = 3, last_updated = '2025-01-01' WHERE item_id = 7",
+    )
+    batch = shop.extract()
+    assert batch.facts["item"]["compared"]
+    assert landed(batch, "item")["item_id"].sort().to_list() == [7, 9001]
+    shop.do("DELETE FROM item WHERE item_id = 8")
+    assert landed(shop.extract(), "item").select("item_id", DELETED).rows() == [(8, True)]
+
+
 def test_a_table_that_was_emptied_is_compared_though_nothing_counted_that(shop: Shop) -> None:
     shop.extract()
     shop.do(
@@ -216,6 +270,9 @@ def test_times_ahead_and_batches_ahead_lose_nothing(shop: Shop) -> None:
     assert first.batch == (ahead + timedelta(microseconds=1)).strftime(BATCH_FORMAT)
     shop.do("INSERT INTO item VALUES (9002, 1, true, '2025-01-01')")
     assert landed(shop.extract(), "item")["item_id"].to_list() == [9002]
+    shop.batches[(ahead + timedelta(hours=23)).strftime(BATCH_FORMAT)] = shop.folder / "nothing"
+    with pytest.raises(SourceRefusedError, match="totesys: its clock, or the name of its last batch"):
+        shop.extract()
     shop.batches["2998-01-01T000000.000000Z"] = shop.folder / "nothing"  # no day of the calendar
     with pytest.raises(
         SourceRefusedError, match=r"totesys: its clock, .* says 2998-01-01 00:00, but this machine's clock says 2"

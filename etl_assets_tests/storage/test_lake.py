@@ -204,6 +204,13 @@ def test_more_partitions_than_are_read_together_come_in_the_order_asked_for(
         lake.read(EVENTS, days)
 
 
+def test_a_footer_that_is_longer_than_most_is_read_whole(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise its partition would count as absent, and be made anew each time."""
+    monkeypatch.setattr(module, "_TAIL", 64)
+    put_partition(lake, EVENTS, events("2025-01-15"), facts("2025-01-15"))
+    assert lake.facts(EVENTS, ["2025-01-15"]) == {"2025-01-15": facts("2025-01-15")}
+
+
 def test_a_footer_with_another_byte_is_read_or_counts_as_absent(lake: Lake) -> None:
     """At some of them the decoder panics."""
     whole = encode(EVENTS, events("2025-01-15"), facts("2025-01-15"))
@@ -336,6 +343,7 @@ def test_a_file_of_a_batch_that_changed_is_refused_and_a_batch_without_manifest_
     lake.put(f"{store.batch_folder(batch)}item.parquet", b"bad!\n")
     with pytest.raises(LakeError, match="is missing or not the file"), store.open_batched(batch, "item", own.sha256):
         pass
+    assert store.files(manifest) == manifest.files, "it is not taken for another that somebody has put there"
     lake.delete(f"{store.batch_folder(batch)}manifest.json")
     assert store.files(None) == {}
 
@@ -348,3 +356,18 @@ def test_a_landed_file_of_which_a_copy_left_nothing_is_written_again(lake: Lake,
     store.land(path, manifest)
     with store.open(manifest) as opened:
         assert opened.read_bytes() == b"good\n"
+
+
+def test_a_set_of_which_a_file_is_not_known_any_more_is_not_read_without_it(lake: Lake, tmp_path: Path) -> None:
+    """Its rows would be gone from what is made of it, and nobody would be told."""
+    store, files = Landing(lake, "sales"), []
+    for name in ("one", "two"):
+        path = tmp_path / name
+        path.write_text(name)
+        files.append((path, Manifest(sha256(path), 3, ".csv", f"/{name}", "now", "then", None, None)))
+    members = {path.name: own.sha256 for path, own in files}
+    store.land_set(files, manifest := replace(files[0][1], sha256="set", members=members))
+    assert [own.url for own in store.members(manifest)] == ["/one", "/two"]
+    lake.delete(f"landing/sales/{members['two']}.json")
+    with pytest.raises(LakeError, match=rf"{members['two']}\.json is missing\. Delete .*current\.json and land"):
+        store.members(manifest)

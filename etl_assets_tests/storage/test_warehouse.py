@@ -501,6 +501,7 @@ def test_what_others_have_in_schemas_of_the_same_name_stays_theirs(
         connection.execute("CREATE SCHEMA etl; CREATE TABLE raw.ours AS SELECT 8 AS id")
         connection.execute("CREATE TABLE etl.publications AS SELECT 'raw.recorded' AS asset")
         connection.execute(sql.SQL("CREATE TABLE raw.recorded (); ALTER TABLE raw.recorded OWNER TO {}").format(user))
+        connection.execute(sql.SQL("ALTER TABLE etl.publications OWNER TO {}").format(user))
     try:
         with psycopg.connect(admin) as connection:
             for schema in ("refined", "presentation", "quarantine"):
@@ -514,9 +515,36 @@ def test_what_others_have_in_schemas_of_the_same_name_stays_theirs(
                 "ours": roles.WRITER,
                 "recorded": roles.WRITER,  # as published by a login of before
             }
+            books = "SELECT tableowner FROM pg_tables WHERE schemaname = 'etl'"
+            assert connection.execute(books).fetchall() == [(roles.WRITER,)], "whoever has kept them before"
             may_read = "SELECT has_table_privilege(%s, 'raw.' || %s, 'SELECT')"
             for table, may in (("payroll", False), ("ours", True)):
                 assert connection.execute(may_read, (roles.INSPECTOR, table)).fetchone() == (may,)
+    finally:
+        cluster.drop_database(missing)  # before the role, which owns what is in it
+
+
+def test_what_may_not_be_handed_over_stays_whole_and_can_be_worked_with(
+    role: Callable[[str], str], cluster: Cluster, missing: str, warehouse_url: str
+) -> None:
+    """By a login that may act as the roles, in schemas that an administrator has made and kept."""
+    Warehouse(warehouse_url).prepare()  # roles are the whole server's
+    url = role(missing)
+    user = sql.Identifier(str(conninfo_to_dict(url)["user"]))
+    owner, writer = map(sql.Identifier, (roles.OWNER, roles.WRITER))
+    with psycopg.connect(cluster.create_database(missing), autocommit=True) as connection:
+        for schema in map(sql.Identifier, roles.SCHEMAS):
+            connection.execute(sql.SQL("CREATE SCHEMA {}").format(schema))
+            connection.execute(sql.SQL("GRANT USAGE, CREATE ON SCHEMA {} TO {}").format(schema, user))
+        connection.execute(sql.SQL("GRANT {}, {} TO {}").format(owner, writer, user))
+    try:
+        with psycopg.connect(url) as connection:
+            connection.execute("CREATE TABLE raw.mine AS SELECT 7 AS id")
+            roles.prepare(connection)
+            assert connection.execute("SELECT id FROM raw.mine").fetchall() == [(7,)]
+            kept = connection.execute("SELECT tableowner = current_user FROM pg_tables WHERE tablename = 'mine'")
+            assert kept.fetchall() == [(True,)]
+            assert str(roles.what_to_run(connection)).startswith(f"GRANT {roles.OWNER} TO ")
     finally:
         cluster.drop_database(missing)  # before the role, which owns what is in it
 

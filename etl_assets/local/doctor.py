@@ -21,7 +21,6 @@ from urllib.parse import urlsplit
 
 import dagster as dg
 import psycopg
-import requests
 from packaging.requirements import Requirement
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -32,8 +31,7 @@ from etl_assets.automation.receivers import receivers
 from etl_assets.local import embedded
 from etl_assets.logs import plain
 from etl_assets.settings import PROJECT, NotConfiguredError, dagster_home, home, settings
-from etl_assets.sources import SourceError
-from etl_assets.sources.http import moment_of
+from etl_assets.sources import SourceError, http
 from etl_assets.stages.dataset import SPECS, Spec
 from etl_assets.storage import roles
 from etl_assets.storage.configured import lake, landing_store, warehouse
@@ -234,11 +232,7 @@ def _sources() -> Iterator[Finding]:
     for host in sorted(
         {f"{p.scheme}://{p.netloc}" for url in known if url and (p := urlsplit(url)).scheme[:4] == "http"}
     ):
-        try:
-            date = moment_of(requests.head(host, timeout=10, allow_redirects=False).headers.get("Date"))
-        except requests.RequestException:
-            continue  # this is said above
-        if date:
+        if date := http.clock(host):  # that one does not answer is said above
             yield _clock(urlsplit(host).hostname or host, date)
 
 

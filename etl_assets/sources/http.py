@@ -48,10 +48,12 @@ _KEPT_HEADERS = ("ETag", "Last-Modified", "Content-Type", "Content-Length", "Dat
 class _Session(requests.Session):
     """A connection that is kept open, with the project's name and patience."""
 
-    def __init__(self) -> None:
+    def __init__(self, url: str) -> None:
         super().__init__()
         self.headers["User-Agent"] = USER_AGENT
         self.patience = 60.0
+        # A proxy of the environment (HTTP_PROXY) does not reach this machine, and is not to see what is sent to it.
+        self.trust_env = urlsplit(url).hostname not in _LOOPBACK
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
         return super().request(*args, **{"timeout": (min(10.0, self.patience), self.patience)} | kwargs)
@@ -70,7 +72,7 @@ def _session(url: str) -> Generator[_Session]:
     if host not in _free:
         sessions: LifoQueue[_Session] = LifoQueue()
         for _ in range(CONCURRENCY):
-            sessions.put(_Session())
+            sessions.put(_Session(url))
         _free.setdefault(host, sessions)
     free = _free[host]
     session = free.get()
@@ -109,11 +111,9 @@ def probe(url: str, known: Validators | None, auth: Bearer | None = None) -> str
         return response
 
     response = _with_retries(url, ask, auth)
-    if response.status_code == 304:
+    if _is_known(response, known):
         return None
     version = response.headers.get("ETag") or response.headers.get("Last-Modified")
-    if known and version and version in (known.etag, known.last_modified):
-        return None  # a server that does not honour conditions
     return version or f"unversioned-{datetime.now(UTC):%Y-%m-%d}"
 
 
@@ -127,7 +127,7 @@ def download(url: str, to: Path, known: Validators | None = None) -> Fetched | N
 
     def get(session: requests.Session) -> requests.Response:
         with session.get(url, headers=_conditions(known), stream=True) as response:
-            if response.status_code == 200:
+            if response.status_code == 200 and not _is_known(response, known):
                 received = 0
                 with to.open("wb") as sink:
                     for chunk in response.iter_content(1 << 20):
@@ -139,7 +139,7 @@ def download(url: str, to: Path, known: Validators | None = None) -> Fetched | N
             return response
 
     response = _with_retries(url, get)
-    if response.status_code == 304:
+    if _is_known(response, known):
         return None
     if response.status_code == 204:
         raise SourceRefusedError(f"{public(url)} answered HTTP 204, without content. The last good file stays.")
@@ -179,6 +179,15 @@ def get(
         return None
     _refuse_html(url, response.content[:512], response.headers.get("Content-Type", ""), html_means)
     return response.content
+
+
+def clock(host: str) -> datetime | None:
+    """The time of a host (`https://example.org`) by its answers; None if it does not answer, or does not date them."""
+    with _session(host) as session:
+        try:
+            return moment_of(session.head(host, timeout=10, allow_redirects=False).headers.get("Date"))
+        except requests.RequestException:
+            return None
 
 
 def public(url: str) -> str:
@@ -226,12 +235,19 @@ def _refuse_html(url: str, start: bytes, content_type: str, means: str = _HTML_M
 
 
 def _conditions(known: Validators | None) -> dict[str, str]:
-    conditions = {}
-    if known and known.etag:
-        conditions["If-None-Match"] = known.etag
-    elif known and known.last_modified:
-        conditions["If-Modified-Since"] = known.last_modified
-    return conditions
+    """Headers that ask for another version only.
+
+    Not If-Modified-Since: to a server, a file of before that is back again has not been modified since.
+    """
+    return {"If-None-Match": known.etag} if known and known.etag else {}
+
+
+def _is_known(response: requests.Response, known: Validators | None) -> bool:
+    """Whether an answer is the known version: it says so, or has its ETag, or (without one) its date."""
+    if known is None or response.status_code != 200:
+        return response.status_code == 304
+    etag, date = response.headers.get("ETag"), response.headers.get("Last-Modified")
+    return etag == known.etag if etag and known.etag else date is not None and date == known.last_modified
 
 
 def _with_retries(

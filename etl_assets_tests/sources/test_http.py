@@ -78,7 +78,33 @@ def test_a_known_version_is_not_fetched(url: str, tmp_path: Path, faults: Faults
         assert probe(url, validators) is None
     assert not (tmp_path / "again").exists()
     assert probe(url, Validators('"older"')) == known.etag
-    assert faults.count(FILE, method="GET", status=200) == 1
+    assert faults.count(FILE, method="GET", status=200) == 2, "the date stands in the answer, whose body is not read"
+
+
+def test_a_file_of_before_that_is_back_again_is_another_version(url: str, tmp_path: Path, faults: Faults) -> None:
+    """A server without ETags answers that it has not been modified since, if it is asked that."""
+    dates = [f"{day} 2025 00:00:00 GMT" for day in ("Thu, 01 May", "Sun, 01 Jun")]
+    for now, before, is_other in ((dates[0], dates[1], True), (dates[1], dates[0], True), (dates[0], dates[0], False)):
+        faults.always(FILE, Fault(Response(200, CONTENT, headers={"Last-Modified": now, "ETag": ""})))
+        known = Validators(last_modified=before)
+        assert (probe(url, known) == now) == is_other
+        assert (download(url, tmp_path / "file", known) is not None) == is_other
+
+
+def test_nothing_that_is_sent_to_this_machine_goes_through_a_proxy(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would not reach the local sources, and would see their token."""
+    http._free.clear()  # sessions that were made without the proxy
+    with serve(tmp_path / "data") as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy)
+        monkeypatch.setenv("http_proxy", proxy)
+        assert get(url, auth=Bearer(SecretStr("s3cret"), "ETL_TOKEN")) == CONTENT
+        assert http.clock(url.removesuffix(FILE)) is not None
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+        assert probe(url, None) is not None
+        with pytest.raises(SourceUnavailableError, match="ProxyError"):
+            probe("http://example.org/file", None)
 
 
 def test_what_another_address_said_of_its_file_tells_nothing_of_this_one(url: str, tmp_path: Path) -> None:

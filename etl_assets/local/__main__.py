@@ -107,12 +107,11 @@ def main(arguments: Sequence[str]) -> int:
 
 def _clean(*, dry_run: bool) -> None:
     """Delete what has been kept long enough, or say what would be deleted."""
-    import dagster as dg
-
     import etl_assets.definitions  # noqa: F401 the datasets register themselves
     from etl_assets.automation.housekeeping import clean
+    from etl_assets.storage.dagster_storage import dagster_instance
 
-    with dg.DagsterInstance.get() as instance:
+    with dagster_instance() as instance:
         for found in clean(instance, dry_run=dry_run):
             print(f"{found.count:,} {found.what} {'would be' if dry_run else 'were'} deleted")
 
@@ -139,6 +138,7 @@ def _sql(arguments: Sequence[str]) -> int:
     # Through the environment, since every user of the machine can read a command line.
     variables = {option.keyword.decode(): option.envvar for option in Conninfo.get_defaults()}
     address = conninfo_to_dict(settings().warehouse())
+    environment.pop("PGSERVICE", None)  # which psql would rather go to than to the address
     for name, value in address.items():
         if variable := variables.get(name):
             environment[variable.decode()] = str(value)

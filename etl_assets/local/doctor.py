@@ -19,8 +19,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import dagster as dg
-import psycopg
 from packaging.requirements import Requirement
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -35,6 +33,7 @@ from etl_assets.sources import SourceError, http
 from etl_assets.stages.dataset import SPECS, Spec
 from etl_assets.storage import roles
 from etl_assets.storage.configured import lake, landing_store, warehouse
+from etl_assets.storage.dagster_storage import dagster_instance
 
 _FREE_BYTES = 2 << 30
 _SKEW_SECONDS = 60
@@ -87,7 +86,7 @@ def _examined(examine: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     """Yield what an examination finds; one that fails is itself a finding, and does not prevent the others."""
     try:
         yield from examine()
-    except (RuntimeError, OSError, ValueError, psycopg.Error, dg.DagsterError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the others are to be seen too
         yield Finding((examine.__doc__ or "").rstrip("."), str(error), is_wrong=True)
 
 
@@ -192,7 +191,7 @@ def _dagster() -> Iterator[Finding]:
     """Dagster's own storage."""
     if not os.environ.get("DAGSTER_HOME"):  # the embedded default, which sets it, did not start: this is said above
         return
-    with dg.DagsterInstance.get() as instance:
+    with dagster_instance() as instance:
         where = "PostgreSQL" if settings().dagster_storage_url else "SQLite"
         yield Finding("Dagster's storage", f"{where}, {instance.get_runs_count()} runs")
 
@@ -260,7 +259,7 @@ def _pipeline() -> Iterator[Finding]:
     """What runs, checks, sensors and schedules have found."""
     if not os.environ.get("DAGSTER_HOME"):
         return
-    with dg.DagsterInstance.get() as instance:
+    with dagster_instance() as instance:
         found = problems(instance)
     for problem in found:
         where, said = ", ".join(problem.assets[:3]) or problem.about, f"{problem.kind}: {problem.what}"

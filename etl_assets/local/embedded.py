@@ -36,12 +36,22 @@ def source_server() -> SourceServer:
     return SourceServer(home() / "sources")
 
 
+#: What Dagster (which looks for its settings by a pattern) or pg_ctl (which asks a shell) take for something else.
+_UNFIT = frozenset('[]*?$`"\\')
+
+
 def up(*, may_show: bool = True) -> None:
     """Start whatever is not configured to be elsewhere and is not running yet.
 
     Without `may_show`, the local sources keep showing the folder and the date that they showed before.
     """
     configured = explicit_settings()
+    for variable, folder in (("ETL_HOME", home()), ("DAGSTER_HOME", dagster_home())):
+        if unfit := sorted(_UNFIT & set(str(folder))):
+            raise ValueError(
+                f"{folder} has {' '.join(unfit)} in its name, which Dagster or PostgreSQL takes for something else. "
+                f"Set {variable} to a folder without it."
+            )
     home().mkdir(parents=True, exist_ok=True)
     given: dict[str, Any] = {}
     databases = _databases(configured)
@@ -61,7 +71,10 @@ def up(*, may_show: bool = True) -> None:
         given["retail_sales_folder"] = str(_drop_sales(_recordings(configured)))
     if "local_sources_url" in given:
         given["local_versions"] = _versions(source_server().recordings())
-    _give(given)
+    before = _given()
+    if may_show and configured.sources == "live":  # then nobody is to be asked but the publishers
+        before = {name: before[name] for name in ("warehouse_url", "dagster_storage_url") if name in before}
+    _give(before | given)  # a UI that runs with other variables may need what this command does not
     _make_dagster_home()
 
 
@@ -74,8 +87,7 @@ def publish(date: str) -> dict[str, str]:
         show(cluster(), source, source_server().recordings())
     if _has_own_folder(explicit_settings()):
         _drop_sales(source_server().recordings())
-    before = json.loads((home() / "local.json").read_text())
-    _give(before | {"local_versions": _versions(source_server().recordings())})
+    _give(_given() | {"local_versions": _versions(source_server().recordings())})
     return shown
 
 
@@ -84,6 +96,12 @@ def down() -> None:
     source_server().stop()
     cluster().stop()
     (home() / "local.json").unlink(missing_ok=True)
+
+
+def _given() -> dict[str, Any]:
+    """What is provided now."""
+    file = home() / "local.json"
+    return json.loads(file.read_text()) if file.exists() else {}
 
 
 def _give(given: Mapping[str, Any]) -> None:

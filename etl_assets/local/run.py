@@ -21,17 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster_postgres.utils import DagsterPostgresException
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table as RichTable
 from rich.text import Text
-from sqlalchemy.exc import OperationalError
 
 from etl_assets.local import ui
 from etl_assets.local.in_process import execute
 from etl_assets.logs import plain
-from etl_assets.settings import NotConfiguredError, database_parts, explicit_settings, home, settings
+from etl_assets.settings import NotConfiguredError, explicit_settings, home, settings
 from etl_assets.sources import SourceError
 from etl_assets.stages.dataset import Spec
 from etl_assets.stages.failures import why_step_failed
@@ -40,7 +38,7 @@ from etl_assets.stages.newest import NEWEST
 from etl_assets.stages.staleness import State, in_order, levels
 from etl_assets.storage import connections
 from etl_assets.storage.configured import lake, landing_store
-from etl_assets.storage.dagster_storage import at_a_terminal
+from etl_assets.storage.dagster_storage import at_a_terminal, dagster_instance
 from etl_assets.storage.table import WHOLE
 
 _OWNER = "etl/process"
@@ -311,21 +309,14 @@ def run(datasets: Collection[str] = (), *, anew: bool = False, accept_shrunk: bo
     console = Console(
         stderr=settings().log_format == "json", soft_wrap=True, width=None if sys.stdout.isatty() else 120
     )
-    try:
-        with _one_at_a_time(console), at_a_terminal(), dg.DagsterInstance.get() as instance:
-            if explicit_settings().dagster_storage_url is None:
-                ui.bury_the_dead(instance)
-            driver = Driver(defs, instance, console, datasets, anew, accept_shrunk)
-            done = driver.run()
-            made = sum(outcome.partitions for outcome in driver.outcomes.values())
-            driver.note_changes()
-            driver.report()
-    except (OperationalError, DagsterPostgresException) as error:  # the latter once it has tried to connect again
-        why = str(getattr(error, "orig", error)).partition("\n")[0]
-        raise RuntimeError(
-            f"Dagster's own storage{_storage()} cannot be reached ({plain(why)}). What is published is safe. Check "
-            "that its PostgreSQL is running (`./dev doctor`), and run again: what was interrupted is made again."
-        ) from error
+    with _one_at_a_time(console), at_a_terminal(), dagster_instance() as instance:
+        if explicit_settings().dagster_storage_url is None:
+            ui.bury_the_dead(instance)
+        driver = Driver(defs, instance, console, datasets, anew, accept_shrunk)
+        done = driver.run()
+        made = sum(outcome.partitions for outcome in driver.outcomes.values())
+        driver.note_changes()
+        driver.report()
     seconds = time.monotonic() - started
     if not made and done:
         console.print(f"The sources have nothing new, everything is up to date ({seconds:.1f} s).")
@@ -337,16 +328,6 @@ def run(datasets: Collection[str] = (), *, anew: bool = False, accept_shrunk: bo
     where = f"{found.url} (running)" if found else f"./dev ui ({settings().dagster_ui_url})"
     console.print(f"lake: {lake().url}\nwarehouse: ./dev sql\nUI: {where}", highlight=False)
     return 0 if done else 1
-
-
-def _storage() -> str:
-    """Where Dagster's own storage is, and who says so; without its password."""
-    url = settings().dagster_storage_url
-    parts = url and database_parts(url.get_secret_value())
-    if not parts:
-        return ""
-    named = " (set in ETL_DAGSTER_STORAGE_URL)" if explicit_settings().dagster_storage_url else ""
-    return f" at {parts.get('host')}:{parts.get('port') or 5432}/{parts.get('dbname')}{named}"
 
 
 @contextmanager

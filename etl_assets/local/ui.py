@@ -6,6 +6,7 @@ file that says where the UI is. The lock stays when Dagster takes the process ov
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -62,14 +63,16 @@ def end() -> None:
 def serve(port: int) -> int:
     """Take this process over with `dagster dev`, which serves the UI and runs the daemon.
 
-    Raises RuntimeError if a UI runs already.
+    Raises RuntimeError if a UI runs already, or the port is taken.
     """
     url = f"http://127.0.0.1:{port}"
     _hold(url)
+    if not _is_free(port):
+        raise RuntimeError(f"Port {port} is taken by another program. Choose one that is free: ./dev ui --port NUMBER")
     if explicit_settings().dagster_storage_url is None:
-        import dagster as dg
+        from etl_assets.storage.dagster_storage import dagster_instance
 
-        with dg.DagsterInstance.get() as instance:
+        with dagster_instance() as instance:
             bury_the_dead(instance)
     print(f"UI: {url}, in a moment  (Ctrl-C ends it)", file=sys.stderr, flush=True)
     # A configured address stays: it is where people open a UI that is somewhere else.
@@ -105,6 +108,19 @@ def _hold(url: str) -> None:
     os.ftruncate(lock, 0)
     os.write(lock, json.dumps([os.getpid(), url]).encode())
     os.set_inheritable(lock, True)
+
+
+def _is_free(port: int) -> bool:
+    """Whether a server may listen on a port of this machine."""
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that has just ended holds nobody up
+        try:
+            server.bind(("127.0.0.1", port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return False
+            raise
+    return True
 
 
 def _held(descriptor: int) -> bool:

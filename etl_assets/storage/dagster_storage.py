@@ -26,9 +26,12 @@ from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClass, ConfigurableClassData, serialize_value
 from dagster_aws.s3.compute_log_manager import S3ComputeLogManager
 from dagster_postgres import DagsterPostgresStorage
+from dagster_postgres.utils import DagsterPostgresException
 from sqlalchemy import tuple_
+from sqlalchemy.exc import OperationalError
 
-from etl_assets.settings import dagster_home, settings
+from etl_assets.logs import plain
+from etl_assets.settings import dagster_home, database_parts, explicit_settings, settings
 
 #: Events that Dagster stores elsewhere, too, and not only in its log.
 _INDEXED = ASSET_EVENTS | ASSET_CHECK_EVENTS
@@ -243,3 +246,40 @@ def at_a_terminal() -> Generator[None]:
         yield
     finally:
         _at_a_terminal.pop()
+
+
+@contextmanager
+def dagster_instance() -> Generator[dg.DagsterInstance]:
+    """The configured instance of Dagster.
+
+    Raises RuntimeError, with what to do, if it cannot be opened, or if its storage goes away while the block runs.
+    """
+    try:
+        opened = dg.DagsterInstance.get()
+    except dg.DagsterError as error:
+        raise RuntimeError(f"Dagster cannot be opened: {plain(str(error))}") from error
+    except (OperationalError, DagsterPostgresException) as error:
+        raise _unreachable(error) from error
+    try:
+        with opened as instance:
+            yield instance
+    except (OperationalError, DagsterPostgresException) as error:  # the latter once it has tried to connect again
+        raise _unreachable(error) from error
+
+
+def _unreachable(error: Exception) -> RuntimeError:
+    why = str(getattr(error, "orig", error)).partition("\n")[0]
+    return RuntimeError(
+        f"Dagster's own storage{_place()} cannot be reached ({plain(why)}). What is published is safe. Check that its "
+        "PostgreSQL is running (`./dev doctor`), and run again: what was interrupted is made again."
+    )
+
+
+def _place() -> str:
+    """Where Dagster's own storage is, and who says so; without its password."""
+    url = settings().dagster_storage_url
+    parts = url and database_parts(url.get_secret_value())
+    if not parts:
+        return ""
+    named = " (set in ETL_DAGSTER_STORAGE_URL)" if explicit_settings().dagster_storage_url else ""
+    return f" at {parts.get('host')}:{parts.get('port') or 5432}/{parts.get('dbname')}{named}"

@@ -306,6 +306,11 @@ def test_an_example_is_not_what_a_cause_is_known_by() -> None:
     one, other = (Problem("a step failed", "x", why.format(state) + " written.", "", "") for state in ("ZZ", "Q. Q"))
     assert one.cause == other.cause
     assert one.cause != Problem("a step failed", "x", "The source is gone. Nothing was written.", "", "").cause
+    first, retry = (
+        Problem("a run failed", "x", f"{of} partitions were refused, {others}2025-01-02: 3 of 4 rows", "", "")
+        for of, others in (("2 of 3", "the others are published. "), ("2 of 2", ""))
+    )
+    assert first.cause == retry.cause, "the partitions that are tried again are the refused ones"
 
 
 def test_a_title_from_a_source_cannot_forge_a_mail(hook: Hook) -> None:

@@ -89,7 +89,10 @@ def sql_answers_a_statement(dev: Dev) -> None:
     code, printed = dev.do("sql", "DELETE FROM refined.protest_events")
     assert code != 0
     assert "cannot execute DELETE in a read-only transaction" in printed
-    assert dev.do("sql", "-At", "-c", "SELECT 1")[1].strip().endswith("1")
+    service = home(dev) / "services"
+    service.write_text("[prod]\ndbname=postgres\n")
+    elsewhere = replace(dev, settings={**dev.settings, "PGSERVICE": "prod", "PGSERVICEFILE": str(service)})
+    assert elsewhere.do("sql", "-At", "-c", "SELECT current_database()")[1].strip().endswith("warehouse")
 
 
 def the_retail_companys_sources_are_there(dev: Dev) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from dagster_postgres.utils import DagsterPostgresException
 
 from etl_assets.automation.alerts import Problem
 from etl_assets.local import doctor as module
 from etl_assets.local.databases import DATABASES
-from etl_assets.local.doctor import doctor
+from etl_assets.local.doctor import Finding, doctor
 from etl_assets.local.postgres import Cluster
 from etl_assets_tests.faults import Fault
 from etl_assets_tests.house import House
@@ -70,6 +72,19 @@ def test_what_is_wrong_is_said_with_what_to_do(
     assert "\x1b" not in said
     assert "hunter22" not in said
     cluster.drop_database(name)
+
+
+def test_an_examination_that_fails_is_a_finding() -> None:
+    """Whatever it stumbles over: what is wrong elsewhere is to be seen, too."""
+
+    def fails() -> Iterator[Finding]:
+        """Dagster's own storage."""
+        raise DagsterPostgresException("too many retries for DB connection")
+        yield
+
+    [found] = module._examined(fails)
+    assert (found.about, found.said) == ("Dagster's own storage", "too many retries for DB connection")
+    assert found.is_wrong
 
 
 def test_a_clock_that_is_wrong_is_said() -> None:

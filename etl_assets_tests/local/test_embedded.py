@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +117,46 @@ def test_a_file_of_sales_that_somebody_has_mended_stays_mended(tmp_path: Path) -
     embedded._drop_sales(Recordings(tmp_path / "data"))
     assert file.read_text() == "second"
     assert (file.parent / "more.csv").read_text() == "more"
+
+
+def test_a_command_with_other_variables_takes_nothing_from_a_ui(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only where the publishers are to be asked, no embedded source is left."""
+    for name in ("WAREHOUSE", "DAGSTER_STORAGE", "TOTESYS", "RETAIL"):
+        monkeypatch.setenv(f"ETL_{name}_URL", "postgresql://127.0.0.1:9/own")
+    monkeypatch.setenv("ETL_LOCAL_SOURCES_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("ETL_RETAIL_SALES_FOLDER", str(tmp_path))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
+    provided = {"warehouse_url": "postgresql://127.0.0.1:8/w", "totesys_url": "postgresql://127.0.0.1:8/t"}
+    home().mkdir(parents=True)
+    embedded._give(provided)
+    for may_show in (False, True):
+        embedded.up(may_show=may_show)
+        assert embedded._given() == provided
+    monkeypatch.setenv("ETL_SOURCES", "live")
+    embedded.up(may_show=False)
+    assert embedded._given() == provided
+    embedded.up()
+    assert embedded._given() == {"warehouse_url": "postgresql://127.0.0.1:8/w"}
+
+
+def test_a_folder_whose_name_means_something_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dagster would not find its settings there, and send statistics somewhere."""
+    monkeypatch.setenv("ETL_HOME", str(tmp_path / "home [1]"))
+    with pytest.raises(ValueError, match=r"home \[1\] has \[ \] in its name.* Set ETL_HOME to a folder without it"):
+        embedded.up()
+    assert not home().exists()
+
+
+def test_a_ui_on_a_port_that_is_taken_says_so() -> None:
+    home().mkdir(parents=True)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(RuntimeError, match=rf"Port {port} is taken by another program. Choose one that is free"):
+            ui.serve(port)
 
 
 def test_a_checkout_may_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

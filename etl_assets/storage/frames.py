@@ -158,9 +158,9 @@ def _values(array: pa.Array, cuts: np.ndarray) -> list[list[memoryview]]:
         after_nulls = _running(valid)[cuts]
         for part, first, after, kept in zip(found, cuts, cuts[1:], np.diff(after_nulls), strict=False):
             if kept < after - first:
+                # Their number too: a mask may look like values, and only nulls like only false.
+                part.append(memoryview(f"{after - first - kept} null ".encode()))
                 part.append(np.packbits(valid[first:after]).data)
-                if not kept and pa.types.is_boolean(array.type):  # else only nulls would hash like only false
-                    part.append(memoryview(b"null"))
         array, cuts = array.drop_null(), after_nulls
     if not len(array):
         return found

@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from etl_assets.storage.changes import compare
-from etl_assets.storage.frames import content_hashes, stored
+from etl_assets.storage.frames import content_hashes, sql_type, stored
 from etl_assets.storage.lake import CONCURRENCY, Facts, Lake, LakeError, Loaded, encode
 from etl_assets.storage.table import WHOLE, Column, Part, Publication, Published, Table
 from etl_assets.storage.transaction import Replacement, Transaction
@@ -320,6 +320,6 @@ def _book_path(table: Table) -> str:
 def _as_stored(table: Table, items: Sequence[Replacement]) -> Table:
     """The table with the columns that its partitions have beyond the declared ones (raw tables follow their source)."""
     declared = {c.name for c in table.stored_columns()}
-    found = dict.fromkeys(c for item in items if item.part for c in item.part.frame.columns)
-    extra = [Column(c, "text", "As the source has it") for c in found if c not in declared]
+    found = {c: kind for item in items if item.part for c, kind in item.part.frame.schema.items() if c not in declared}
+    extra = [Column(c, sql_type(kind), "As the source has it") for c, kind in found.items()]
     return replace(table, columns=(*extra, *table.columns)) if extra else table

@@ -173,6 +173,9 @@ class Transaction:
         if not self.connection.execute(sql.SQL("SELECT 1 FROM {} LIMIT 1").format(target)).fetchone():
             with _indexed_afterwards(self.connection, target, rows):
                 self._copy(table, parts)
+                if rows >= BULK_ROWS:  # a table whose rows still have to be checked cannot be altered
+                    self.judge([table])
+                    self.connection.execute("SET CONSTRAINTS ALL DEFERRED")
             return rows
         partitioning = table.partitioning
         if partitioning is None:
@@ -189,7 +192,7 @@ class Transaction:
             self.connection.execute(
                 sql.SQL(
                     "DELETE FROM {0} USING unnest(%s::{2}, %s::{2}) AS w(first, last)"
-                    " WHERE {0}.{1} >= w.first AND {0}.{1} <= w.last"
+                    " WHERE {0}.{1} >= w.first AND {0}.{1} < w.last + 1"
                 ).format(target, sql.Identifier(partitioning.column), kind),
                 ([first for first, _ in windows], [last for _, last in windows]),
             )

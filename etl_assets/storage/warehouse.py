@@ -64,6 +64,11 @@ class Warehouse:
                 f'Have an administrator run in it: GRANT {roles.WRITER} TO "{self._parts().get("user")}"; '
                 "`./dev doctor` says more. What was under way is rolled back."
             ) from error
+        except psycopg.errors.UniqueViolation as error:
+            raise WarehouseError(
+                f"A key would be there twice: {error.diag.message_primary}. {error.diag.message_detail} Nothing was "
+                "written. If rows have moved from one partition to another, make both in one run."
+            ) from error
         except psycopg.errors.ForeignKeyViolation as error:
             said = f"{error.diag.message_primary}. {error.diag.message_detail}"
             raise WarehouseError(

@@ -191,7 +191,7 @@ def test_rows_and_bookkeeping_of_all_tables_change_together_or_not_at_all(databa
     good = events((1, "2025-01-15"))
     database.replace_all({EVENTS: [item(EVENTS, "2025-01-15", good, "before")]})
     totals = pl.DataFrame({"state": ["IL", "IL"], "events": [1, 2]})  # twice the same key
-    with pytest.raises(psycopg.errors.UniqueViolation):
+    with pytest.raises(WarehouseError, match="A key would be there twice"):
         database.replace_all(
             {
                 EVENTS: [item(EVENTS, "2025-01-15", events((2, "2025-01-15")), "after")],
@@ -271,7 +271,7 @@ def test_a_large_load_leaves_the_same_indexes_and_statistics(
         "SELECT conname FROM pg_constraint WHERE conrelid = 'refined.bulk'::regclass AND contype = 'p'"
     )
     assert database.values("SELECT reltuples FROM pg_class WHERE oid = 'refined.bulk'::regclass") == [500]
-    with pytest.raises(psycopg.errors.UniqueViolation):
+    with pytest.raises(WarehouseError, match="A key would be there twice"):
         database.replace(bulk, **{"2025-01-16": events((1, "2025-01-16"))})
 
 
@@ -323,6 +323,34 @@ def test_a_large_load_of_a_table_that_others_are_of(database: Database, monkeypa
     database.replace(VISITS, **{"": places(499)})
     with pytest.raises(TypeChangedError, match=r'DROP TABLE "refined"."places" CASCADE;'):
         database.replace(replace(PLACES, columns=(Column("place", "text", nullable=False),)), **{"": places(1)})
+
+
+def test_a_large_load_of_a_table_that_refers_to_another(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its indexes are made after the rows, when the rows have been checked: before that, PostgreSQL refuses."""
+    visits = replace(
+        VISITS,
+        columns=(Column("place", "bigint", nullable=False, references=Reference("refined", "places", "place")),),
+        primary_key=("place",),
+    )
+    database.replace(PLACES, **{"": places(*range(500))})
+    monkeypatch.setattr(module, "BULK_ROWS", 100)
+    with pytest.raises(WarehouseError, match="A foreign key does not hold"):
+        database.replace(visits, **{"": places(*range(1, 501))})
+    database.replace(visits, **{"": places(*range(400))})
+    assert len(indexes(database, "refined.visits")) == 1
+    database.replace(visits, **{"": places(7)})
+    assert database.values("SELECT place FROM refined.visits") == [7]
+
+
+def test_a_table_that_is_cut_by_moments_is_replaced_to_the_end_of_each_day(database: Database) -> None:
+    cut = Table(
+        "refined", "moments", (Column("at", "timestamp with time zone", nullable=False),), primary_key=("at",),
+        partitioning=Partitioning("at", "day"),
+    )  # fmt: skip
+    late = pl.DataFrame({"at": [dt.datetime(2025, 1, 15, hour, tzinfo=dt.UTC) for hour in (0, 23)]})
+    for _ in range(2):
+        database.replace(cut, **{"2025-01-15": late, "9999-12-31": late.clear()})
+        assert database.values("SELECT count(*) FROM refined.moments") == [2]
 
 
 def test_a_table_that_somebody_dropped_has_nothing_published(database: Database) -> None:

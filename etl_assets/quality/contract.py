@@ -121,6 +121,8 @@ def storage_table(contract: type[Contract], *, with_source: bool = False) -> Tab
     missing = [c for c in place.key if c not in {column.name for column in columns}]
     if missing:
         raise TypeError(f"{contract.__name__}: the key names columns that are not declared: {', '.join(missing)}")
+    if empty := [c.name for c in columns if c.name in place.key and c.nullable]:
+        raise TypeError(f"{contract.__name__}: a key cannot be null, but it has nullable columns: {', '.join(empty)}")
     return Table(
         stage=place.stage,
         name=place.table,

@@ -68,7 +68,7 @@ def moment(text: pl.Expr) -> pl.Expr:
     """A moment with any offset, with or without fractions of a second; one without an offset is UTC."""
     text = text.str.strip_chars()
     with_offset = pl.when(text.str.contains(r"(Z|[+-]\d\d:\d\d)$")).then(text).otherwise(text + "Z")
-    return with_offset.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
+    return of_this_era(with_offset.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False))
 
 
 def distinct(raw: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -140,9 +140,15 @@ class Spec:
                     own.append(together)
         return {key: _sha256(own) for key, own in lines.items()}
 
-    def made_whole_from(self, versions: Mapping[str, Mapping[str, str]]) -> str:
-        """The digest of what the asset as a whole is made from."""
-        return self.made_from([WHOLE], versions)[WHOLE]
+    def made_whole_from(self, versions: Mapping[str, Mapping[str, str]], *, has_unplaced: bool = False) -> str:
+        """The digest of what the asset as a whole is made from.
+
+        With unplaced records, that includes the end of the calendar: their day may come.
+        """
+        digest = self.made_from([WHOLE], versions)[WHOLE]
+        if has_unplaced and self.dataset.partitions is not None:
+            return _sha256([digest, max(numbered(self.dataset.partitions))])
+        return digest
 
 
 def _sha256(lines: Iterable[str]) -> str:

@@ -244,7 +244,10 @@ def _reading(name: str, dtype: pl.DataType) -> pl.Expr:
         return day(text)
     if dtype == pl.Datetime:
         text = pl.when(text.str.contains(r"^\d{4}-")).then(text)  # for polars, a year may have fewer digits
-        return of_this_era(text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False))
+        zone = "%#z" if isinstance(dtype, pl.Datetime) and dtype.time_zone else ""
+        return of_this_era(text.str.to_datetime(f"%Y-%m-%d %H:%M:%S%.f{zone}", time_unit="us", strict=False))
+    if dtype == pl.Time:
+        return text.str.to_time("%H:%M:%S%.f", strict=False)
     return text if dtype == pl.String else text.cast(dtype, strict=False)
 
 

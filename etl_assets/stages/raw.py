@@ -6,7 +6,7 @@ those are out of date.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from etl_assets.quality.drift import column_drift, columns_check
+from etl_assets.quality.drift import column_drift, columns_check, columns_of
 from etl_assets.quality.quarantine import UNPLACED, quarantine_table, records
 from etl_assets.quality.ui_table import ui_table
 from etl_assets.sources import SourceRefusedError
@@ -24,6 +24,7 @@ from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, declare, numb
 from etl_assets.stages.profile import preview
 from etl_assets.storage.configured import publisher
 from etl_assets.storage.frames import row_hash
+from etl_assets.storage.lake import Facts
 from etl_assets.storage.landing import LandedFile, Manifest
 from etl_assets.storage.table import (
     PARTITION,
@@ -134,11 +135,8 @@ def _read(context: dg.AssetExecutionContext, spec: Spec, reader: _Reader, landed
         raise dg.Failure(message, allow_retries=False) from error
     table = declared.widened(columns)
     before = publisher().warehouse.facts(table.full_name)
-    made_from = spec.made_whole_from({"landed": {WHOLE: manifest.sha256}})
-    # The lake's too: a run that was killed before the warehouse had a partition has left it only there.
-    there = before.keys() | publisher().lake.partitions(table).keys()
-    keys = there - {WHOLE} if table.partitioning else {WHOLE}
-    parts = _parts(frame, keys, made_from)
+    made_from = spec.made_whole_from({"landed": {WHOLE: manifest.sha256}}, has_unplaced=unplaced.height > 0)
+    parts = _parts(frame, _keys(table, before), made_from)
     digest = hashlib.sha256("\n".join(f"{part.key} {part.digest}" for part in parts).encode()).hexdigest()
     publications = [Publication(table, parts, whole=made_from if table.partitioning else None)]
     if kept_out is not None:
@@ -152,7 +150,8 @@ def _read(context: dg.AssetExecutionContext, spec: Spec, reader: _Reader, landed
         data_version=dg.DataVersion("by partition" if table.partitioning else digest),
         metadata={
             "dagster/row_count": frame.height,
-            "columns": columns,
+            # Unless new columns are taken, those that are absent for once are not new when they come back.
+            "columns": list(dict.fromkeys([*(columns_of(last) if spec.dataset.schema != "evolve" else ()), *columns])),
             "landed_file": manifest.sha256,
             "partitions_changed": len([k for k in changed if k != UNPLACED]),
             "partitions_unchanged": len([p for p in in_calendar if p.key not in changed]),
@@ -165,6 +164,20 @@ def _read(context: dg.AssetExecutionContext, spec: Spec, reader: _Reader, landed
     context.log.info(f"{table.full_name}: {frame.height} records, {len(changed)} of {len(parts)} partitions changed")
     yield dg.AssetCheckResult(passed=True, check_name="readable", metadata={"records": frame.height})
     yield columns_check(drift)
+
+
+def _keys(table: Table, before: Mapping[str, Facts]) -> set[str]:
+    """The partitions that the table has now: those that the file no longer has are emptied.
+
+    The lake's too: a run that was killed before the warehouse had a partition has left it only there. And the table as
+    a whole, if it has records from before it was cut into partitions.
+    """
+    if table.partitioning is None:
+        return {WHOLE}
+    store = publisher().lake
+    stored = store.partitions(table).keys()
+    was_whole = store.facts(table, {WHOLE} & stored).get(WHOLE)
+    return (before.keys() | stored) - {WHOLE} | ({WHOLE} if was_whole and was_whole.rows else set())
 
 
 def _records(

@@ -14,6 +14,7 @@ from functools import cached_property
 
 import dagster as dg
 
+from etl_assets.quality.quarantine import UNPLACED
 from etl_assets.stages.dataset import SPECS, Input, Spec, numbered
 from etl_assets.storage.configured import lake, landing_store, warehouse
 from etl_assets.storage.lake import Facts, Lake
@@ -87,7 +88,11 @@ class State:
             versions[name] = found
         known = self.facts(spec.table)
         keys = {WHOLE} if spec.whole else self._candidates(spec, versions, known)
-        wanted = spec.made_from(keys, versions)
+        unplaced = known.get(UNPLACED) if spec.whole else None
+        if unplaced and unplaced.rows:
+            wanted = {WHOLE: spec.made_whole_from(versions, has_unplaced=True)}
+        else:
+            wanted = spec.made_from(keys, versions)
         made = {(spec.partition_of(k), facts.made_from) for k, facts in known.items()}
         stale = {k for k, digest in wanted.items() if (k, digest) not in made}
         lost = self._lost(spec, known) if with_lost else set()

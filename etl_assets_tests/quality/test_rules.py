@@ -214,3 +214,9 @@ def test_a_day_has_a_year_of_four_digits() -> None:
         {"text": ["2024-11-05", " 2024-1-5 ", "24-11-05", "+024-11-05", "0000-01-01", "2024-02-30", ""]}
     )
     assert texts.select(day(pl.col("text")))["text"].to_list() == [date(2024, 11, 5), date(2024, 1, 5), *[None] * 5]
+
+
+def test_a_moment_that_an_offset_takes_out_of_the_calendar_is_none() -> None:
+    """Such as the first moment of .NET, as a clock east of Greenwich writes it: Python knows no year 0."""
+    texts = pl.DataFrame({"text": ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-05:00", "0001-01-01T00:00:00Z"]})
+    assert texts.select(moment(pl.col("text")))["text"].is_null().to_list() == [True, True, False]

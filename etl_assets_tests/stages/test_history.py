@@ -8,7 +8,7 @@ import polars as pl
 
 from etl_assets.sources.database import DELETED
 from etl_assets.stages.batches import BATCH
-from etl_assets.stages.history import _chained, _without_repeats
+from etl_assets.stages.history import _chained, _reading, _without_repeats
 from etl_assets.storage.table import SOURCE_ROW
 
 FIRST, SECOND = dt.date(2024, 1, 1), dt.date(2024, 1, 2)
@@ -40,3 +40,15 @@ def test_what_is_landed_once_more_is_seen_again() -> None:
     kept, repeats = _without_repeats(records.reverse(), "id", ["id", "name"])
     assert kept.select("id", BATCH).rows() == [("1", "a"), ("1", "c"), ("1", "d"), ("2", "a"), ("2", "b"), ("2", "d")]
     assert repeats == 2
+
+
+def test_values_are_read_as_a_database_writes_them() -> None:
+    written = {
+        "10:00:00.5": (pl.Time(), dt.time(10, 0, 0, 500_000)),
+        "2024-01-01 10:00:00+00": (pl.Datetime("us", "UTC"), dt.datetime(2024, 1, 1, 10, tzinfo=dt.UTC)),
+        "2024-01-01 10:00:00.25-05:30": (pl.Datetime("us", "UTC"), dt.datetime(2024, 1, 1, 15, 30, 0, 250_000, dt.UTC)),
+        "2024-01-01 10:00:00": (pl.Datetime("us"), dt.datetime(2024, 1, 1, 10)),  # noqa: DTZ001 - of no zone
+        "24-01-01 10:00:00": (pl.Datetime("us"), None),
+    }
+    for text, (dtype, value) in written.items():
+        assert pl.DataFrame({"v": [text]}).select(_reading("v", dtype)).item() == value, text

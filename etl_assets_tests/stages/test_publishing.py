@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
+from dagster._core.test_utils import freeze_time
 
 from etl_assets.automation.partitions import daily, monthly
 from etl_assets.definitions import definitions
@@ -22,9 +24,13 @@ from etl_assets.quality.audit import Bound, unreadable
 from etl_assets.quality.contract import Contract, column
 from etl_assets.sources.files import OptionalFile, read_csv
 from etl_assets.stages import Dataset, Result, landing, presentation, raw, refined
+from etl_assets.stages import dataset as stages
 from etl_assets.stages.dataset import SPECS
-from etl_assets.storage.lake import LakeError
-from etl_assets.storage.table import Partitioning
+from etl_assets.stages.raw import _keys
+from etl_assets.storage.configured import lake
+from etl_assets.storage.lake import Facts, LakeError
+from etl_assets.storage.table import PARTITION, SOURCE_SHA256, WHOLE, Column, Partitioning, Table
+from etl_assets_tests.contents import put_partition
 from etl_assets_tests.faults import Faults
 from etl_assets_tests.house import House, ephemeral
 
@@ -298,6 +304,46 @@ def test_a_row_that_a_stage_made_and_that_breaks_its_contract(counts: House, fil
     contract = counts.check("presentation/sums", "contract")
     assert not contract.passed
     assert [case.data["value"] for case in contract.metadata["failure_cases"].records] == ["375750"]
+
+
+def test_a_record_whose_day_has_come_leaves_quarantine(counts: House, file: Path) -> None:
+    """The file is the same: it is read again because the calendar goes further."""
+    tomorrow = datetime.now(UTC).date() + timedelta(days=1)
+    file.write_text(HEADER + lines(1, day="2025-01-01") + lines(2, day=str(tomorrow)))
+    for _ in range(2):
+        assert counts.run(), counts.failures()
+        assert quarantine(counts) == [("unplaced", "placeable", "day", str(tomorrow), 2)]
+    assert counts.made() == {}
+    with freeze_time(datetime.now(UTC) + timedelta(days=3)):
+        stages._numbered.cache_clear()  # as another day does, which is its key
+        assert counts.run(), counts.failures()
+        assert rows(counts) == {"2025-01-01": [1], str(tomorrow): [2]}
+        assert quarantine(counts) == []
+        assert counts.run(), counts.failures()
+        assert counts.made() == {}
+    stages._numbered.cache_clear()
+
+
+@pytest.mark.parametrize("counts", ["freeze", "discard"], indirect=True)
+def test_a_column_that_is_absent_for_once_is_not_new_when_it_comes_back(counts: House, file: Path) -> None:
+    for note in (",a", "", ",b"):
+        file.write_text(("day,number,note\n" if note else HEADER) + f"2025-01-01,1{note}\n")
+        assert counts.run(), counts.failures()
+    assert counts.sql("SELECT note FROM raw.counts") == [("b",)]
+
+
+def test_records_from_before_a_dataset_had_partitions_are_emptied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would be there twice, in the lake and in the warehouse."""
+    monkeypatch.setenv("ETL_WAREHOUSE_URL", "postgresql://127.0.0.1:9/none")
+    monkeypatch.setenv("ETL_LAKE_URL", str(tmp_path / "lake"))
+    table = Table("raw", "orders", (Column(PARTITION, "text"),), partitioning=Partitioning(PARTITION, "value"))
+    frame = pl.DataFrame({PARTITION: ["", ""], SOURCE_SHA256: "", "_run_id": "", "_loaded_at": datetime.now(UTC)})
+    for rows, keys in ((2, {WHOLE, "2025-01-01"}), (0, {"2025-01-01"})):
+        facts = Facts(WHOLE, rows, "", "", "", "")
+        put_partition(lake(), table, frame.head(rows), facts)
+        assert _keys(table, {WHOLE: facts, "2025-01-01": facts}) == keys
 
 
 def test_too_many_records_without_a_partition(counts: House, file: Path) -> None:

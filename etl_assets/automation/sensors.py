@@ -130,7 +130,7 @@ def _why_wait(instance: dg.DagsterInstance, attempts: list[dg.RunRecord], known:
     Once a day a version is asked for again whatever the outcome was: much is mended without notice.
     """
     run, ended = attempts[0].dagster_run, attempts[0].end_time or 0
-    if time.time() - ended > AGAIN:
+    if not 0 <= time.time() - ended <= AGAIN:  # a time ahead is of a clock that was set back since
         return None
     if run.is_success:
         is_newest = known is not None and datetime.fromisoformat(known.fetched_at).timestamp() <= ended

@@ -11,7 +11,8 @@ from __future__ import annotations
 import email.utils
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -55,17 +56,18 @@ class WatchedFolder:
         """A digest of names and stamps; None if it is the known one."""
         url = self._url()
         store = self._store(url)
-        files = self._files(url, store)
+        files, _ = self._files(url, store)
         version = _version({name: _stamp(meta) for name, meta in files if not _waits(url, store, meta)})
         return None if known and known.etag == version else version
 
     def fetch(self, work: Workspace, known: Validators | None) -> FetchedFolder | None:
         """The files that are new, or differ from the landed ones of the same name; and why others were not taken."""
         url = self._url()
-        store, landed, stamps, refused = self._store(url), work.state if known else {}, {}, {}
+        store, landed, stamps = self._store(url), work.state if known else {}, {}
         files: dict[str, Fetched] = {}
         waiting: list[str] = []
-        for number, (name, meta) in enumerate(self._files(url, store)):
+        listed, refused = self._files(url, store)
+        for number, (name, meta) in enumerate(listed):
             stamp, path = _stamp(meta), work.folder / f"{number}{self.suffix}"
             if landed.get(name) != stamp:
                 try:
@@ -109,17 +111,45 @@ class WatchedFolder:
                 f"{self.variable} is neither a folder nor an s3://bucket/prefix that can be opened: {said(error)}"
             ) from error
 
-    def _files(self, url: str, store: ObjectStore) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Name and facts of every file that has the name of a finished one, sorted by name."""
+    def _files(self, url: str, store: ObjectStore) -> tuple[list[tuple[str, Mapping[str, Any]]], dict[str, str]]:
+        """Name and facts of every file that has the name of a finished one, sorted; and what cannot be looked at."""
+        refused: dict[str, str] = {}
+        folder = local_folder(url)
         try:
             found = [meta for page in obstore.list(store) for meta in page]
-            for meta in sorted(found, key=lambda meta: meta["path"]):
-                name = meta["path"]
-                hidden = any(part.startswith(".") for part in name.split("/"))
-                if not hidden and not name.endswith(_UNFINISHED):
-                    yield name, meta
         except (OSError, obstore.exceptions.BaseError) as error:
-            raise SourceUnavailableError(f"{url} ({self.variable}) cannot be listed: {said(error)}") from error
+            if folder is None:
+                raise SourceUnavailableError(f"{url} ({self.variable}) cannot be listed: {said(error)}") from error
+            found, refused = _walked(folder, store)
+        listed = sorted(((meta["path"], meta) for meta in found), key=lambda item: item[0])
+        return [(name, meta) for name, meta in listed if _is_finished(name)], refused
+
+
+def _walked(folder: Path, store: ObjectStore) -> tuple[list[Mapping[str, Any]], dict[str, str]]:
+    """The files of a folder one by one, and why others cannot be looked at: one of them would refuse all in a listing.
+
+    Such as a folder of somebody else, a name that is not text, or a link that leads back.
+    """
+    found: list[Mapping[str, Any]] = []
+    refused: dict[str, str] = {}
+
+    def note(path: str | Path, error: Exception) -> None:
+        told = os.path.relpath(path, folder), f"It cannot be read: {said(error)}."
+        name, why = (text.encode(errors="surrogateescape").decode(errors="replace") for text in told)
+        refused[name] = why
+
+    for place, _, names in os.walk(folder, onerror=lambda error: note(error.filename, error)):
+        for path in (Path(place, name) for name in names):
+            try:
+                found.append(obstore.head(store, path.relative_to(folder).as_posix()))
+            except (OSError, ValueError, obstore.exceptions.BaseError) as error:
+                note(path, error)
+    return found, {name: why for name, why in refused.items() if _is_finished(name)}
+
+
+def _is_finished(name: str) -> bool:
+    """Whether a file has the name of a finished one."""
+    return not any(part.startswith(".") for part in name.split("/")) and not name.endswith(_UNFINISHED)
 
 
 def _stamp(meta: Mapping[str, Any]) -> str:

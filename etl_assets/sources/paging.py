@@ -223,7 +223,9 @@ class PagedSource(ABC):
         place = f"{http.place(self.url())}#{settings().local_version(self.source)}".removesuffix("#")
         for part, days in self.parts().items():
             was, request = before.get(part), f"{place} {self.request(part)}"
-            if was and was.request == request and today < date.fromisoformat(was.day) + timedelta(days=days):
+            since = today - date.fromisoformat(was.day) if was else timedelta(0)
+            # A day ahead is of a clock that was set back since.
+            if was and was.request == request and timedelta(0) <= since < timedelta(days=days):
                 found[part] = was
                 continue
             now = Version(str(today), request, self.state(part))

@@ -65,7 +65,7 @@ class _Asked(NamedTuple):
         """The request to make now; None if it is not time yet."""
         if before is None or before.digest != digest:
             return cls(digest, now, _FIRST_WAIT.total_seconds())
-        if now - before.at < before.wait:
+        if 0 <= now - before.at < before.wait:  # a time ahead is of a clock that was set back since
             return None
         return cls(digest, now, min(2 * before.wait, _LONGEST_WAIT.total_seconds()))
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import dagster as dg
 import polars as pl
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from etl_assets.quality.audit import PROBLEMS, Audit, Bound, audit, balance, unreadable
 from etl_assets.quality.contract import Contract, column, storage_table, ui_schema
@@ -129,7 +131,8 @@ def _history(
             _publish_versions(work, versions, records, keys, digests)
         made = work.made
         facts = {"quarantined": made.quarantined, "merged": made.merged}
-        yield from work.finish(*_judged(made, dataset.bound), **facts)
+        before = None if made.keys else _last(context.instance, dg.AssetCheckKey(spec.key, "quarantine"))
+        yield from work.finish(*_judged(made, dataset.bound, before), **facts)
 
     return step
 
@@ -266,20 +269,31 @@ def _chained(good: pl.DataFrame, gone: pl.DataFrame, key: str) -> tuple[pl.DataF
     return versions.filter(~pl.col(DELETED)).drop(DELETED), merged
 
 
-def _judged(made: Made, bound: Bound) -> Iterator[dg.AssetCheckResult]:
+def _last(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> AssetCheckEvaluation | None:
+    """The last evaluation of a check."""
+    ended = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
+    found = instance.event_log_storage.get_asset_check_execution_history(check, limit=1, status=ended)
+    return found[0].evaluation if found else None
+
+
+def _judged(made: Made, bound: Bound, before: AssetCheckEvaluation | None) -> Iterator[dg.AssetCheckResult]:
+    """The checks; `before` is the last evaluation of `quarantine`, which holds if no key was looked at."""
     why = next(iter(made.refused.values()), None)
     facts: dict[str, Any] = {"versions": made.rows_out, "quarantined": made.quarantined}
     if made.failures is not None:
         facts["failure_cases"] = made.failures
     yield dg.AssetCheckResult(passed=why is None, check_name="contract", description=why, metadata=facts)
     are_many = made.bad_keys > bound.share * made.keys  # not `bound.count`: a small table may have fewer rows, all bad
-    yield dg.AssetCheckResult(
-        passed=not are_many,
-        check_name="quarantine",
-        severity=dg.AssetCheckSeverity.WARN,
-        description=f"the newest record of {made.bad_keys} of {made.keys} keys is in quarantine" if are_many else None,
-        metadata={"keys": made.keys, "in_quarantine": made.bad_keys},
-    )
+    found: dict[str, Any] = {
+        "passed": not are_many,
+        "description": f"the newest record of {made.bad_keys} of {made.keys} keys is in quarantine"
+        if are_many
+        else None,
+        "metadata": {"keys": made.keys, "in_quarantine": made.bad_keys},
+    }
+    if before is not None:
+        found = {name: getattr(before, name) for name in found}
+    yield dg.AssetCheckResult(check_name="quarantine", severity=dg.AssetCheckSeverity.WARN, **found)
     yield balance(made.rows_in, made.rows_out, made.quarantined, made.merged)
 
 

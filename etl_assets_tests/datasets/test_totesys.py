@@ -356,6 +356,8 @@ def test_rows_that_break_the_contract_wait_in_quarantine(house: House, monkeypat
     run(house)
     said = r"totesys_department_history: quarantine: the newest record of (\d+) of \1 keys is in quarantine"
     assert re.search(f"look at refined/{said}", house.printed), house.printed
+    house.materialize("refined/totesys_department_history")  # which finds nothing to make
+    assert not house.check("refined/totesys_department_history", "quarantine").passed
 
     # Nor is a block published of which a record went nowhere.
     chained = history._chained

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -39,3 +40,21 @@ def _lock(monkeypatch: pytest.MonkeyPatch, locked: str) -> None:
             return read(store, path, *given, **named)
 
         monkeypatch.setattr(obstore, name, refuse)
+
+
+def test_what_cannot_be_looked_at_keeps_no_other_file_waiting(tmp_path: Path) -> None:
+    """A name that is not text, one that no object may have, and a link that leads back."""
+    folder = WatchedFolder(lambda settings: str(tmp_path / "sales"), "ETL_SALES_FOLDER", Path.read_bytes, ".csv")
+    (sales := tmp_path / "sales").mkdir()
+    (tmp_path / "work").mkdir()
+    (sales / "good.csv").write_text("a\n1\n")
+    before = folder.probe(None)
+    for odd in (b"caf\xe9.csv", b"x\ny.csv", b".hidden\xe9.csv"):
+        Path(os.fsdecode(bytes(sales) + b"/" + odd)).write_text("a\n1\n")
+    (sales / "loop").symlink_to(sales)
+    assert folder.probe(None) == before
+    found = folder.fetch(Workspace(tmp_path / "work"), None)
+    assert found is not None
+    assert list(found.files) == ["good.csv"]
+    assert found.refused.keys() == {"caf\ufffd.csv", "x\ny.csv"}
+    assert all(why.startswith("It cannot be read: ") for why in found.refused.values())

@@ -154,6 +154,8 @@ def test_an_indicator_is_not_asked_for_again_while_it_is_fresh(api: Api) -> None
     assert looked_at(first.validators) == (False, Counter("1"))
     assert looked_at(earlier(first, days=29, part="WHOSIS_000002")) == (False, Counter("1"))
     assert looked_at(earlier(first, days=30, part="WHOSIS_000002")) == (True, Counter("12"))
+    ahead = earlier(first, days=-300, part="WHOSIS_000002")
+    assert looked_at(ahead) == (True, Counter("12")), "landed by a clock that was a year ahead"
     api.as_of.write_text("2025-11-09")
     assert looked_at(first.validators) == (True, Counter("1"))
 

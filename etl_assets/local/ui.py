@@ -2,6 +2,7 @@
 
 `dagster dev` also starts a daemon, and two daemons would take each other's runs for dead. So the UI's process locks a
 file that says where the UI is. The lock stays when Dagster takes the process over, and ends with it, however it ends.
+If the process was killed, its daemon and servers live on: they are known by a variable, and ended by the next command.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ if TYPE_CHECKING:  # it takes seconds to import, and most commands need none of 
     from dagster import DagsterInstance
 
 _ENDS_WITHIN = 60.0
+#: In the environment of a UI and of all that it starts: which one they are of.
+_MARK = "ETL_UI"
 
 
 class Running(NamedTuple):
@@ -48,6 +51,7 @@ def end() -> None:
     """End the running UI and wait until it has ended: only then may what it works with be stopped."""
     found, deadline = running(), time.monotonic() + _ENDS_WITHIN
     if found is None:
+        _end_left_behind()
         return
     print(f"ending the UI at {found.url} …", file=sys.stderr, flush=True)
     with suppress(ProcessLookupError):
@@ -67,8 +71,10 @@ def serve(port: int) -> int:
     """
     url = f"http://127.0.0.1:{port}"
     _hold(url)
+    _end_left_behind()
     if not _is_free(port):
         raise RuntimeError(f"Port {port} is taken by another program. Choose one that is free: ./dev ui --port NUMBER")
+    os.environ[_MARK] = str(_lock())
     if explicit_settings().dagster_storage_url is None:
         from etl_assets.storage.dagster_storage import dagster_instance
 
@@ -108,6 +114,23 @@ def _hold(url: str) -> None:
     os.ftruncate(lock, 0)
     os.write(lock, json.dumps([os.getpid(), url]).encode())
     os.set_inheritable(lock, True)
+
+
+def _end_left_behind() -> None:
+    """End what a killed UI has left running."""
+    mark, deadline = f"{_MARK}={_lock()}\0".encode(), time.monotonic() + _ENDS_WITHIN / 4
+    while left := [p for p in Path("/proc").iterdir() if p.name.isdigit() and mark in _environment(p)]:
+        for process in left:
+            with suppress(ProcessLookupError):
+                os.kill(int(process.name), signal.SIGTERM if time.monotonic() < deadline else signal.SIGKILL)
+        time.sleep(0.5)
+
+
+def _environment(process: Path) -> bytes:
+    try:
+        return (process / "environ").read_bytes()
+    except OSError:  # it has ended, or is somebody else's
+        return b""
 
 
 def _is_free(port: int) -> bool:

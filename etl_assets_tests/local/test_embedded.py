@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -147,6 +148,21 @@ def test_a_folder_whose_name_means_something_else_is_refused(tmp_path: Path, mon
     with pytest.raises(ValueError, match=r"home \[1\] has \[ \] in its name.* Set ETL_HOME to a folder without it"):
         embedded.up()
     assert not home().exists()
+
+
+def test_what_a_killed_ui_has_left_is_ended_and_nothing_else(tmp_path: Path) -> None:
+    """Its daemon would go on beside the next one's, and take the runs of that for dead."""
+    own, other = (
+        subprocess.Popen(["sleep", "60"], env={"ETL_UI": str(folder / "ui")}) for folder in (home(), tmp_path / "other")
+    )
+    try:
+        ui.end()
+        assert own.wait(10) == -signal.SIGTERM
+        assert other.poll() is None
+    finally:
+        for process in (own, other):
+            process.kill()
+            process.wait()
 
 
 def test_a_ui_on_a_port_that_is_taken_says_so() -> None:

@@ -299,9 +299,9 @@ class Cluster:
         text = self._port_file.read_text() if self._port_file.exists() else ""
         remembered = int(text) if text.strip().isdigit() else 0  # a power cut may have left the file empty
         try:
-            port = _free_port(remembered)
+            port = free_port(remembered)
         except OSError:
-            port = _free_port(0)
+            port = free_port(0)
             log.info("port %s is taken by another program; PostgreSQL moves to %s", remembered, port)
         if port != remembered:
             write_whole(self._port_file, str(port), 0o644)
@@ -392,7 +392,7 @@ class Account:
 # --- small tools
 
 
-def _free_port(wanted: int) -> int:
+def free_port(wanted: int) -> int:
     """Return a port of 127.0.0.1 that can be listened on: the wanted one, or any for 0."""
     with socket.socket() as probe:
         # as PostgreSQL does: connections of its last life that still linger do not matter

@@ -48,7 +48,7 @@ def rebuild_warehouse() -> int:
                 console.print(f"{name}: {rows:,} rows in {partitions:,} partitions")
     for name, table in sorted(tables.items()):
         try:
-            publisher().warehouse.refer([table])
+            publisher().warehouse.refer(table)
         except WarehouseError as error:
             failed.append(name)
             console.print(Text.assemble(("failed", "red"), f" {name} lacks a foreign key: {plain(str(error))}"))

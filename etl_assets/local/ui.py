@@ -7,7 +7,6 @@ If the process was killed, its daemon and servers live on: they are known by a v
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -19,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from etl_assets.local.postgres import free_port
 from etl_assets.settings import PROJECT, explicit_settings, home, settings
 
 if TYPE_CHECKING:  # it takes seconds to import, and most commands need none of it
@@ -72,8 +72,11 @@ def serve(port: int) -> int:
     url = f"http://127.0.0.1:{port}"
     _hold(url)
     _end_left_behind()
-    if not _is_free(port):
-        raise RuntimeError(f"Port {port} is taken by another program. Choose one that is free: ./dev ui --port NUMBER")
+    try:
+        free_port(port)
+    except OSError as error:
+        why = f"Port {port} cannot be used ({error.strerror}). Choose another: ./dev ui --port NUMBER"
+        raise RuntimeError(why) from error
     os.environ[_MARK] = str(_lock())
     if explicit_settings().dagster_storage_url is None:
         from etl_assets.storage.dagster_storage import dagster_instance
@@ -131,19 +134,6 @@ def _environment(process: Path) -> bytes:
         return (process / "environ").read_bytes()
     except OSError:  # it has ended, or is somebody else's
         return b""
-
-
-def _is_free(port: int) -> bool:
-    """Whether a server may listen on a port of this machine."""
-    with socket.socket() as server:
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that has just ended holds nobody up
-        try:
-            server.bind(("127.0.0.1", port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                return False
-            raise
-    return True
 
 
 def _held(descriptor: int) -> bool:

@@ -183,11 +183,10 @@ class Warehouse:
                 connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (name,))
             yield Transaction(connection)
 
-    def refer(self, tables: Iterable[Table]) -> None:
-        """Add the declared foreign keys that tables lack, see `Transaction.refer`."""
+    def refer(self, table: Table) -> None:
+        """Add the declared foreign keys that a table lacks, see `Transaction.refer`."""
         with self.connect() as connection:
-            for table in tables:
-                Transaction(connection).refer(table)
+            Transaction(connection).refer(table)
 
 
 def _is_prepared(connection: psycopg.Connection) -> bool:

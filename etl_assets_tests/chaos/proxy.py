@@ -14,10 +14,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
+from etl_assets.local.postgres import free_port
 
 
 @dataclass
@@ -25,7 +22,7 @@ class Proxy:
     """The process, when it runs; it listens on the same port each time."""
 
     target: int
-    port: int = field(default_factory=_free_port)
+    port: int = field(default_factory=lambda: free_port(0))
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

@@ -171,7 +171,7 @@ def test_a_ui_on_a_port_that_is_taken_says_so() -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(RuntimeError, match=rf"Port {port} is taken by another program. Choose one that is free"):
+        with pytest.raises(RuntimeError, match=rf"Port {port} cannot be used .Address already in use.. Choose another"):
             ui.serve(port)
 
 

@@ -206,8 +206,8 @@ def test_moves_on_when_the_port_is_taken_at_the_last_moment(mortal: Cluster, mon
     with socket.socket() as squatter:
         squatter.bind(("127.0.0.1", 0))
         squatter.listen()
-        real, chosen = postgres._free_port, iter([squatter.getsockname()[1]])
-        monkeypatch.setattr(postgres, "_free_port", lambda wanted: next(chosen, None) or real(0))
+        real, chosen = postgres.free_port, iter([squatter.getsockname()[1]])
+        monkeypatch.setattr(postgres, "free_port", lambda wanted: next(chosen, None) or real(0))
         mortal.start()
     assert holds_its_data(mortal)
 

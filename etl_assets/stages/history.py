@@ -284,11 +284,10 @@ def _judged(made: Made, bound: Bound, before: AssetCheckEvaluation | None) -> It
         facts["failure_cases"] = made.failures
     yield dg.AssetCheckResult(passed=why is None, check_name="contract", description=why, metadata=facts)
     are_many = made.bad_keys > bound.share * made.keys  # not `bound.count`: a small table may have fewer rows, all bad
+    told = f"the newest record of {made.bad_keys} of {made.keys} keys is in quarantine"
     found: dict[str, Any] = {
         "passed": not are_many,
-        "description": f"the newest record of {made.bad_keys} of {made.keys} keys is in quarantine"
-        if are_many
-        else None,
+        "description": told if are_many else None,
         "metadata": {"keys": made.keys, "in_quarantine": made.bad_keys},
     }
     if before is not None:

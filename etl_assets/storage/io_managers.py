@@ -61,16 +61,13 @@ class TableIOManager(dg.IOManager):
         if context.has_asset_partitions:
             for published in own:
                 context.step_context.add_asset_metadata(
-                    published_metadata(published) | {"dagster/partition_row_count": published.rows},
-                    asset_key=context.asset_key,
-                    partition_key=published.key,
+                    partition_metadata(published), asset_key=context.asset_key, partition_key=published.key
                 )
+        elif len(own) == 1:
+            context.add_output_metadata(published_metadata(own[0]))
         else:
-            context.add_output_metadata(
-                {"rows_published": sum(p.rows for p in own if p.changed)} | _address(obj[0].table)
-                if len(own) != 1
-                else published_metadata(own[0])
-            )
+            rows = sum(published.rows for published in own if published.changed)
+            context.add_output_metadata({"rows_published": rows, **_address(obj[0].table)})
 
     def load_input(self, context: dg.InputContext) -> Loaded:
         """The input's partitions that belong to the run's partitions, or all of them."""
@@ -109,6 +106,11 @@ def published_metadata(published: Published) -> dict[str, Any]:
         **({"bytes": published.size} if published.size is not None else {}),
         **(_changes(published.changes) if published.changes else {}),
     }
+
+
+def partition_metadata(published: Published) -> dict[str, Any]:
+    """The same for one of several partitions, whose rows Dagster has a name of its own for."""
+    return published_metadata(published) | {"dagster/partition_row_count": published.rows}
 
 
 def _changes(changes: Changes) -> dict[str, Any]:

@@ -7,6 +7,7 @@ quarantine, accounting for every row, metadata, provenance, what is up to date) 
 from etl_assets.stages.dataset import Dataset
 from etl_assets.stages.landing import landing
 from etl_assets.stages.raw import raw
-from etl_assets.stages.tables import Of, Result, presentation, refined
+from etl_assets.stages.table_step import Result
+from etl_assets.stages.tables import Of, presentation, refined
 
 __all__ = ["Dataset", "Of", "Result", "landing", "presentation", "raw", "refined"]

@@ -96,6 +96,12 @@ class Spec:
     quarantine: Table | None = None
 
     @property
+    def own_table(self) -> Table:
+        """Its table; only a landing asset has none."""
+        assert self.table is not None, f"{self.key.to_user_string()} has no table"
+        return self.table
+
+    @property
     def whole(self) -> bool:
         """Whether the asset is made in one piece, though its table may be cut into partitions."""
         return self.partitions is None

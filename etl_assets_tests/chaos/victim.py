@@ -32,7 +32,7 @@ from etl_assets.storage.dagster_storage import at_a_terminal
 POINTS = {
     "landing: the source is asked": "etl_assets.sources.files:WebFile.fetch",
     "landing: a file is stored": "etl_assets.storage.landing:Landing.land",
-    "audit": "etl_assets.stages.tables:audit",
+    "audit": "etl_assets.stages.table_step:audit",
     "ids are given": "etl_assets.storage.identities:Identities.allocate",
     "lake: an object is encoded": "etl_assets.storage.lake:encode",
     "lake: an object is written": "etl_assets.storage.lake:Lake.put",

@@ -235,6 +235,32 @@ def test_a_day_beyond_the_bound_keeps_its_last_state(counts: House, file: Path) 
     ]
 
 
+def test_the_rows_of_a_refused_day_are_no_drift(counts: House, file: Path) -> None:
+    """They are not published: whoever were told that a day has lost most of its rows would look for them in vain."""
+    file.write_text(HEADER + lines(*range(200), day="2025-01-01") + lines(1, day="2025-01-02"))
+    assert counts.run(), counts.failures()
+    file.write_text(HEADER + lines(*range(20), *range(-180, 0), day="2025-01-01") + lines(2, day="2025-01-02"))
+    assert not counts.run()
+    assert rows(counts) == {"2025-01-01": list(range(200)), "2025-01-02": [2]}
+    volume = counts.check("refined/counts", "volume")
+    assert volume.passed, volume.description
+    assert volume.metadata["rows"].value == 1
+    file.write_text(HEADER + lines(*range(20), day="2025-01-01") + lines(*range(180), day="2025-01-03"))
+    assert counts.run(), counts.failures()
+    volume = counts.check("refined/counts", "volume")
+    assert volume.description == "2025-01-01: 20 rows, 200 when last published"
+
+
+def test_each_day_of_a_partly_refused_run_tells_its_rows(counts: House, file: Path) -> None:
+    """As each day of a run does of which all is published."""
+    file.write_text(HEADER + lines(1, 2, day="2025-01-01") + lines(-1, -2, -3, day="2025-01-02"))
+    assert not counts.run()
+    refined = dg.AssetKey(["refined", "counts"])
+    found = [record.asset_materialization for record in counts.instance.fetch_materializations(refined, 10).records]
+    told = [(made.partition, made.metadata["dagster/partition_row_count"].value) for made in found if made]
+    assert told == [("2025-01-01", 2)]
+
+
 def wrongly(change: Callable[[pl.DataFrame], pl.DataFrame]) -> Function:
     """A function of the stage whose rows are changed in the end."""
 
@@ -254,11 +280,13 @@ def date(day: str) -> pl.Expr:
 WRONG: dict[str, tuple[Callable[[pl.DataFrame], pl.DataFrame], str]] = {
     "a row is lost": (
         lambda rows: rows.filter(pl.col("number") != 2),
-        "3 rows came in, 2 are to be published, 0 quarantined and 0 merged: 1 rows",
+        "1 of 2 partitions were refused, the others are published. 2025-01-01: "
+        "2 rows came in, but 1 are to be published, 0 quarantined and 0 merged: 1 are unaccounted for",
     ),
     "a row is invented": (
         lambda rows: pl.concat([rows, rows.head(1).with_columns(number=pl.lit(500, pl.Int64))]),
-        "3 rows came in, 4 are to be published, 0 quarantined and 0 merged: -1 rows",
+        "1 of 2 partitions were refused, the others are published. 2025-01-01: "
+        "2 rows came in, but 3 are to be published, 0 quarantined and 0 merged: -1 are unaccounted for",
     ),
     "a row is moved to another day": (
         lambda rows: rows.with_columns(day=pl.when(number=2).then(date("2025-01-02")).otherwise("day")),
@@ -276,7 +304,7 @@ WRONG: dict[str, tuple[Callable[[pl.DataFrame], pl.DataFrame], str]] = {
 def test_a_function_that_does_not_account_for_every_row(
     counts: House, file: Path, function: dict[str, Function], kind: str
 ) -> None:
-    """Nothing of it is published; what was there stays."""
+    """Nothing of a day that is affected is published; what was there stays."""
     change, why = WRONG[kind]
     file.write_text(HEADER + lines(1, day="2025-01-01"))
     assert counts.run(), counts.failures()
@@ -286,6 +314,7 @@ def test_a_function_that_does_not_account_for_every_row(
     assert not counts.run()
     assert re.search(why, counts.failures())
     assert rows(counts)["2025-01-01"] == [1]
+    assert rows(counts).get("2025-01-02") == ([3] if "the others are published" in counts.failures() else None)
     stays = "refined/counts/2025-01-01.parquet"
     assert counts.objects()[stays] == objects[stays]
     function["refined"] = typed

@@ -192,15 +192,6 @@ class Settings(BaseSettings):
             return chosen
         return (*chosen, JsonConfigSettingsSource(settings_cls, json_file=home() / "local.json"))
 
-    def warehouse(self) -> str:
-        """The warehouse's URL; raises NotConfiguredError when there is none."""
-        if self.warehouse_url is None:
-            raise NotConfiguredError(
-                "There is no warehouse: ETL_WAREHOUSE_URL is not set and the embedded default is not running. "
-                "Start it with `./dev up`, or set ETL_WAREHOUSE_URL=postgresql://user:password@host:port/database."
-            )
-        return self.warehouse_url.get_secret_value()
-
     @field_validator("lake_url", "retail_sales_folder")
     @classmethod
     def _holds_no_secret(cls, url: str | None) -> str | None:
@@ -229,14 +220,14 @@ class Settings(BaseSettings):
         found |= {unquote(password) for password in found}
         return {secret for secret in found if len(secret) >= _SHORTEST_SECRET}
 
-    def database_url(self, source: str) -> str:
-        """The address of a source that is a database, with its password; raises NotConfiguredError without one."""
-        found: SecretStr | str | None = getattr(self, f"{source}_url", None) or self.addresses.get(source)
+    def database_url(self, database: str) -> str:
+        """The address, with its password, of the warehouse or of a source; raises NotConfiguredError without one."""
+        found: SecretStr | str | None = getattr(self, f"{database}_url", None) or self.addresses.get(database)
         if found is None:
             raise NotConfiguredError(
-                f"The database {source} is not configured: ETL_{source.upper()}_URL is not set and the embedded "
-                f"default is not running. Start it with `./dev up`, or set ETL_{source.upper()}_URL="
-                "postgresql://user:password@host:port/database with a role that may read it."
+                f"The database {database} is not configured: ETL_{database.upper()}_URL is not set and the embedded "
+                f"default is not running. Start it with `./dev up`, or set ETL_{database.upper()}_URL="
+                "postgresql://user:password@host:port/database."
             )
         return found.get_secret_value() if isinstance(found, SecretStr) else found
 

@@ -22,10 +22,10 @@ def test_the_environment_is_above_what_the_embedded_default_wrote(
     home = tmp_path / "home"
     home.mkdir()
     (home / "local.json").write_text(json.dumps({"warehouse_url": "postgresql://embedded/w"}))
-    assert settings().warehouse() == "postgresql://embedded/w"
+    assert settings().database_url("warehouse") == "postgresql://embedded/w"
     assert explicit_settings().warehouse_url is None
     monkeypatch.setenv("ETL_WAREHOUSE_URL", "postgresql://own/w")
-    assert settings().warehouse() == "postgresql://own/w"
+    assert settings().database_url("warehouse") == "postgresql://own/w"
 
 
 def test_passwords_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

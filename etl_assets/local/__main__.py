@@ -137,7 +137,7 @@ def _sql(arguments: Sequence[str]) -> int:
         psql, environment = embedded.cluster().psql()
     # Through the environment, since every user of the machine can read a command line.
     variables = {option.keyword.decode(): option.envvar for option in Conninfo.get_defaults()}
-    address = conninfo_to_dict(settings().warehouse())
+    address = conninfo_to_dict(settings().database_url("warehouse"))
     environment.pop("PGSERVICE", None)  # which psql would rather go to than to the address
     for name, value in address.items():
         if variable := variables.get(name):

@@ -17,7 +17,7 @@ def lake() -> Lake:
 
 def warehouse() -> Warehouse:
     """The PostGIS warehouse."""
-    return Warehouse(settings().warehouse())
+    return Warehouse(settings().database_url("warehouse"))
 
 
 def publisher() -> Publisher:

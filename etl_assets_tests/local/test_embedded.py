@@ -89,7 +89,9 @@ def test_what_was_published_stays_shown_and_what_is_provided_stays_told(
         url = embedded._start_sources(explicit_settings())
         embedded._give({"local_sources_url": url, "warehouse_url": "postgresql://127.0.0.1:9/warehouse"})
         embedded.publish("2025-04-04")
-        assert settings().warehouse() == "postgresql://127.0.0.1:9/warehouse", "who reads it next finds it all"
+        assert settings().database_url("warehouse") == "postgresql://127.0.0.1:9/warehouse", (
+            "who reads it next finds it all"
+        )
         assert settings().local_version("census")
         embedded._start_sources(explicit_settings())
         assert embedded.source_server().recordings().as_of == "2025-04-04"

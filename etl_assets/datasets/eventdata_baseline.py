@@ -11,9 +11,8 @@ import numpy as np
 import polars as pl
 import shapely
 
-from etl_assets.quality.audit import unreadable
 from etl_assets.quality.contract import Contract, column, geometry
-from etl_assets.quality.readings import distinct, optional, whole
+from etl_assets.quality.readings import as_read, distinct, optional, whole
 from etl_assets.sources.files import OptionalFile, read_csv, read_geojson
 from etl_assets.stages import Dataset, Result, landing, raw, refined
 from etl_assets.storage.frames import wkb
@@ -83,18 +82,17 @@ def refined_eventdata_baseline(raw: pl.DataFrame) -> Result:
         "event_id": ("event_id", whole(pl.col("event_id"))),
         "event_date": ("event_date", pl.col("event_date").str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False)),
         "geometry": ("geometry", pl.col("geometry").map_batches(points, return_dtype=pl.Binary)),
+        **{c: (c, pl.when(pl.col(c) != "").then(c)) for c in COLUMNS[3:-1]},
     }
-    rows = records.with_columns(**texts).select(
-        *(reading.alias(name) for name, (_, reading) in readings.items()),
-        *(pl.when(pl.col(c) != "").then(c).alias(c) for c in COLUMNS[3:-1]),  # CSV does not tell "" from null
-        pl.selectors.starts_with("_"),
-        _problems=unreadable(readings),
-    )
+    rows = as_read(records.with_columns(**texts), readings, nothing=[""])  # CSV does not tell "" from null
     return Result(rows, merged)
 
 
 def points(texts: pl.Series) -> pl.Series:
-    """Points in degrees, written as GeoJSON, (E)WKT or hexadecimal (E)WKB, as WKB; null for anything else."""
+    """Points in degrees, written as GeoJSON, (E)WKT or hexadecimal (E)WKB, as WKB; null for text that is none of these.
+
+    Other shapes are left to the contract.
+    """
     values = texts.str.strip_prefix("SRID=4326;").to_numpy()
     with np.errstate(over="ignore"):  # hexadecimal digits that look like a number of another form
         shapes = shapely.from_geojson(values, on_invalid="ignore")

@@ -10,9 +10,8 @@ import polars as pl
 
 from etl_assets.automation.partitions import yearly
 from etl_assets.datasets.gho_countries import refined_gho_countries
-from etl_assets.quality.audit import unreadable
 from etl_assets.quality.contract import Contract, column
-from etl_assets.quality.readings import distinct_as_read, moment, number, optional, whole
+from etl_assets.quality.readings import as_read, distinct_as_read, moment, number, optional, whole
 from etl_assets.quality.ui_table import ui_table
 from etl_assets.sources.odata import ODataSource
 from etl_assets.sources.paging import read_pages
@@ -147,9 +146,9 @@ def refined_health_indicators(raw: pl.DataFrame, countries: pl.DataFrame) -> Res
     for n, sex in enumerate(sexes, 1):  # readers could not ask for an unknown one
         is_known = ~dimension(n).str.starts_with("SEX_") | sex.is_not_null()
         readings[f"dim{n}"] = (f"Dim{n}", pl.when(is_known).then(dimension(n)))
-    table = raw.select(
-        *(reading.alias(name) for name, (_, reading) in readings.items()),
-        pl.selectors.starts_with("_"),
+    table = as_read(
+        raw,
+        readings,
         indicator="IndicatorCode",
         title=pl.col("IndicatorCode").replace({code: indicator.title for code, indicator in ENABLED.items()}),
         spatial_type=pl.col("SpatialDimType").str.strip_chars(),
@@ -159,7 +158,6 @@ def refined_health_indicators(raw: pl.DataFrame, countries: pl.DataFrame) -> Res
         numeric_given=optional(raw, "NumericValue"),
         parent_code=optional(raw, "ParentLocationCode"),
         parent_region=optional(raw, "ParentLocation"),
-        _problems=unreadable({name: pair for name, pair in readings.items() if pair[0] in raw.columns}),
     )
     names = countries.select(spatial_type=pl.lit("COUNTRY"), spatial_code="country_code", country="country")
     table = table.join(names, on=["spatial_type", "spatial_code"], how="left", maintain_order="left")

@@ -8,9 +8,8 @@ import polars as pl
 
 from etl_assets.automation.partitions import yearly
 from etl_assets.datasets.us_counties import refined_us_counties
-from etl_assets.quality.audit import unreadable
 from etl_assets.quality.contract import Contract, column, geometry
-from etl_assets.quality.readings import distinct_as_read, number, optional, whole
+from etl_assets.quality.readings import as_read, distinct_as_read, number, optional, whole
 from etl_assets.sources.census import CensusSource, rows_by_header
 from etl_assets.sources.paging import read_pages
 from etl_assets.stages import Dataset, Result, landing, presentation, raw, refined
@@ -98,13 +97,12 @@ def refined_small_area_poverty(raw: pl.DataFrame) -> Result:
             for name, given in VARIABLES.items()
         },
     }
-    table = raw.select(
-        *(reading.alias(name) for name, (_, reading) in readings.items()),
-        pl.selectors.starts_with("_"),
+    table = as_read(
+        raw,
+        readings,
         level=pl.when(county.is_null()).then(pl.lit("state")).otherwise(pl.lit("county")),
         fips=pl.concat_str("state", county.fill_null("")),
         name="NAME",
-        _problems=unreadable({name: pair for name, pair in readings.items() if pair[0] in raw.columns}),
     )
     return Result(*distinct_as_read(table, SmallAreaPoverty.columns()))
 

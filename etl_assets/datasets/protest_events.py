@@ -12,9 +12,8 @@ import shapely
 from etl_assets.automation.partitions import daily
 from etl_assets.datasets.eventdata_baseline import FIRST_DAY, new_beside, refined_eventdata_baseline
 from etl_assets.datasets.us_counties import locate, refined_us_counties
-from etl_assets.quality.audit import unreadable
 from etl_assets.quality.contract import Contract, column, geometry, storage_table
-from etl_assets.quality.readings import distinct, number
+from etl_assets.quality.readings import as_read, distinct, number
 from etl_assets.quality.states import CODES
 from etl_assets.sources.dataverse import DataverseTable
 from etl_assets.sources.files import read_csv
@@ -197,12 +196,12 @@ def typed(records: pl.DataFrame) -> pl.DataFrame:
         "valence": ("valence", pl.when(valence == valence.round()).then(valence).cast(pl.Int32, strict=False)),
         "online": ("online", text("online").str.to_lowercase().replace_strict(truth, default=None)),
     }
-    known = {name: read for name, read in readings.items() if read[0] in there}
-    return records.select(
-        *(reading.alias(name) for name, (_, reading) in readings.items()),
-        *(text(n).alias(n) for n in ("locality", "state", "location", "title", "event_type", "organizations")),
-        *(text(n).alias(n) for n in ("participants", "claims", "issues")),
-        pl.selectors.starts_with("_"),
+    texts = (*KEY[1:], "participants", "claims", "issues")
+    return as_read(
+        records,
+        readings,
+        nothing=["", "NA"],
+        **{name: text(name) for name in texts},
         event_types=text("event_type").str.to_lowercase().str.split(";").list.eval(pl.element().str.strip_chars())
         .list.eval(pl.element().filter(pl.element() != "")).list.unique(maintain_order=True).fill_null([]),
         is_announced=date > pl.col("_published_at").dt.date(),
@@ -213,7 +212,6 @@ def typed(records: pl.DataFrame) -> pl.DataFrame:
         county_given=text("resolved_county"),
         fips_given=fips,
         row_hash="_row_hash",
-        _problems=unreadable(known, nothing=["", "NA"]),
     ).with_columns(source_count=pl.col("sources").list.len().cast(pl.Int32))  # fmt: skip
 
 

@@ -7,9 +7,8 @@ import pandera.polars as pa
 import polars as pl
 
 from etl_assets.automation.partitions import monthly
-from etl_assets.quality.audit import unreadable
 from etl_assets.quality.contract import Contract, column
-from etl_assets.quality.readings import distinct_as_read, exact, whole
+from etl_assets.quality.readings import as_read, distinct_as_read, exact, whole
 from etl_assets.quality.states import CODES
 from etl_assets.sources.fiscal_data import FiscalDataSource
 from etl_assets.sources.paging import read_pages
@@ -134,13 +133,13 @@ def refined_state_unemployment_advances(raw: pl.DataFrame) -> Result:
         **{name: (source, exact(given[source], AMOUNT)) for name, source in AMOUNTS.items()},
         **{name: (source, whole(given[source], pl.Int32)) for name, source in NUMBERS.items()},
     }
-    table = raw.select(
-        *(reading.alias(target) for target, (_, reading) in readings.items()),
-        pl.selectors.starts_with("_"),
+    table = as_read(
+        raw,
+        readings,
+        nothing=["null"],
         state_code=code_of(state),
         state=state,
         state_given="state_nm",
         footnote=given["state_nm"].str.strip_chars().str.extract(r"(\*+)$"),
-        _problems=unreadable(readings, nothing=["null"]),
     )
     return Result(*distinct_as_read(table, [c for c in StateUnemploymentAdvances.columns() if c != "state_given"]))

@@ -8,9 +8,8 @@ import pandera.polars as pa
 import polars as pl
 import shapely
 
-from etl_assets.quality.audit import unreadable
 from etl_assets.quality.contract import Contract, column, geometry
-from etl_assets.quality.readings import distinct, optional
+from etl_assets.quality.readings import as_read, distinct, number, optional
 from etl_assets.sources.files import WebFile, read_geojson
 from etl_assets.stages import Dataset, Result, landing, raw, refined
 from etl_assets.stages.pictures import choropleth
@@ -72,16 +71,15 @@ def refined_us_counties(raw: pl.DataFrame) -> Result:
     fips = records.select(fips=pl.coalesce(pl.col("id").str.zfill(5), made))["fips"]
     vintage = max([OLDEST_VINTAGE, *(year for code, year in CODES_SINCE.items() if code in fips)])
     shapes = wkb(boundaries(records["geometry"]))
-    counties = records.select(
-        pl.selectors.starts_with("_"),
-        fips=fips,
+    counties = as_read(
+        records,
+        {"geometry": ("geometry", pl.lit(shapes))},
+        fips=pl.lit(fips),
         state_fips=pl.col("STATE").str.zfill(2),
         name="NAME",
         legal_type=optional(records, "LSAD"),
-        census_area=optional(records, "CENSUSAREA").cast(pl.Float64, strict=False),
+        census_area=number(optional(records, "CENSUSAREA")),  # unreadable, it is no reason to lose a boundary
         vintage=pl.lit(vintage, pl.Int32),
-        geometry=shapes,
-        _problems=unreadable({"geometry": ("geometry", pl.lit(shapes))}),
     )
     shown = gpd.GeoDataFrame(
         {"square miles": counties["census_area"].to_numpy()},

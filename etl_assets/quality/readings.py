@@ -1,17 +1,34 @@
 """How records and values are read: a value not in the declared form is null, never guessed. Outer spaces are ignored.
 
-`audit.unreadable` puts records with a value that is there but could not be read into quarantine.
+`as_read` notes which values are there but could not be read; the audit puts these records into quarantine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import polars as pl
 
-from etl_assets.quality.audit import PROBLEMS
+from etl_assets.quality.audit import PROBLEMS, unreadable
 from etl_assets.sources.files import UNPARSED
 from etl_assets.storage.table import PARTITION, ROW_HASH
+
+
+def as_read(
+    raw: pl.DataFrame, readings: Mapping[str, tuple[str, pl.Expr]], nothing: Sequence[str] = (), **more: pl.Expr | str
+) -> pl.DataFrame:
+    """The records' values in the contract's types, further columns (`more`), `_problems`, and the raw `_` columns.
+
+    `readings` gives, per column of the contract, the source's column and the expression that reads it; a source may
+    lack a column. `nothing` has the source's own markers for a missing value.
+    """
+    known = {name: reading for name, reading in readings.items() if reading[0] in raw.columns}
+    return raw.select(
+        *(expression.alias(name) for name, (_, expression) in readings.items()),
+        unreadable(known, nothing),
+        pl.selectors.starts_with("_"),
+        **more,
+    )
 
 
 def date_by_form(text: pl.Expr, forms: Mapping[str, str]) -> pl.Expr:

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import polars as pl
 
-from etl_assets.datasets.retail_sales import DATES
 from etl_assets.quality.audit import Bound
 from etl_assets.quality.contract import Contract, column
 from etl_assets.quality.readings import date_by_form, whole
-from etl_assets.quality.rules import Rule, by_rules, corrections, summary, values_before
+from etl_assets.quality.rules import Rule, Rulebook, by_rules, corrections, summary, values_before
 from etl_assets.sources.paging import read_pages
-from etl_assets.sources.retail_api import RetailApi, records
+from etl_assets.sources.retail import DATES, NOTHING, RetailApi, records
 from etl_assets.stages import Dataset, Result, landing, raw, refined
 
 DATASET = Dataset(
@@ -24,30 +23,34 @@ DATASET = Dataset(
     bound=Bound(share=0.25),
 )
 
-REQUIRED = ("Customer_ID", "Customer_Name", "Age", "Gender", "Location", "Date_Joined")
 OLDEST = 120
-#: How the API writes a missing value.
-NOTHING = ("",)
-READINGS = {
-    "customer_id": ("Customer_ID", whole(pl.col("Customer_ID"))),
-    "customer_name": ("Customer_Name", pl.col("Customer_Name").str.strip_chars()),
-    "age": ("Age", whole(pl.col("Age"))),
-    "gender": ("Gender", pl.col("Gender").str.strip_chars()),
-    "location": ("Location", pl.col("Location").str.strip_chars()),
-    "date_joined": ("Date_Joined", date_by_form(pl.col("Date_Joined"), DATES)),
-}
-RULES = (
-    Rule(
-        "customer_id", "is of several records",
-        pl.col("customer_id").is_duplicated() & pl.col("customer_id").is_not_null(), "quarantine",
-        "Nothing says which of them is right.",
+BOOK = Rulebook(
+    required=("Customer_ID", "Customer_Name", "Age", "Gender", "Location", "Date_Joined"),
+    nothing=NOTHING,
+    readings={
+        "customer_id": ("Customer_ID", whole(pl.col("Customer_ID"))),
+        "customer_name": ("Customer_Name", pl.col("Customer_Name").str.strip_chars()),
+        "age": ("Age", whole(pl.col("Age"))),
+        "gender": ("Gender", pl.col("Gender").str.strip_chars()),
+        "location": ("Location", pl.col("Location").str.strip_chars()),
+        "date_joined": ("Date_Joined", date_by_form(pl.col("Date_Joined"), DATES)),
+    },
+    rules=(
+        Rule(
+            "customer_id", "is of several records",
+            pl.col("customer_id").is_duplicated() & pl.col("customer_id").is_not_null(), "quarantine",
+            "Nothing says which of them is right.",
+        ),
+        *(
+            Rule(
+                name, "is blank", pl.col(name).str.strip_chars() == "", "missing",
+                "The API leaves missing values blank.",
+            )
+            for name in ("customer_name", "gender", "location")
+        ),
+        Rule("location", "is Unknown", pl.col("location") == "Unknown", "missing", "It means that no place is known."),
+        Rule("age", "is of no person", ~pl.col("age").is_between(0, OLDEST), "null", "Nobody has that age."),
     ),
-    *(
-        Rule(name, "is blank", pl.col(name).str.strip_chars() == "", "missing", "The API leaves missing values blank.")
-        for name in ("customer_name", "gender", "location")
-    ),
-    Rule("location", "is Unknown", pl.col("location") == "Unknown", "missing", "It means that no place is known."),
-    Rule("age", "is of no person", ~pl.col("age").is_between(0, OLDEST), "null", "Nobody has that age."),
 )  # fmt: skip
 
 
@@ -67,7 +70,7 @@ class RetailCustomers(Contract, stage="refined", table="retail_customers", key=[
 landing_retail_customers = landing(DATASET, RetailApi(path="customers"))
 
 
-@raw(DATASET, landing_retail_customers, required=REQUIRED)
+@raw(DATASET, landing_retail_customers, required=BOOK.required)
 def raw_retail_customers(path: Path) -> pl.DataFrame:
     """The records of all pages, every value a text."""
     return read_pages(path, records)
@@ -76,5 +79,5 @@ def raw_retail_customers(path: Path) -> pl.DataFrame:
 @refined(DATASET, RetailCustomers, raw=raw_retail_customers)
 def refined_retail_customers(raw: pl.DataFrame) -> Result:
     """Typed, by the rules; records that say the same are merged."""
-    table, merged = by_rules(raw, READINGS, RULES, NOTHING)
-    return Result(table, merged, {"rules": summary(table, RULES)})
+    table, merged = by_rules(raw, BOOK)
+    return Result(table, merged, {"rules": summary(table, BOOK.rules)})

@@ -7,7 +7,7 @@ import polars as pl
 from etl_assets.quality.audit import Bound
 from etl_assets.quality.contract import Contract, column
 from etl_assets.quality.readings import exact, whole
-from etl_assets.quality.rules import Rule, by_rules, corrections, summary, values_before, with_outliers
+from etl_assets.quality.rules import Rule, Rulebook, by_rules, corrections, summary, values_before, with_outliers
 from etl_assets.sources.files import read_csv
 from etl_assets.sources.whole_table import WholeTable
 from etl_assets.stages import Dataset, Result, landing, raw, refined
@@ -23,23 +23,25 @@ DATASET = Dataset(
     bound=Bound(share=0.25),
 )
 
-REQUIRED = ("product_id", "product_name", "category", "price", "stock_available")
 PRICE = pl.Decimal(12, 2)
-READINGS = {
-    "product_id": ("product_id", whole(pl.col("product_id"))),
-    "product_name": ("product_name", pl.col("product_name").str.strip_chars()),
-    "category": ("category", pl.col("category").str.strip_chars()),
-    "price": ("price", exact(pl.col("price"), PRICE)),
-    "stock_available": ("stock_available", whole(pl.col("stock_available"))),
-}
-RULES = (
-    Rule(
-        "price", "is negative", pl.col("price") < 0, "null",
-        "No price is negative, and nothing shows that only the sign is wrong; the price is not known.",
-    ),
-    Rule(
-        "stock_available", "is negative", pl.col("stock_available") < 0, "null",
-        "Stock cannot be negative; whether it is oversold or miscounted is not known.",
+BOOK = Rulebook(
+    required=("product_id", "product_name", "category", "price", "stock_available"),
+    readings={
+        "product_id": ("product_id", whole(pl.col("product_id"))),
+        "product_name": ("product_name", pl.col("product_name").str.strip_chars()),
+        "category": ("category", pl.col("category").str.strip_chars()),
+        "price": ("price", exact(pl.col("price"), PRICE)),
+        "stock_available": ("stock_available", whole(pl.col("stock_available"))),
+    },
+    rules=(
+        Rule(
+            "price", "is negative", pl.col("price") < 0, "null",
+            "No price is negative, and nothing shows that only the sign is wrong; the price is not known.",
+        ),
+        Rule(
+            "stock_available", "is negative", pl.col("stock_available") < 0, "null",
+            "Stock cannot be negative; whether it is oversold or miscounted is not known.",
+        ),
     ),
 )  # fmt: skip
 
@@ -60,7 +62,7 @@ class RetailProducts(Contract, stage="refined", table="retail_products", key=["p
 landing_retail_products = landing(DATASET, WholeTable("retail", "products", key="product_id"))
 
 
-@raw(DATASET, landing_retail_products, required=REQUIRED)
+@raw(DATASET, landing_retail_products, required=BOOK.required)
 def raw_retail_products(path: Path) -> pl.DataFrame:
     """The rows of the table, every value a text."""
     return read_csv(path)
@@ -69,6 +71,6 @@ def raw_retail_products(path: Path) -> pl.DataFrame:
 @refined(DATASET, RetailProducts, raw=raw_retail_products)
 def refined_retail_products(raw: pl.DataFrame) -> Result:
     """Typed, by the rules."""
-    table, merged = by_rules(raw, READINGS, RULES)
+    table, merged = by_rules(raw, BOOK)
     table = with_outliers(table, RetailProducts, {"price_is_outlier": "price"})
-    return Result(table, merged, {"rules": summary(table, RULES)})
+    return Result(table, merged, {"rules": summary(table, BOOK.rules)})

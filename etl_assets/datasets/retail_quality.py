@@ -1,9 +1,7 @@
 """How good the retail company's five sources are: what is missing, wrong, double and kept out."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
-import dagster as dg
 import polars as pl
 
 from etl_assets.datasets import retail_customers as customers
@@ -12,7 +10,7 @@ from etl_assets.datasets import retail_products as products
 from etl_assets.datasets import retail_sales as sales
 from etl_assets.datasets import retail_transactions as transactions
 from etl_assets.quality.contract import Contract, column
-from etl_assets.quality.rules import Rule, by_rules, obey
+from etl_assets.quality.rules import Rulebook, by_rules, obey
 from etl_assets.stages import Dataset, Of, Result, presentation
 from etl_assets.stages.pictures import bars
 
@@ -27,41 +25,14 @@ DATASET = Dataset(
 )
 
 
-@dataclass(frozen=True)
-class Source:
-    """A source with its tables, the columns that it must have, and how they are read."""
-
-    raw: dg.AssetsDefinition
-    refined: dg.AssetsDefinition
-    required: Sequence[str]
-    readings: Mapping[str, tuple[str, pl.Expr]]
-    rules: Sequence[Rule]
-    nothing: Sequence[str] = ()
-
-    def names(self, action: str) -> list[str]:
-        """The names of the rules that do this."""
-        return [rule.name for rule in self.rules if rule.action == action]
-
-
+#: Of each source: its raw and its refined table, and its rules.
 SOURCES = {
-    "customers": Source(
-        customers.raw_retail_customers, customers.refined_retail_customers,
-        customers.REQUIRED, customers.READINGS, customers.RULES, customers.NOTHING,
-    ),
-    "exchange_rates": Source(
-        rates.raw_retail_exchange_rates, rates.refined_retail_exchange_rates,
-        rates.REQUIRED, rates.READINGS, rates.RULES, rates.NOTHING,
-    ),
-    "products": Source(
-        products.raw_retail_products, products.refined_retail_products,
-        products.REQUIRED, products.READINGS, products.RULES,
-    ),
-    "sales": Source(
-        sales.raw_retail_sales, sales.refined_retail_sales, sales.REQUIRED, sales.READINGS, sales.RULES,
-    ),
-    "transactions": Source(
-        transactions.raw_retail_transactions, transactions.refined_retail_transactions,
-        transactions.REQUIRED, transactions.READINGS, transactions.RULES,
+    "customers": (customers.raw_retail_customers, customers.refined_retail_customers, customers.BOOK),
+    "exchange_rates": (rates.raw_retail_exchange_rates, rates.refined_retail_exchange_rates, rates.BOOK),
+    "products": (products.raw_retail_products, products.refined_retail_products, products.BOOK),
+    "sales": (sales.raw_retail_sales, sales.refined_retail_sales, sales.BOOK),
+    "transactions": (
+        transactions.raw_retail_transactions, transactions.refined_retail_transactions, transactions.BOOK,
     ),
 }  # fmt: skip
 SHARES = ("missing", "invalid", "duplicated", "corrected", "quarantined")
@@ -88,15 +59,15 @@ class RetailQuality(Contract, stage="presentation", table="retail_quality", key=
     DATASET,
     RetailQuality,
     partitions=None,
-    **{f"raw_{name}": source.raw for name, source in SOURCES.items()},
-    **{f"refined_{name}": Of(source.refined, ["corrections", "values_before"]) for name, source in SOURCES.items()},
+    **{f"raw_{name}": raw for name, (raw, _, _) in SOURCES.items()},
+    **{f"refined_{name}": Of(refined, ["corrections", "values_before"]) for name, (_, refined, _) in SOURCES.items()},
 )
 def presentation_retail_quality(**tables: pl.DataFrame) -> Result:
     """Counted from what the source has and what is published of it."""
     table = pl.DataFrame(
         [
-            {"source": name, **_measured(tables[f"raw_{name}"], tables[f"refined_{name}"], source)}
-            for name, source in SOURCES.items()
+            {"source": name, **_measured(tables[f"raw_{name}"], tables[f"refined_{name}"], book)}
+            for name, (_, _, book) in SOURCES.items()
         ],
         schema={name: declared.dtype.type for name, declared in RetailQuality.columns().items()},
     )
@@ -104,19 +75,28 @@ def presentation_retail_quality(**tables: pl.DataFrame) -> Result:
     return Result(table, metadata={"shares": bars(table, "source", shares, "Share of each source", shares=True)})
 
 
-def _measured(raw: pl.DataFrame, refined: pl.DataFrame, source: Source) -> dict[str, float | None]:
-    cells = raw.select(source.required)  # some records may lack other columns altogether
+def _measured(raw: pl.DataFrame, refined: pl.DataFrame, book: Rulebook) -> dict[str, float | None]:
+    """The quality of one source.
+
+    Missing values are the empty cells of all records, and what the rules of missing values find in them; what else the
+    rules did is counted in the rows that are published, which name it.
+    """
+    cells = raw.select(book.required)  # some records may lack other columns altogether
     empty = cells.select((pl.all().is_null() | (pl.all().str.strip_chars() == "")).sum()).sum_horizontal()[0]
-    rules = [rule for rule in source.rules if rule.action == "missing"]
-    read, merged = by_rules(raw, source.readings, rules, source.nothing)
+    rules = [rule for rule in book.rules if rule.action == "missing"]
+    read, merged = by_rules(raw, replace(book, rules=rules))
     said = pl.concat([read, obey(merged, rules)]).select(pl.col("values_before").list.explode())
     missing = empty + said.filter(pl.col("values_before").str.strip_chars() != "").height
     changes = refined.with_row_index("row").explode("corrections", "values_before").drop_nulls("corrections")
-    by = {name: changes.filter(pl.col("corrections").is_in(source.names(name))) for name in ("null", "correct")}
+
+    def changed(action: str) -> int:
+        names = [rule.name for rule in book.rules if rule.action == action]
+        return changes.filter(pl.col("corrections").is_in(names))["row"].n_unique()
+
     counts = {
-        "invalid": by["null"]["row"].n_unique(),
+        "invalid": changed("null"),
         "duplicated": merged.height,
-        "corrected": by["correct"]["row"].n_unique(),
+        "corrected": changed("correct"),
         "quarantined": raw.height - merged.height - refined.height,
     }
     return {

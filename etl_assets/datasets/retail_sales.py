@@ -7,10 +7,11 @@ import polars as pl
 from etl_assets.quality.audit import PROBLEMS, Bound, unreadable
 from etl_assets.quality.contract import Contract, column
 from etl_assets.quality.readings import date_by_form, exact, whole
-from etl_assets.quality.rules import Rule, by_rules, corrections, summary, values_before, with_outliers
+from etl_assets.quality.rules import Rule, Rulebook, by_rules, corrections, summary, values_before, with_outliers
 from etl_assets.sources import SourceRefusedError
 from etl_assets.sources.files import UNPARSED, read_csv
 from etl_assets.sources.folder import WatchedFolder
+from etl_assets.sources.retail import DATES
 from etl_assets.stages import Dataset, Result, landing, raw, refined
 
 DATASET = Dataset(
@@ -24,38 +25,34 @@ DATASET = Dataset(
     bound=Bound(share=0.25),
 )
 
-REQUIRED = ("Transaction_ID", "Product_ID", "Quantity", "Price", "Transaction_Date")
-#: The company writes dates in three forms; each of them means one thing, in all of its sources.
-DATES = {
-    r"\d{4}-\d{2}-\d{2}": "%Y-%m-%d",
-    r"\d{1,2}/\d{1,2}/\d{4}": "%d/%m/%Y",
-    r"\d{1,2}-\d{1,2}-\d{4}": "%m-%d-%Y",
-}
 PRICE = pl.Decimal(12, 2)
-READINGS = {
-    "transaction_id": ("Transaction_ID", whole(pl.col("Transaction_ID"))),
-    "product_id": ("Product_ID", whole(pl.col("Product_ID"))),
-    "quantity": ("Quantity", whole(pl.col("Quantity"))),
-    "price": ("Price", exact(pl.col("Price"), PRICE)),
-    "transaction_date": ("Transaction_Date", date_by_form(pl.col("Transaction_Date"), DATES)),
-}
-RULES = (
-    Rule(
-        "transaction_id", "is of several records",
-        pl.col("transaction_id").is_duplicated() & pl.col("transaction_id").is_not_null(), "quarantine",
-        "Nothing says which of them is right. A corrected file replaces the first one under the same name.",
-    ),
-    Rule(
-        "quantity", "is not positive", pl.col("quantity") < 1, "null",
-        "No sale has such a quantity, and nothing shows that it is a return; what was sold is not known.",
-    ),
-    Rule(
-        "price", "makes an amount beyond all", pl.col("price").cast(pl.Float64) * pl.col("quantity") >= 1e12,
-        "quarantine", "No customer pays a trillion: price or quantity is some other number.",
-    ),
-    Rule(
-        "price", "is negative", pl.col("price") < 0, "null",
-        "No price is negative, and nothing shows that only the sign is wrong; the price is not known.",
+BOOK = Rulebook(
+    required=("Transaction_ID", "Product_ID", "Quantity", "Price", "Transaction_Date"),
+    readings={
+        "transaction_id": ("Transaction_ID", whole(pl.col("Transaction_ID"))),
+        "product_id": ("Product_ID", whole(pl.col("Product_ID"))),
+        "quantity": ("Quantity", whole(pl.col("Quantity"))),
+        "price": ("Price", exact(pl.col("Price"), PRICE)),
+        "transaction_date": ("Transaction_Date", date_by_form(pl.col("Transaction_Date"), DATES)),
+    },
+    rules=(
+        Rule(
+            "transaction_id", "is of several records",
+            pl.col("transaction_id").is_duplicated() & pl.col("transaction_id").is_not_null(), "quarantine",
+            "Nothing says which of them is right. A corrected file replaces the first one under the same name.",
+        ),
+        Rule(
+            "quantity", "is not positive", pl.col("quantity") < 1, "null",
+            "No sale has such a quantity, and nothing shows that it is a return; what was sold is not known.",
+        ),
+        Rule(
+            "price", "makes an amount beyond all", pl.col("price").cast(pl.Float64) * pl.col("quantity") >= 1e12,
+            "quarantine", "No customer pays a trillion: price or quantity is some other number.",
+        ),
+        Rule(
+            "price", "is negative", pl.col("price") < 0, "null",
+            "No price is negative, and nothing shows that only the sign is wrong; the price is not known.",
+        ),
     ),
 )  # fmt: skip
 
@@ -76,8 +73,8 @@ class RetailSales(Contract, stage="refined", table="retail_sales", key=["transac
 
 def read_sales(path: Path) -> pl.DataFrame:
     """The records of one file; if more than half cannot be read, that file alone is refused."""
-    frame = read_csv(path, REQUIRED, delimiter=",")
-    problems = frame.select("_source_row", UNPARSED, unreadable(READINGS)).filter(
+    frame = read_csv(path, BOOK.required, delimiter=",")
+    problems = frame.select("_source_row", UNPARSED, unreadable(BOOK.readings)).filter(
         pl.col(UNPARSED).is_not_null() | (pl.col(PROBLEMS).list.len() > 0)
     )
     if frame.is_empty():
@@ -103,7 +100,7 @@ landing_retail_sales = landing(
 )
 
 
-@raw(DATASET, landing_retail_sales, required=REQUIRED)
+@raw(DATASET, landing_retail_sales, required=BOOK.required)
 def raw_retail_sales(path: Path) -> pl.DataFrame:
     """The records of every file that was dropped."""
     return read_sales(path)
@@ -112,6 +109,6 @@ def raw_retail_sales(path: Path) -> pl.DataFrame:
 @refined(DATASET, RetailSales, raw=raw_retail_sales)
 def refined_retail_sales(raw: pl.DataFrame) -> Result:
     """Typed, by the rules; records that say the same are merged, whichever files they come from."""
-    table, merged = by_rules(raw, READINGS, RULES)
+    table, merged = by_rules(raw, BOOK)
     table = with_outliers(table, RetailSales, {"quantity_is_outlier": "quantity", "price_is_outlier": "price"})
-    return Result(table, merged, {"rules": summary(table, RULES)})
+    return Result(table, merged, {"rules": summary(table, BOOK.rules)})

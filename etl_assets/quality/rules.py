@@ -18,9 +18,9 @@ from typing import Any, Literal
 import dagster as dg
 import polars as pl
 
-from etl_assets.quality.audit import PROBLEMS, audit, unreadable
+from etl_assets.quality.audit import PROBLEMS, audit
 from etl_assets.quality.contract import Contract, column
-from etl_assets.quality.readings import distinct_as_read
+from etl_assets.quality.readings import as_read, distinct_as_read
 from etl_assets.quality.ui_table import ui_table
 
 CORRECTIONS, BEFORE = "corrections", "values_before"
@@ -47,6 +47,20 @@ class Rule:
     def name(self) -> str:
         """The rule's name, such as "price is negative"."""
         return f"{self.column} {self.wrong}"
+
+
+@dataclass(frozen=True)
+class Rulebook:
+    """How a source's records are read and judged.
+
+    `required` has the columns that it must have; `readings` and `nothing` are those of `readings.as_read`; the rules
+    are applied one after another.
+    """
+
+    required: Sequence[str]
+    readings: Mapping[str, tuple[str, pl.Expr]]
+    rules: Sequence[Rule]
+    nothing: Sequence[str] = ()
 
 
 def corrections() -> Any:
@@ -96,20 +110,10 @@ def _text(frame: pl.DataFrame, name: str) -> pl.Expr:
     return text.str.replace(r"(\.\d*?)0+$", "$1").str.strip_suffix(".")
 
 
-def by_rules(
-    raw: pl.DataFrame,
-    readings: Mapping[str, tuple[str, pl.Expr]],
-    rules: Sequence[Rule],
-    nothing: Sequence[str] = (),
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Raw records, read (see `audit.unreadable`) and after the rules; and the merged ones (see `distinct_as_read`)."""
-    typed = raw.select(
-        *(reading.alias(name) for name, (_, reading) in readings.items()),
-        unreadable(readings, nothing),
-        pl.selectors.starts_with("_"),
-    )
-    rows, merged = distinct_as_read(typed, readings)
-    return obey(rows, rules), merged
+def by_rules(raw: pl.DataFrame, book: Rulebook) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Raw records, read and after the rules; and the merged ones (see `readings.distinct_as_read`)."""
+    rows, merged = distinct_as_read(as_read(raw, book.readings, book.nothing), book.readings)
+    return obey(rows, book.rules), merged
 
 
 def summary(frame: pl.DataFrame, rules: Sequence[Rule]) -> dg.TableMetadataValue:

@@ -1,4 +1,4 @@
-"""The retail company's API: tables as pages of JSON, for holders of a token."""
+"""The retail company's API, tables as pages of JSON for holders of a token; and how the company writes values."""
 
 from __future__ import annotations
 
@@ -8,6 +8,15 @@ from dataclasses import dataclass
 from etl_assets.settings import NotConfiguredError, settings
 from etl_assets.sources import SourceRefusedError, http
 from etl_assets.sources.paging import Call, Page, PagedSource, Slice, parse_json
+
+#: The company writes dates in three forms; each of them means one thing, in all of its sources.
+DATES = {
+    r"\d{4}-\d{2}-\d{2}": "%Y-%m-%d",
+    r"\d{1,2}/\d{1,2}/\d{4}": "%d/%m/%Y",
+    r"\d{1,2}-\d{1,2}-\d{4}": "%m-%d-%Y",
+}
+#: How the API writes a missing value.
+NOTHING = ("",)
 
 
 @dataclass(frozen=True, kw_only=True)

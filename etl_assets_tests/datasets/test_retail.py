@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -45,7 +46,7 @@ class Source:
     file: str
     #: The source's column for each of the table's.
     columns: dict[str, str]
-    rules: tuple[Rule, ...]
+    rules: Sequence[Rule]
 
     def records(self, data: Path) -> list[Row]:
         content = (data / "retail" / self.file).read_text()
@@ -58,28 +59,28 @@ SOURCES = {
     "sales": Source(
         "sales_data.csv",
         {"transaction_id": "Transaction_ID", "product_id": "Product_ID", "quantity": "Quantity", "price": "Price",
-         "transaction_date": "Transaction_Date"}, retail_sales.RULES,
+         "transaction_date": "Transaction_Date"}, retail_sales.BOOK.rules,
     ),
     "products": Source(
         "products.csv",
         {"product_id": "Product_ID", "product_name": "Product_Name", "category": "Category", "price": "Price",
-         "stock_available": "Stock_Available"}, retail_products.RULES,
+         "stock_available": "Stock_Available"}, retail_products.BOOK.rules,
     ),
     "transactions": Source(
         "transactions.csv",
         {"transaction_id": "Transaction_ID", "customer_id": "Customer_ID", "product_id": "Product_ID",
          "quantity": "Quantity", "transaction_date": "Transaction_Date", "total_amount": "Total_Amount"},
-        retail_transactions.RULES,
+        retail_transactions.BOOK.rules,
     ),
     "customers": Source(
         "customer_data.json",
         {"customer_id": "Customer_ID", "customer_name": "Customer_Name", "age": "Age", "gender": "Gender",
-         "location": "Location", "date_joined": "Date_Joined"}, retail_customers.RULES,
+         "location": "Location", "date_joined": "Date_Joined"}, retail_customers.BOOK.rules,
     ),
     "exchange_rates": Source(
         "exchange_rates.json",
         {"currency_code": "Currency_Code", "rate_date": "Date", "exchange_rate": "Exchange_Rate"},
-        retail_exchange_rates.RULES,
+        retail_exchange_rates.BOOK.rules,
     ),
 }  # fmt: skip
 

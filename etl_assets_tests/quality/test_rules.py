@@ -12,7 +12,7 @@ import pytest
 
 from etl_assets.quality.contract import Contract, column
 from etl_assets.quality.readings import date_by_form, day, exact, moment, number, whole
-from etl_assets.quality.rules import Rule, by_rules, obey, summary, with_outliers
+from etl_assets.quality.rules import Rule, Rulebook, by_rules, obey, summary, with_outliers
 
 FORMS = {
     r"\d{4}-\d{2}-\d{2}": "%Y-%m-%d",
@@ -85,7 +85,7 @@ def test_what_is_read_as_the_same_is_merged() -> None:
         "day": ("day", date_by_form(pl.col("day"), FORMS)),
         "rate": ("rate", exact(pl.col("rate"), pl.Decimal(9, 2))),
     }
-    rows, merged = by_rules(raw, readings, ())
+    rows, merged = by_rules(raw, Rulebook(("day", "rate"), readings, ()))
     assert merged["_source_row"].to_list() == [1, 2, 4]
     assert rows["_source_row"].to_list() == [0, 3, 5, 6, 7, 8, 9]
     assert rows["_problems"].list.len().to_list() == [0, 1, 1, 0, 0, 0, 0]

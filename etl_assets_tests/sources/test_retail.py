@@ -7,7 +7,7 @@ import pytest
 from etl_assets.settings import NotConfiguredError
 from etl_assets.sources import SourceRefusedError
 from etl_assets.sources.paging import Call
-from etl_assets.sources.retail_api import RetailApi
+from etl_assets.sources.retail import RetailApi
 
 SOURCE, SECOND = RetailApi(path="customers"), Call("http://retail.example/customers", {"page": "2", "page_size": "1"})
 

@@ -27,7 +27,6 @@ from benchmarks.measure import Case, Ratio, Report, Run, interleave, timed
 from etl_assets.storage.copy import copy_table
 from etl_assets.storage.frames import stored
 from etl_assets.storage.lake import Facts
-from etl_assets.storage.table import Part
 from etl_assets.storage.transaction import Replacement
 from etl_assets.storage.warehouse import Warehouse
 
@@ -80,7 +79,7 @@ class _Loads:
         self.store = Warehouse(url)
         self.store.prepare()
         facts = Facts("", self.rows, "", "", "bench", dt.datetime.now(dt.UTC).isoformat())
-        self.replacement = Replacement(facts, Part("", frame, ""))
+        self.replacement = Replacement(facts, frame)
         self.warehouse()  # makes the table as the project makes it
         self.columns = sql.SQL(", ").join(map(sql.Identifier, self.types))
         with psycopg.connect(url) as connection:

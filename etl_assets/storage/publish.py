@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate, groupby
@@ -49,9 +49,9 @@ class Book:
         return cls(Facts(**found["whole"]) if found.get("whole") else None, found.get("made_from", {}))
 
     def updated(self, replaced: Sequence[Replacement], whole: Facts | None) -> Book:
-        """The book after partitions have been replaced or (those without a `part`) found unchanged."""
-        new = {item.facts.partition for item in replaced if item.part is not None}
-        same = {item.facts.partition: item.facts.made_from for item in replaced if item.part is None}
+        """The book after partitions have been replaced or (those without a `frame`) found unchanged."""
+        new = {item.facts.partition for item in replaced if item.frame is not None}
+        same = {item.facts.partition: item.facts.made_from for item in replaced if item.frame is None}
         return Book(whole or self.whole, {k: v for k, v in self.made_from.items() if k not in new} | same)
 
     def write(self, lake: Lake, table: Table) -> None:
@@ -70,8 +70,8 @@ class _ForLake:
     def encode(self, pool: ThreadPoolExecutor, table: Table, replaced: Sequence[Replacement]) -> None:
         """Start encoding the objects of partitions."""
         for item in replaced:
-            if item.part is not None:
-                encoding = pool.submit(encode, table, item.part.frame, item.facts)
+            if item.frame is not None:
+                encoding = pool.submit(encode, table, item.frame, item.facts)
                 self.objects[self.lake.path(table, item.facts.partition)] = encoding
 
     def write(self, pool: ThreadPoolExecutor) -> dict[str, int]:
@@ -256,8 +256,8 @@ class Publisher:
                 transaction.replace(table, [])
             for start in range(0, len(keys), _RESTORED_AT_ONCE):
                 frames = self.lake.partition_frames(table, keys[start : start + _RESTORED_AT_ONCE])
-                items = [Replacement(known[key], Part(key, f, known[key].made_from)) for key, f in frames.items()]
-                transaction.replace(_as_stored(table, items), items)
+                items = [Replacement(known[key], frame) for key, frame in frames.items()]
+                transaction.replace(_as_stored(table, frames.values()), items)
                 rows += sum(frame.height for frame in frames.values())
             digest = _together({key: facts.content_hash for key, facts in known.items()})
             if book.whole and book.whole.content_hash == digest:
@@ -298,8 +298,8 @@ def _digests(pool: ThreadPoolExecutor, parts: Sequence[Part]) -> dict[str, str]:
     return found | {p.key: h for group, of in zip(groups, hashes, strict=True) for p, h in zip(group, of, strict=True)}
 
 
-def _stored(table: Table, parts: Sequence[Part], run_id: str, loaded_at: dt.datetime) -> dict[str, Part]:
-    """Parts with their rows in stored shape; made together, since each by itself takes as long as all."""
+def _stored(table: Table, parts: Sequence[Part], run_id: str, loaded_at: dt.datetime) -> dict[str, pl.DataFrame]:
+    """The parts' rows in their stored shape; made together, since each by itself takes as long as all."""
     if not parts:
         return {}
     whole = pl.concat([part.frame for part in parts])
@@ -308,8 +308,7 @@ def _stored(table: Table, parts: Sequence[Part], run_id: str, loaded_at: dt.date
     rows = stored(whole, table, source=source, run_id=run_id, loaded_at=loaded_at)
     ends = accumulate(part.frame.height for part in parts)
     return {
-        part.key: Part(part.key, rows.slice(end - part.frame.height, part.frame.height), part.made_from)
-        for part, end in zip(parts, ends, strict=True)
+        part.key: rows.slice(end - part.frame.height, part.frame.height) for part, end in zip(parts, ends, strict=True)
     }
 
 
@@ -317,9 +316,9 @@ def _book_path(table: Table) -> str:
     return f"{table.stage}/{table.name}/bookkeeping.json"
 
 
-def _as_stored(table: Table, items: Sequence[Replacement]) -> Table:
+def _as_stored(table: Table, frames: Iterable[pl.DataFrame]) -> Table:
     """The table with the columns that its partitions have beyond the declared ones (raw tables follow their source)."""
     declared = {c.name for c in table.stored_columns()}
-    found = {c: kind for item in items if item.part for c, kind in item.part.frame.schema.items() if c not in declared}
+    found = {c: kind for frame in frames for c, kind in frame.schema.items() if c not in declared}
     extra = [Column(c, sql_type(kind), "As the source has it") for c, kind in found.items()]
     return replace(table, columns=(*extra, *table.columns)) if extra else table

@@ -23,7 +23,7 @@ from psycopg.types.json import Jsonb
 from etl_assets.storage.changes import Changes
 from etl_assets.storage.copy import copy_table
 from etl_assets.storage.lake import Facts
-from etl_assets.storage.table import Column, Part, Reference, Table
+from etl_assets.storage.table import Column, Reference, Table
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +43,11 @@ class TypeChangedError(WarehouseError):
 class Replacement:
     """Rows that replace a partition, in their stored shape, with the bookkeeping that goes with them.
 
-    Without a `part`, the rows stay as they are and only the bookkeeping is renewed.
+    Without a `frame`, the rows stay as they are and only the bookkeeping is renewed.
     """
 
     facts: Facts
-    part: Part | None
+    frame: pl.DataFrame | None
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ class Transaction:
         self.check(table)
         self._ensure(table)
         self.refer(table)  # before the rows: a table whose rows still have to be checked cannot be altered
-        parts = [item.part for item in items if item.part is not None]
-        if parts and self._replace(table, parts) >= BULK_ROWS:
+        frames = {item.facts.partition: item.frame for item in items if item.frame is not None}
+        if frames and self._replace(table, frames) >= BULK_ROWS:
             self.connection.execute(_analyze(table))  # meanwhile the lake's objects are made
         self._record(table, [item.facts for item in items])
 
@@ -167,12 +167,12 @@ class Transaction:
             names = sql.SQL(", ").join(sql.Identifier(schema, name) for schema, name in found)
             self.connection.execute(sql.SQL("SET CONSTRAINTS {} IMMEDIATE").format(names))
 
-    def _replace(self, table: Table, parts: Sequence[Part]) -> int:
+    def _replace(self, table: Table, frames: Mapping[str, pl.DataFrame]) -> int:
         target = identifier(table)
-        rows = sum(part.frame.height for part in parts)
+        rows = sum(frame.height for frame in frames.values())
         if not self.connection.execute(sql.SQL("SELECT 1 FROM {} LIMIT 1").format(target)).fetchone():
             with _indexed_afterwards(self.connection, target, rows):
-                self._copy(table, parts)
+                self._copy(table, frames.values())
                 if rows >= BULK_ROWS:  # a table whose rows still have to be checked cannot be altered
                     self.judge([table])
                     self.connection.execute("SET CONSTRAINTS ALL DEFERRED")
@@ -183,10 +183,10 @@ class Transaction:
         elif partitioning.every == "value":
             self.connection.execute(
                 sql.SQL("DELETE FROM {} WHERE {} = ANY(%s)").format(target, sql.Identifier(partitioning.column)),
-                ([part.key for part in parts],),
+                (list(frames),),
             )
         else:
-            windows = [partitioning.window(part.key) for part in parts]
+            windows = [partitioning.window(key) for key in frames]
             numbers: dict[str, LiteralString] = {"year_number": "integer[]", "block": "bigint[]"}
             kind = sql.SQL(numbers.get(partitioning.every, "date[]"))
             self.connection.execute(
@@ -196,13 +196,13 @@ class Transaction:
                 ).format(target, sql.Identifier(partitioning.column), kind),
                 ([first for first, _ in windows], [last for _, last in windows]),
             )
-        self._copy(table, parts)
+        self._copy(table, frames.values())
         return rows
 
-    def _copy(self, table: Table, parts: Sequence[Part]) -> None:
+    def _copy(self, table: Table, frames: Iterable[pl.DataFrame]) -> None:
         types = {column.name: column.sql for column in table.stored_columns()}
         with self.connection.cursor() as cursor:
-            for arrow in _batches(parts):
+            for arrow in _batches(frames):
                 copy_table(cursor, identifier(table), arrow, {name: types[name] for name in arrow.column_names})
 
     def _record(self, table: Table, facts: Sequence[Facts]) -> None:
@@ -345,16 +345,16 @@ def _indexed_afterwards(connection: psycopg.Connection, target: sql.Composable, 
             connection.execute(sql.SQL(definition))
 
 
-def _batches(parts: Sequence[Part]) -> Iterator[pa.Table]:
-    """The parts' frames as Arrow tables, small ones together: COPY has a fixed cost per call.
+def _batches(frames: Iterable[pl.DataFrame]) -> Iterator[pa.Table]:
+    """Frames as Arrow tables, small ones together: COPY has a fixed cost per call.
 
     Columns without a value, of which raw tables have dozens, are left out: what COPY is not given becomes null.
     """
     batch: list[pl.DataFrame] = []
     rows = 0
-    for part in parts:
-        batch.append(part.frame)
-        rows += part.frame.height
+    for frame in frames:
+        batch.append(frame)
+        rows += frame.height
         if rows >= 200_000:
             yield _filled(batch).to_arrow()
             batch, rows = [], 0

@@ -17,7 +17,7 @@ import shapely
 from etl_assets.storage import transaction as module
 from etl_assets.storage.frames import stored
 from etl_assets.storage.lake import Facts
-from etl_assets.storage.table import Column, Geometry, Part, Partitioning, Reference, Table
+from etl_assets.storage.table import Column, Geometry, Partitioning, Reference, Table
 from etl_assets.storage.transaction import Replacement, TypeChangedError, WarehouseError, _batches
 from etl_assets.storage.warehouse import Warehouse
 from etl_assets_tests.held import held_at_insert
@@ -81,9 +81,7 @@ def database(warehouse_url: str) -> Database:
 
 def item(table: Table, key: str, frame: pl.DataFrame, digest: str = "content") -> Replacement:
     facts = Facts(key, frame.height, digest, "made from", "run", NOW.isoformat())
-    return Replacement(
-        facts, Part(key, stored(frame, table, source=pl.lit("source"), run_id="run", loaded_at=NOW), "made from")
-    )
+    return Replacement(facts, stored(frame, table, source=pl.lit("source"), run_id="run", loaded_at=NOW))
 
 
 def events(*rows: tuple[int, str]) -> pl.DataFrame:
@@ -421,6 +419,6 @@ def test_a_connection_that_is_ended_during_copy_leaves_what_was_there(database: 
 def test_every_row_of_many_is_copied_once() -> None:
     """Small partitions are copied together; a raw table has no key that a row would break that came again."""
     frames = [pl.DataFrame({"n": range(start, start + 150_000)}) for start in range(0, 450_000, 150_000)]
-    batches = list(_batches([Part(str(n), frame, "") for n, frame in enumerate(frames)]))
+    batches = list(_batches(frames))
     assert [batch.num_rows for batch in batches] == [300_000, 150_000]
     assert pl.concat([pl.DataFrame(batch) for batch in batches]).equals(pl.concat(frames))

@@ -29,9 +29,9 @@ _BYTES = (arrow.is_binary, arrow.is_large_binary, arrow.is_binary_view, arrow.is
 _LIST = (arrow.is_list, arrow.is_large_list, arrow.is_fixed_size_list)
 _TIMESTAMP = (arrow.is_timestamp,)
 
-#: For a PostgreSQL type, the Arrow type that it is sent as, and the Arrow types accepted for it: those whose
-#: cast to the former keeps the value or fails. Casts that Arrow rounds silently are missing on purpose: float to
-#: decimal, timestamp to date, double to float.
+#: For a PostgreSQL type, as `format_type` spells it, the Arrow type that it is sent as, and the Arrow types accepted
+#: for it: those whose cast to the former keeps the value or fails. Casts that Arrow rounds silently are missing on
+#: purpose: float to decimal, timestamp to date, double to float.
 _WIRE: dict[str, tuple[pa.DataType, tuple[Callable[[pa.DataType], bool], ...]]] = {
     "boolean": (pa.bool_(), (arrow.is_boolean,)),
     "smallint": (pa.int16(), (arrow.is_integer,)),
@@ -45,11 +45,8 @@ _WIRE: dict[str, tuple[pa.DataType, tuple[Callable[[pa.DataType], bool], ...]]] 
     "bytea": (pa.binary(), _BYTES),
     "geometry": (pa.binary(), _BYTES),
     "date": (pa.date32(), (arrow.is_date,)),
-    "time": (pa.time64("us"), (arrow.is_time,)),
     "time without time zone": (pa.time64("us"), (arrow.is_time,)),
-    "timestamp": (pa.timestamp("us"), _TIMESTAMP),
     "timestamp without time zone": (pa.timestamp("us"), _TIMESTAMP),
-    "timestamptz": (pa.timestamp("us", "UTC"), _TIMESTAMP),
     "timestamp with time zone": (pa.timestamp("us", "UTC"), _TIMESTAMP),
 }
 

@@ -129,13 +129,12 @@ ROUND_TRIPS: list[tuple[str, pa.DataType, Sequence[Any]]] = [
     ("bytea", pa.binary(2), [b"\x00\xff", None]),
     ("date", pa.date32(), DATES),
     ("date", pa.date64(), DATES),
-    ("time", pa.time64("us"), [dt.time(0), LAST_TIME, None]),
+    ("time without time zone", pa.time64("us"), [dt.time(0), LAST_TIME, None]),
     ("time without time zone", pa.time64("ns"), [dt.time(0), LAST_TIME, None]),
-    ("time", pa.time32("s"), [dt.time(12, 34, 56), None]),
-    ("timestamp", pa.timestamp("us"), MICROSECONDS),
+    ("time without time zone", pa.time32("s"), [dt.time(12, 34, 56), None]),
+    ("timestamp without time zone", pa.timestamp("us"), MICROSECONDS),
     ("timestamp without time zone", pa.timestamp("ms"), MILLISECONDS),
-    ("timestamp", pa.timestamp("ns"), NANOSECONDS),
-    ("timestamptz", pa.timestamp("us", "UTC"), INSTANTS),
+    ("timestamp without time zone", pa.timestamp("ns"), NANOSECONDS),
     ("timestamp with time zone", pa.timestamp("us", "UTC"), INSTANTS),
     ("text[]", pa.list_(pa.string()), LISTS),
     ("text[]", pa.large_list(pa.string_view()), LISTS),
@@ -168,10 +167,10 @@ def test_what_goes_in_comes_out(load: Load, sql_type: str, arrow: pa.DataType, v
     [
         ("double precision", pa.int64(), 2**53, float(2**53)),
         ("numeric(12,2)", pa.decimal128(20, 4), Decimal("-12345.6700"), Decimal("-12345.67")),
-        ("timestamptz", pa.timestamp("us"), at("2020-07-01T12:00"), at("2020-07-01T12:00+00:00")),
+        ("timestamp with time zone", pa.timestamp("us"), at("2020-07-01T12:00"), at("2020-07-01T12:00+00:00")),
         # Given in UTC: where pandera has been imported, pyarrow does not see the offset of a Python datetime.
-        ("timestamptz", NEW_YORK, at("2020-07-01T12:00+00:00"), at("2020-07-01T12:00+00:00")),
-        ("timestamp", NEW_YORK, at("2020-07-01T12:00+00:00"), at("2020-07-01T12:00")),
+        ("timestamp with time zone", NEW_YORK, at("2020-07-01T12:00+00:00"), at("2020-07-01T12:00+00:00")),
+        ("timestamp without time zone", NEW_YORK, at("2020-07-01T12:00+00:00"), at("2020-07-01T12:00")),
     ],
 )
 def test_another_spelling_of_the_same_value(
@@ -281,8 +280,8 @@ def test_nul_is_refused_with_column_and_row(
         ("double precision", pa.int64(), 2**53 + 1),
         ("numeric(12,2)", pa.decimal128(12, 3), Decimal("1.005")),
         ("numeric(4,2)", pa.decimal128(12, 2), Decimal("100.00")),
-        ("timestamptz", pa.timestamp("ns"), 1),
-        ("time", pa.time64("ns"), 1),
+        ("timestamp with time zone", pa.timestamp("ns"), 1),
+        ("time without time zone", pa.time64("ns"), 1),
         ("integer[]", pa.list_(pa.int64()), [2**31]),
     ],
 )
@@ -317,13 +316,13 @@ def test_a_type_that_does_not_fit_is_refused(load: Load, sql_type: str, arrow: p
 
 
 def test_types_that_are_not_the_tables_are_refused(connection: psycopg.Connection) -> None:
-    create(connection, {"c": "integer", "d": "timestamptz[]"})
+    create(connection, {"c": "integer", "d": "timestamp with time zone[]"})
     with connection.cursor() as cursor:
         with pytest.raises(ValueError, match="line 1, column c"):
             copy_table(cursor, TARGET, column([1], pa.int64()), {"c": "bigint"})
         times = pa.table({"d": pa.array([[0]], pa.list_(pa.timestamp("us", "UTC")))})
         with pytest.raises(ValueError, match="line 1, column d"):
-            copy_table(cursor, TARGET, times, {"d": "timestamptz[]"})
+            copy_table(cursor, TARGET, times, {"d": "timestamp with time zone[]"})
 
 
 @pytest.mark.parametrize("types", [{"a": "text"}, {"a": "text", "b": "text", "c": "text"}, {"a": "text", "c": "text"}])

@@ -51,13 +51,8 @@ _WIRE: dict[str, tuple[pa.DataType, tuple[Callable[[pa.DataType], bool], ...]]] 
 }
 
 
-def copy_table(
-    cursor: psycopg.Cursor,
-    target: sql.Composable,
-    table: pa.Table | pa.RecordBatchReader,
-    types: Mapping[str, str],
-) -> int:
-    """COPY every row of `table` into `target`, column by name, and return the number of rows.
+def copy_table(cursor: psycopg.Cursor, target: sql.Composable, table: pa.Table, types: Mapping[str, str]) -> None:
+    """COPY every row of `table` into `target`, column by name.
 
     `target` is a schema-qualified identifier; `types` gives the PostgreSQL type of every column of `table`:
     "bigint", "numeric(12,2)", "text[]", "geometry(Point,4326)", and so on. Whatever the table's size, at most
@@ -86,7 +81,6 @@ def copy_table(
                 copy.write(data)
     except (psycopg.DataError, psycopg.errors.DatatypeMismatch) as error:
         raise ValueError(str(error)) from error
-    return cursor.rowcount
 
 
 def _wire_field(field: pa.Field, sql_type: str) -> pa.Field:
@@ -120,9 +114,9 @@ def _is(source: pa.DataType, tests: tuple[Callable[[pa.DataType], bool], ...]) -
     return any(test(source) for test in tests)
 
 
-def _batches(table: pa.Table | pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+def _batches(table: pa.Table) -> Iterator[pa.RecordBatch]:
     """All rows, in slices of a bounded number of rows and bytes."""
-    for batch in table.to_batches() if isinstance(table, pa.Table) else table:
+    for batch in table.to_batches():
         fitting = BATCH_BYTES * batch.num_rows // max(batch.nbytes, 1)
         step = min(max(fitting, 1), BATCH_ROWS)
         for start in range(0, batch.num_rows, step):

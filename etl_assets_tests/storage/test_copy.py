@@ -53,7 +53,8 @@ def load(connection: psycopg.Connection) -> Load:
     def load(table: pa.Table, types: Mapping[str, str]) -> list[tuple[Any, ...]]:
         create(connection, types)
         with connection.cursor() as cursor:
-            assert copy_table(cursor, TARGET, table, types) == table.num_rows
+            copy_table(cursor, TARGET, table, types)
+            assert cursor.rowcount == table.num_rows
             names = sql.SQL(", ").join(map(sql.Identifier, table.schema.names))
             return cursor.execute(sql.SQL("SELECT {} FROM {}").format(names, TARGET)).fetchall()
 
@@ -196,7 +197,7 @@ def test_columns_are_matched_by_name(connection: psycopg.Connection) -> None:
     create(connection, {"b": "text", "a": "bigint", "left_out": "text"})
     table = pa.table({"a": [1, 2], "b": ["x", "y"]})
     with connection.cursor() as cursor:
-        assert copy_table(cursor, TARGET, table, {"b": "text", "a": "bigint"}) == 2
+        copy_table(cursor, TARGET, table, {"b": "text", "a": "bigint"})
         rows = cursor.execute(sql.SQL("SELECT a, b, left_out FROM {}").format(TARGET)).fetchall()
     assert rows == [(1, "x", None), (2, "y", None)]
 
@@ -379,15 +380,6 @@ def test_many_batches_chunks_and_slices_keep_every_row(load: Load, monkeypatch: 
     types = {"n": "bigint", "t": "text", "d": "text", "l": "text[]"}
     rows = sorted(load(table, types))  # short rows may fill an earlier page's gap
     assert rows == list(zip(numbers, texts, texts, lists, strict=True))
-
-
-def test_a_reader_is_streamed(connection: psycopg.Connection) -> None:
-    create(connection, {"c": "bigint"})
-    schema = pa.schema([("c", pa.int64())])
-    batches = (pa.record_batch([pa.array([n] * n, pa.int64())], schema=schema) for n in range(5))
-    with connection.cursor() as cursor:
-        reader = pa.RecordBatchReader.from_batches(schema, batches)
-        assert copy_table(cursor, TARGET, reader, {"c": "bigint"}) == 10
 
 
 @pytest.mark.parametrize(

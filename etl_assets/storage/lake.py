@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -18,7 +18,7 @@ from functools import cache, cached_property
 from itertools import groupby
 from pathlib import Path
 from threading import BoundedSemaphore
-from typing import IO, Any, TypeVar
+from typing import IO, TypeVar
 
 import numpy as np
 import obstore
@@ -118,7 +118,7 @@ class Lake:
         """An object's bytes, or None where there is no such object."""
         return self._if_there(path, lambda: obstore.get(self.store, path).bytes().to_bytes())
 
-    def get_all(self, paths: Iterable[str]) -> Iterator[bytes | None]:
+    def get_all(self, paths: Sequence[str]) -> Sequence[bytes | None]:
         """The bytes of objects, in the order of `paths`, many fetched at once; None for one that does not exist."""
         return _concurrently(self.get, paths)
 
@@ -321,11 +321,9 @@ def _one_ahead(function: Callable[[Asked], Found], items: Sequence[Asked]) -> Ge
             yield following.result()
 
 
-def _concurrently(function: Any, items: Iterable[Any]) -> Iterator[Any]:
-    items = list(items)
-    if len(items) <= 1:
-        return iter([function(item) for item in items])
-    return iter(list(_threads().map(function, items)))
+def _concurrently(function: Callable[[Asked], Found], items: Collection[Asked]) -> list[Found]:
+    """The function's result for each item, in their order."""
+    return list(map(function, items) if len(items) <= 1 else _threads().map(function, items))
 
 
 @cache

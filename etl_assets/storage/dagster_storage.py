@@ -150,8 +150,9 @@ def _write_together(log: EventLogStorage[Any]) -> None:
 def _is_of_one_partition(event: dg.EventLogEntry) -> bool:
     """Whether an event is what a check found about a single partition."""
     told = event.dagster_event
-    is_check = told is not None and told.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION
-    return told is not None and is_check and told.asset_check_evaluation_data.partition is not None
+    if told is None or told.event_type != dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+        return False
+    return told.asset_check_evaluation_data.partition is not None
 
 
 def _insert(log: SqlEventLogStorage, events: Sequence[dg.EventLogEntry]) -> list[int]:

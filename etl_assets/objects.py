@@ -37,7 +37,7 @@ def object_store(url: str) -> ObjectStore:
     return from_url(url, **options)
 
 
-def said(error: Exception) -> str:
+def plain_message(error: Exception) -> str:
     """A store's error for a person: without debug details, and without the XML that S3 puts around its message."""
     text = str(error).partition("\n\nDebug source")[0]
     return re.sub(r"<\?xml.*<Code>(.*?)</Code>\s*<Message>(.*?)</Message>.*", r"\1: \2.", text, flags=re.DOTALL)

@@ -145,7 +145,7 @@ def _sql(arguments: Sequence[str]) -> int:
     options = ["search_path=presentation,refined,raw,public"]
     options += [] if writes else ["default_transaction_read_only=on"]
     with warehouse().connect(role=None) as connection:
-        options += [f"role={role}"] if roles.take(connection, role) else []
+        options += [f"role={role}"] if roles.act_as(connection, role) else []
     environment["PGOPTIONS"] = " ".join([str(address.get("options") or ""), *(f"-c {option}" for option in options)])
     given = list(arguments)
     if given and (not given[0].startswith("-") or given[0].startswith("-- ")):  # a statement may begin with a comment

@@ -21,7 +21,7 @@ from typing import Any
 import obstore
 from obstore.store import ObjectStore
 
-from etl_assets.objects import local_folder, object_store, said
+from etl_assets.objects import local_folder, object_store, plain_message
 from etl_assets.settings import NotConfiguredError, Settings, settings
 from etl_assets.sources import (
     Fetched,
@@ -78,7 +78,7 @@ class WatchedFolder:
                 except SourceRefusedError as error:
                     refused[name] = str(error).removeprefix(f"{path.name}: ").replace(path.name, "the file")
                 except (OSError, obstore.exceptions.BaseError) as error:
-                    refused[name] = f"It cannot be read: {said(error)}. It is tried again with the next run."
+                    refused[name] = f"It cannot be read: {plain_message(error)}. It is tried again with the next run."
                     continue
                 else:
                     modified = email.utils.format_datetime(meta["last_modified"].astimezone(UTC), usegmt=True)
@@ -108,7 +108,8 @@ class WatchedFolder:
             return object_store(url)
         except (OSError, ValueError, obstore.exceptions.BaseError) as error:
             raise NotConfiguredError(
-                f"{self.variable} is neither a folder nor an s3://bucket/prefix that can be opened: {said(error)}"
+                f"{self.variable} is neither a folder nor an s3://bucket/prefix that can be opened: "
+                f"{plain_message(error)}"
             ) from error
 
     def _files(self, url: str, store: ObjectStore) -> tuple[list[tuple[str, Mapping[str, Any]]], dict[str, str]]:
@@ -119,7 +120,9 @@ class WatchedFolder:
             found = [meta for page in obstore.list(store) for meta in page]
         except (OSError, obstore.exceptions.BaseError) as error:
             if folder is None:
-                raise SourceUnavailableError(f"{url} ({self.variable}) cannot be listed: {said(error)}") from error
+                raise SourceUnavailableError(
+                    f"{url} ({self.variable}) cannot be listed: {plain_message(error)}"
+                ) from error
             found, refused = _walked(folder, store)
         listed = sorted(((meta["path"], meta) for meta in found), key=lambda item: item[0])
         return [(name, meta) for name, meta in listed if _is_finished(name)], refused
@@ -134,7 +137,7 @@ def _walked(folder: Path, store: ObjectStore) -> tuple[list[Mapping[str, Any]], 
     refused: dict[str, str] = {}
 
     def note(path: str | Path, error: Exception) -> None:
-        told = os.path.relpath(path, folder), f"It cannot be read: {said(error)}."
+        told = os.path.relpath(path, folder), f"It cannot be read: {plain_message(error)}."
         name, why = (text.encode(errors="surrogateescape").decode(errors="replace") for text in told)
         refused[name] = why
 

@@ -35,7 +35,7 @@ def kept() -> Generator[None]:
             _close_all_but(0)
 
 
-def take(url: str) -> psycopg.Connection:
+def borrow(url: str) -> psycopg.Connection:
     """Borrow an autocommit connection, to be returned with `give_back`; raises psycopg.OperationalError if it fails."""
     for entry in reversed(_idle.copy()):
         process, address, connection = entry
@@ -63,7 +63,7 @@ def take(url: str) -> psycopg.Connection:
 
 
 def give_back(url: str, connection: psycopg.Connection) -> None:
-    """Keep a connection for the next `take` of its address, or close it; the caller must not use it any more."""
+    """Keep a connection for the next `borrow` of its address, or close it; the caller must not use it any more."""
     if connection.info.transaction_status != TransactionStatus.IDLE:
         connection.close()
         return

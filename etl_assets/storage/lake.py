@@ -26,7 +26,7 @@ import polars as pl
 import pyarrow.parquet as pq
 from obstore.store import ObjectStore
 
-from etl_assets.objects import local_folder, object_store, said
+from etl_assets.objects import local_folder, object_store, plain_message
 from etl_assets.storage.frames import empty, to_geopandas
 from etl_assets.storage.table import WHOLE, Table
 
@@ -170,7 +170,7 @@ class Lake:
         try:
             yield
         except (OSError, obstore.exceptions.BaseError) as error:
-            raise LakeError(f"Cannot {what} {self.address(path)}: {said(error)} {advice}".rstrip()) from error
+            raise LakeError(f"Cannot {what} {self.address(path)}: {plain_message(error)} {advice}".rstrip()) from error
 
     def partitions(self, table: Table) -> dict[str, int]:
         """The partitions that a table has in the lake, as it is cut now, with their sizes in bytes."""
@@ -219,7 +219,7 @@ class Lake:
                 frame = self._scan(table, list(alike), columns)
                 schema |= frame.schema
                 frames.append(frame.select([c.name for c in frame if c.null_count() < frame.height] or frame.columns))
-        return Loaded(_together(frames, schema) if frames else empty(table, columns), versions)
+        return Loaded(_stacked(frames, schema) if frames else empty(table, columns), versions)
 
     def partition_frames(self, table: Table, partitions: Sequence[str]) -> dict[str, pl.DataFrame]:
         """Each of the partitions as a frame of its own; absent ones are left out."""
@@ -294,7 +294,7 @@ def _is_absent(error: Exception) -> bool:
     return isinstance(error, FileNotFoundError) and "NoSuchBucket" not in str(error)
 
 
-def _together(frames: Sequence[pl.DataFrame], schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
+def _stacked(frames: Sequence[pl.DataFrame], schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
     """Frames below each other, with the columns of `schema`.
 
     A column without a value in any of them becomes a constant: otherwise it would take 16 bytes a row, and raw

@@ -107,19 +107,19 @@ class Publisher:
 
         Raises LakeError if one was published and is not in the lake: what is made from the rest would be incomplete.
         """
-        published = self._published(table)
+        published = self._keys_on_record(table)
         found = self.lake.read(table, partitions, columns)
         self._refuse_lost(table, published, partitions, found.versions)
         return found
 
     def partition_frames(self, table: Table, partitions: Sequence[str]) -> dict[str, pl.DataFrame]:
         """The same, each partition as a frame of its own."""
-        published = self._published(table)
+        published = self._keys_on_record(table)
         found = self.lake.partition_frames(table, partitions)
         self._refuse_lost(table, published, partitions, found)
         return found
 
-    def _published(self, table: Table) -> set[str]:
+    def _keys_on_record(self, table: Table) -> set[str]:
         return self.warehouse.facts(table.full_name).keys() - ({WHOLE} if table.partitioning else set())
 
     def _refuse_lost(
@@ -127,7 +127,7 @@ class Publisher:
     ) -> None:
         absent = (published if wanted is None else published & set(wanted)) - set(found)
         # Asked before and after the read: what others publish or withdraw meanwhile is not lost.
-        if absent and (lost := sorted(absent & self._published(table))):
+        if absent and (lost := sorted(absent & self._keys_on_record(table))):
             raise LakeError(
                 f"{table.full_name}: {len(lost)} of its partitions were published and are gone from the lake, such as "
                 f"{self.lake.address(self.lake.path(table, lost[0]))}. `./dev run` makes them again, or materialize "
@@ -259,7 +259,7 @@ class Publisher:
                 items = [Replacement(known[key], frame) for key, frame in frames.items()]
                 transaction.replace(_as_stored(table, frames.values()), items)
                 rows += sum(frame.height for frame in frames.values())
-            digest = _together({key: facts.content_hash for key, facts in known.items()})
+            digest = _hash_of_table({key: facts.content_hash for key, facts in known.items()})
             if book.whole and book.whole.content_hash == digest:
                 transaction.replace(table, [Replacement(book.whole, None)])
         return len(keys), rows
@@ -276,13 +276,13 @@ def _whole(
     """The bookkeeping of a whole table, including partitions that stay as they are; the known one if still right."""
     found = {key: (facts.rows, facts.content_hash) for key, facts in there.items() if key != WHOLE}
     found |= {p.key: (p.rows, p.content_hash) for p in published}
-    digest = _together({key: content_hash for key, (_, content_hash) in found.items()})
+    digest = _hash_of_table({key: content_hash for key, (_, content_hash) in found.items()})
     rows = sum(count for count, _ in found.values())
     facts = Facts(WHOLE, rows, digest, made_from, run_id, loaded_at.isoformat())
     return known if known and replace(known, run_id=run_id, loaded_at=facts.loaded_at) == facts else facts
 
 
-def _together(hashes: Mapping[str, str]) -> str:
+def _hash_of_table(hashes: Mapping[str, str]) -> str:
     """The content hash of a table, from those of its partitions."""
     return hashlib.sha256("\n".join(f"{key} {hashes[key]}" for key in sorted(hashes)).encode()).hexdigest()
 

@@ -23,7 +23,7 @@ READ_BY = {READER: ("refined", "presentation"), INSPECTOR: ("raw", "refined", "p
 SCHEMAS = READ_BY[INSPECTOR]
 
 
-def take(connection: psycopg.Connection, role: str) -> bool:
+def act_as(connection: psycopg.Connection, role: str) -> bool:
     """Act as a role until the transaction ends; False, and no change, if that is forbidden or it has no rights here."""
     # One statement, since every connection pays for it.
     taken = connection.execute(

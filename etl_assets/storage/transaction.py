@@ -58,7 +58,7 @@ class Transaction:
 
     def facts(self, table: Table, partitions: Sequence[str] | None = None) -> dict[str, Facts]:
         """The bookkeeping of a table's published partitions (default: all)."""
-        return published(self.connection, [table.full_name], partitions).get(table.full_name, {})
+        return bookkeeping(self.connection, [table.full_name], partitions).get(table.full_name, {})
 
     def record(self, table: Table, changes: Mapping[str, Changes], run_id: str, at: dt.datetime) -> None:
         """Write down what publishing partitions anew changed for readers."""
@@ -295,7 +295,7 @@ class Transaction:
             self.connection.execute(sql.SQL("; ").join(comments))  # a raw table has dozens
 
 
-def published(
+def bookkeeping(
     connection: psycopg.Connection, assets: Collection[str], partitions: Sequence[str] | None = None
 ) -> dict[str, dict[str, Facts]]:
     """The bookkeeping of assets' published partitions (None: all), by asset; those whose table is gone are left out."""

@@ -19,7 +19,7 @@ from etl_assets.storage import connections, roles
 from etl_assets.storage.lake import Facts
 from etl_assets.storage.roles import SCHEMAS
 from etl_assets.storage.table import Table
-from etl_assets.storage.transaction import Transaction, WarehouseError, published
+from etl_assets.storage.transaction import Transaction, WarehouseError, bookkeeping
 
 #: URLs where this process has tried to make the roles: if it may not, it does not try again for every publication.
 _tried: set[str] = set()
@@ -46,7 +46,7 @@ class Warehouse:
         """
         where = self._where()
         try:
-            connection = connections.take(self.url)
+            connection = connections.borrow(self.url)
         except psycopg.OperationalError as error:
             kind = DatabaseMissingError if self._is_missing(error) else WarehouseError
             raise kind(
@@ -56,7 +56,7 @@ class Warehouse:
         try:
             with connection.transaction():
                 if role:
-                    roles.take(connection, role)
+                    roles.act_as(connection, role)
                 yield connection
         except psycopg.errors.InsufficientPrivilege as error:
             raise WarehouseError(
@@ -165,7 +165,7 @@ class Warehouse:
         """The same for many assets at once: a connection for each takes longer. Those without a table are left out."""
         try:
             with self.connect() as connection:
-                return published(connection, assets)
+                return bookkeeping(connection, assets)
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName, DatabaseMissingError):
             return {}
 
@@ -216,7 +216,7 @@ def _prepare(connection: psycopg.Connection) -> None:
             if not connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (schema,)).fetchone():
                 connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
         roles.prepare(connection)
-        roles.take(connection, roles.WRITER)  # who is to own the tables
+        roles.act_as(connection, roles.WRITER)  # who is to own the tables
         if connection.execute("SELECT to_regclass('etl.publications')").fetchone() == (None,):
             connection.execute(
                 "CREATE TABLE etl.publications ("

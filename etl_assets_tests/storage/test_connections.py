@@ -84,7 +84,7 @@ def test_a_connection_that_is_not_in_order_is_not_kept(warehouse_url: str) -> No
             administrator.execute("SELECT pg_terminate_backend(%s, 10000)", (first,))
         second = used(warehouse)
         assert second != first, "the server had ended it"
-        connection = connections.take(warehouse_url)
+        connection = connections.borrow(warehouse_url)
         assert process_of(connection) == second
         connection.execute("BEGIN")
         connections.give_back(warehouse_url, connection)

@@ -60,42 +60,8 @@ class Book:
 
 
 @dataclass(frozen=True)
-class _ForLake:
-    """What to write to the lake, once the warehouse has accepted it."""
-
-    lake: Lake
-    objects: dict[str, Future[bytes]] = field(default_factory=dict)
-    books: dict[Table, Book] = field(default_factory=dict)
-
-    def encode(self, pool: ThreadPoolExecutor, table: Table, replaced: Sequence[Replacement]) -> None:
-        """Start encoding the objects of partitions."""
-        for item in replaced:
-            if item.frame is not None:
-                encoding = pool.submit(encode, table, item.frame, item.facts)
-                self.objects[self.lake.path(table, item.facts.partition)] = encoding
-
-    def write(self, pool: ThreadPoolExecutor) -> dict[str, int]:
-        """Write everything, and return the size of each object in bytes."""
-
-        def put(path: str) -> int:
-            data = self.objects[path].result()
-            self.lake.put(path, data)
-            return len(data)
-
-        sizes = dict(zip(self.objects, pool.map(put, self.objects), strict=True))
-        for table, book in self.books.items():
-            book.write(self.lake, table)
-        return sizes
-
-    def cancel(self) -> None:
-        """Cancel the encodings that have not started."""
-        for encoding in self.objects.values():
-            encoding.cancel()
-
-
-@dataclass(frozen=True)
 class Publisher:
-    """Publishes to one lake and one warehouse."""
+    """Publishes to one lake and one warehouse, reads what was published, and restores a warehouse from its lake."""
 
     lake: Lake
     warehouse: Warehouse
@@ -142,95 +108,24 @@ class Publisher:
         columns are added here. Another publisher of one of the tables waits until this one is done.
         """
         loaded_at = dt.datetime.now(dt.UTC)
-        results: dict[str, list[Published]] = {}
         tables = [publication.table for publication in publications]
-        for_lake = _ForLake(self.lake)
         with (
             self.warehouse.writing(tables) as transaction,
             ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="publish") as pool,
         ):
             for table in tables:
                 transaction.check(table)  # before anything is written
+            publishing = _Publishing(self.lake, transaction, pool, run_id, loaded_at)
             try:
-                for publication in publications:
-                    done = self._replace(transaction, pool, publication, for_lake, run_id, loaded_at)
-                    results[publication.table.full_name] = done
+                results = {publication.table: publishing.replace(publication) for publication in publications}
                 transaction.judge(tables)  # what the warehouse refuses must not reach readers of the lake
-                sizes = for_lake.write(pool)
+                sizes = publishing.write()
             finally:
-                for_lake.cancel()
+                publishing.cancel()
         return {
-            table.full_name: [
-                replace(done, size=sizes.get(self.lake.path(table, done.key))) for done in results[table.full_name]
-            ]
-            for table in tables
+            table.full_name: [replace(done, size=sizes.get(self.lake.path(table, done.key))) for done in published]
+            for table, published in results.items()
         }
-
-    def _replace(
-        self,
-        transaction: Transaction,
-        pool: ThreadPoolExecutor,
-        publication: Publication,
-        for_lake: _ForLake,
-        run_id: str,
-        loaded_at: dt.datetime,
-    ) -> list[Published]:
-        """Replace a table's partitions in the warehouse, while their objects for the lake are encoded."""
-        table = publication.table
-        known = transaction.facts(table, [part.key for part in publication.parts])
-        compared = self._compare(pool, table, publication.parts, known, run_id, loaded_at)
-        published = [done for done, _ in compared]
-        replaced = [item for _, item in compared if item is not None]
-        for_lake.encode(pool, table, replaced)
-        book, whole = Book.read(self.lake, table), None
-        if publication.whole is not None:
-            whole = _whole(transaction.facts(table), published, publication.whole, run_id, loaded_at, book.whole)
-        transaction.replace(table, [*replaced, *([Replacement(whole, None)] if whole else [])])
-        if (new := book.updated(replaced, whole)) != book:
-            for_lake.books[table] = new
-        transaction.record(table, {done.key: done.changes for done in published if done.changes}, run_id, loaded_at)
-        return published
-
-    def _compare(
-        self,
-        pool: ThreadPoolExecutor,
-        table: Table,
-        parts: Sequence[Part],
-        known: Mapping[str, Facts],
-        run_id: str,
-        loaded_at: dt.datetime,
-    ) -> list[tuple[Published, Replacement | None]]:
-        """The result of publishing each partition, and the replacement that it needs, if any."""
-        # The lake is asked too: a run killed between lake and warehouse leaves the two different. What the warehouse
-        # does not know is mostly not in the lake either, so a listing says which to read there. If nothing is unknown,
-        # the listing is skipped: a long table's is long.
-        unknown = {part.key for part in parts} - known.keys()
-        listed = self.lake.partitions(table).keys() & unknown if unknown else set()
-        in_lake = self.lake.facts(table, sorted(known.keys() | listed))
-
-        digests = _digests(pool, parts)
-
-        def one(part: Part) -> tuple[Published, Facts | None] | None:
-            old = known.get(part.key)
-            there = in_lake.get(part.key)
-            if table.sparse and part.frame.is_empty() and old is None and there is None:
-                return None
-            address = self.lake.address(self.lake.path(table, part.key))
-            digest = digests[part.key]
-            facts = Facts(part.key, part.frame.height, digest, part.made_from, run_id, loaded_at.isoformat())
-            if old and there and old.content_hash == digest == there.content_hash:
-                same = Published(part.key, part.frame.height, digest, False, address, None)
-                return same, None if old.made_from == part.made_from else replace(old, made_from=part.made_from)
-            changes = None
-            if table.primary_key and old and there and old.content_hash == there.content_hash:
-                before = self.lake.partition_frames(table, [part.key])[part.key]
-                changes = compare(before, part.frame, table.primary_key)
-            return Published(part.key, part.frame.height, digest, True, address, None, changes), facts
-
-        found = [result for result in pool.map(one, parts) if result is not None]
-        new = {done.key for done, _ in found if done.changed}
-        rows = _stored(table, [part for part in parts if part.key in new], run_id, loaded_at)
-        return [(done, Replacement(facts, rows.get(done.key)) if facts else None) for done, facts in found]
 
     def was_published(self, table: Table) -> bool:
         """Whether the lake has a table, even one without rows."""
@@ -265,51 +160,135 @@ class Publisher:
         return len(keys), rows
 
 
-def _whole(
-    there: Mapping[str, Facts],
-    published: Sequence[Published],
-    made_from: str,
-    run_id: str,
-    loaded_at: dt.datetime,
-    known: Facts | None,
-) -> Facts:
-    """The bookkeeping of a whole table, including partitions that stay as they are; the known one if still right."""
-    found = {key: (facts.rows, facts.content_hash) for key, facts in there.items() if key != WHOLE}
-    found |= {p.key: (p.rows, p.content_hash) for p in published}
-    digest = _hash_of_table({key: content_hash for key, (_, content_hash) in found.items()})
-    rows = sum(count for count, _ in found.values())
-    facts = Facts(WHOLE, rows, digest, made_from, run_id, loaded_at.isoformat())
-    return known if known and replace(known, run_id=run_id, loaded_at=facts.loaded_at) == facts else facts
+@dataclass(frozen=True)
+class _Publishing:
+    """One call of `publish`: its transaction and threads, its run and time, and what it is going to write."""
+
+    lake: Lake
+    transaction: Transaction
+    pool: ThreadPoolExecutor
+    run_id: str
+    loaded_at: dt.datetime
+    #: What to write to the lake, once the warehouse has accepted it.
+    objects: dict[str, Future[bytes]] = field(default_factory=dict)
+    books: dict[Table, Book] = field(default_factory=dict)
+
+    def replace(self, publication: Publication) -> list[Published]:
+        """Replace a table's partitions in the warehouse, while their objects for the lake are encoded."""
+        table = publication.table
+        known = self.transaction.facts(table, [part.key for part in publication.parts])
+        compared = self._compare(table, publication.parts, known)
+        published = [done for done, _ in compared]
+        replaced = [item for _, item in compared if item is not None]
+        for item in replaced:
+            if item.frame is not None:
+                path = self.lake.path(table, item.facts.partition)
+                self.objects[path] = self.pool.submit(encode, table, item.frame, item.facts)
+        book, whole = Book.read(self.lake, table), None
+        if publication.whole is not None:
+            whole = self._whole(table, published, publication.whole, book.whole)
+        self.transaction.replace(table, [*replaced, *([Replacement(whole, None)] if whole else [])])
+        if (new := book.updated(replaced, whole)) != book:
+            self.books[table] = new
+        changes = {done.key: done.changes for done in published if done.changes}
+        self.transaction.record(table, changes, self.run_id, self.loaded_at)
+        return published
+
+    def write(self) -> dict[str, int]:
+        """Write to the lake what is to be written, and return the size of each object in bytes."""
+
+        def put(path: str) -> int:
+            data = self.objects[path].result()
+            self.lake.put(path, data)
+            return len(data)
+
+        sizes = dict(zip(self.objects, self.pool.map(put, self.objects), strict=True))
+        for table, book in self.books.items():
+            book.write(self.lake, table)
+        return sizes
+
+    def cancel(self) -> None:
+        """Cancel the encodings that have not started."""
+        for encoding in self.objects.values():
+            encoding.cancel()
+
+    def _compare(
+        self, table: Table, parts: Sequence[Part], known: Mapping[str, Facts]
+    ) -> list[tuple[Published, Replacement | None]]:
+        """The result of publishing each partition, and the replacement that it needs, if any."""
+        # The lake is asked too: a run killed between lake and warehouse leaves the two different. What the warehouse
+        # does not know is mostly not in the lake either, so a listing says which to read there. If nothing is unknown,
+        # the listing is skipped: a long table's is long.
+        unknown = {part.key for part in parts} - known.keys()
+        listed = self.lake.partitions(table).keys() & unknown if unknown else set()
+        in_lake = self.lake.facts(table, sorted(known.keys() | listed))
+        digests = self._digests(parts)
+
+        def compared(part: Part) -> tuple[Published, Facts | None] | None:
+            return self._compare_one(table, part, digests[part.key], known.get(part.key), in_lake.get(part.key))
+
+        found = [result for result in self.pool.map(compared, parts) if result is not None]
+        new = {done.key for done, _ in found if done.changed}
+        rows = self._stored(table, [part for part in parts if part.key in new])
+        return [(done, Replacement(facts, rows.get(done.key)) if facts else None) for done, facts in found]
+
+    def _compare_one(
+        self, table: Table, part: Part, digest: str, known: Facts | None, in_lake: Facts | None
+    ) -> tuple[Published, Facts | None] | None:
+        """The result of publishing a partition, and the bookkeeping that is new with it; None if there is nothing."""
+        if table.sparse and part.frame.is_empty() and known is None and in_lake is None:
+            return None
+        address = self.lake.address(self.lake.path(table, part.key))
+        facts = self._facts(part.key, part.frame.height, digest, part.made_from)
+        if known and in_lake and known.content_hash == digest == in_lake.content_hash:
+            same = Published(part.key, part.frame.height, digest, False, address, None)
+            return same, None if known.made_from == part.made_from else replace(known, made_from=part.made_from)
+        changes = None
+        if table.primary_key and known and in_lake and known.content_hash == in_lake.content_hash:
+            before = self.lake.partition_frames(table, [part.key])[part.key]
+            changes = compare(before, part.frame, table.primary_key)
+        return Published(part.key, part.frame.height, digest, True, address, None, changes), facts
+
+    def _whole(self, table: Table, published: Sequence[Published], made_from: str, known: Facts | None) -> Facts:
+        """The bookkeeping of a whole table, including partitions that stay; the known one if it is still right."""
+        found = {key: (f.rows, f.content_hash) for key, f in self.transaction.facts(table).items() if key != WHOLE}
+        found |= {done.key: (done.rows, done.content_hash) for done in published}
+        digest = _hash_of_table({key: content_hash for key, (_, content_hash) in found.items()})
+        facts = self._facts(WHOLE, sum(rows for rows, _ in found.values()), digest, made_from)
+        return known if known and replace(known, run_id=facts.run_id, loaded_at=facts.loaded_at) == facts else facts
+
+    def _digests(self, parts: Sequence[Part]) -> dict[str, str]:
+        """The content hash of every part."""
+        found = {part.key: part.digest for part in parts if part.digest}
+        others = [part for part in parts if not part.digest]
+        so_far = accumulate(part.frame.height for part in others)
+        cut = groupby(zip(others, so_far, strict=True), lambda item: item[1] // _HASHED_TOGETHER)
+        groups = [[part for part, _ in group] for _, group in cut]
+        hashes = self.pool.map(lambda group: content_hashes([part.frame for part in group]), groups)
+        of_groups = zip(groups, hashes, strict=True)
+        return found | {part.key: h for group, of in of_groups for part, h in zip(group, of, strict=True)}
+
+    def _stored(self, table: Table, parts: Sequence[Part]) -> dict[str, pl.DataFrame]:
+        """The parts' rows in their stored shape; made together, since each by itself takes as long as all."""
+        if not parts:
+            return {}
+        whole = pl.concat([part.frame for part in parts])
+        part_of_row = np.repeat(np.arange(len(parts)), [part.frame.height for part in parts])
+        source = pl.Series([part.made_from for part in parts]).gather(part_of_row)
+        rows = stored(whole, table, source=source, run_id=self.run_id, loaded_at=self.loaded_at)
+        ends = accumulate(part.frame.height for part in parts)
+        return {
+            part.key: rows.slice(end - part.frame.height, part.frame.height)
+            for part, end in zip(parts, ends, strict=True)
+        }
+
+    def _facts(self, partition: str, rows: int, content_hash: str, made_from: str) -> Facts:
+        return Facts(partition, rows, content_hash, made_from, self.run_id, self.loaded_at.isoformat())
 
 
 def _hash_of_table(hashes: Mapping[str, str]) -> str:
     """The content hash of a table, from those of its partitions."""
     return hashlib.sha256("\n".join(f"{key} {hashes[key]}" for key in sorted(hashes)).encode()).hexdigest()
-
-
-def _digests(pool: ThreadPoolExecutor, parts: Sequence[Part]) -> dict[str, str]:
-    """The content hash of every part."""
-    found = {part.key: part.digest for part in parts if part.digest}
-    others = [part for part in parts if not part.digest]
-    so_far = accumulate(part.frame.height for part in others)
-    cut = groupby(zip(others, so_far, strict=True), lambda item: item[1] // _HASHED_TOGETHER)
-    groups = [[part for part, _ in group] for _, group in cut]
-    hashes = pool.map(lambda group: content_hashes([part.frame for part in group]), groups)
-    return found | {p.key: h for group, of in zip(groups, hashes, strict=True) for p, h in zip(group, of, strict=True)}
-
-
-def _stored(table: Table, parts: Sequence[Part], run_id: str, loaded_at: dt.datetime) -> dict[str, pl.DataFrame]:
-    """The parts' rows in their stored shape; made together, since each by itself takes as long as all."""
-    if not parts:
-        return {}
-    whole = pl.concat([part.frame for part in parts])
-    part_of_row = np.repeat(np.arange(len(parts)), [part.frame.height for part in parts])
-    source = pl.Series([part.made_from for part in parts]).gather(part_of_row)
-    rows = stored(whole, table, source=source, run_id=run_id, loaded_at=loaded_at)
-    ends = accumulate(part.frame.height for part in parts)
-    return {
-        part.key: rows.slice(end - part.frame.height, part.frame.height) for part, end in zip(parts, ends, strict=True)
-    }
 
 
 def _book_path(table: Table) -> str:

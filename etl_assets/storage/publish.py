@@ -79,7 +79,7 @@ class Publisher:
         return found
 
     def partition_frames(self, table: Table, partitions: Sequence[str]) -> dict[str, pl.DataFrame]:
-        """The same, each partition as a frame of its own."""
+        """Like `read`, but each partition as its own frame."""
         published = self._keys_on_record(table)
         found = self.lake.partition_frames(table, partitions)
         self._refuse_lost(table, published, partitions, found)

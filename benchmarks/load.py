@@ -26,7 +26,7 @@ from benchmarks.ground import LOCATED, Ground, located_rows
 from benchmarks.measure import Case, Ratio, Report, Run, interleave, timed
 from etl_assets.storage.copy import copy_table
 from etl_assets.storage.frames import stored
-from etl_assets.storage.lake import Facts
+from etl_assets.storage.table import Facts
 from etl_assets.storage.transaction import Replacement
 from etl_assets.storage.warehouse import Warehouse
 

@@ -10,8 +10,8 @@ from psycopg import sql
 
 from etl_assets.quality.quarantine import quarantine_table
 from etl_assets.stages.staleness import in_order
-from etl_assets.storage.lake import Facts, Lake, encode
-from etl_assets.storage.table import WHOLE, Partitioning, Table
+from etl_assets.storage.lake import Lake, encode
+from etl_assets.storage.table import WHOLE, Facts, Partitioning, Table
 from etl_assets_tests.house import House, frame_of
 
 _TRUNCATED: dict[str, LiteralString] = {"day": "day", "month": "month", "year": "year"}

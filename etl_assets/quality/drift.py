@@ -8,8 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 import dagster as dg
 
 from etl_assets.quality.ui_table import ui_table
-from etl_assets.storage.lake import Facts
-from etl_assets.storage.table import WHOLE
+from etl_assets.storage.table import WHOLE, Facts
 
 #: Published partitions that a row count is compared with.
 _HISTORY = 60

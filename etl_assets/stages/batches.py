@@ -17,13 +17,13 @@ from etl_assets.stages.blocks import BlockStep, block_of, in_groups
 from etl_assets.stages.dataset import Dataset, Input, declare
 from etl_assets.storage.configured import landing_store
 from etl_assets.storage.frames import empty
-from etl_assets.storage.lake import Facts
 from etl_assets.storage.landing import Landing, Manifest
 from etl_assets.storage.table import (
     PARTITION,
     SOURCE_ROW,
     SOURCE_SHA256,
     Column,
+    Facts,
     Part,
     Partitioning,
     Publication,

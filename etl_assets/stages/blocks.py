@@ -15,9 +15,8 @@ from etl_assets.stages.dataset import SPECS, Input, Spec
 from etl_assets.stages.profile import preview
 from etl_assets.stages.staleness import State
 from etl_assets.storage.configured import publisher
-from etl_assets.storage.lake import Facts
 from etl_assets.storage.publish import Publisher
-from etl_assets.storage.table import WHOLE, Publication, Table
+from etl_assets.storage.table import WHOLE, Facts, Publication, Table
 
 #: Blocks that are made at once: this takes the memory of half a million rows, however large the table.
 _AT_ONCE = 5

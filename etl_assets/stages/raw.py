@@ -24,7 +24,6 @@ from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, declare, numb
 from etl_assets.stages.profile import preview
 from etl_assets.storage.configured import publisher
 from etl_assets.storage.frames import row_hash
-from etl_assets.storage.lake import Facts
 from etl_assets.storage.landing import LandedFile, Manifest
 from etl_assets.storage.table import (
     PARTITION,
@@ -33,6 +32,7 @@ from etl_assets.storage.table import (
     SOURCE_SHA256,
     WHOLE,
     Column,
+    Facts,
     Part,
     Partitioning,
     Publication,

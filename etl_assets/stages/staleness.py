@@ -17,9 +17,9 @@ import dagster as dg
 from etl_assets.quality.quarantine import UNPLACED
 from etl_assets.stages.dataset import SPECS, Input, Spec, numbered
 from etl_assets.storage.configured import lake, landing_store, warehouse
-from etl_assets.storage.lake import Facts, Lake
+from etl_assets.storage.lake import Lake
 from etl_assets.storage.landing import Manifest
-from etl_assets.storage.table import WHOLE, Table
+from etl_assets.storage.table import WHOLE, Facts, Table
 from etl_assets.storage.warehouse import Warehouse
 
 

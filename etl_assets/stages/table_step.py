@@ -29,9 +29,8 @@ from etl_assets.stages.profile import preview, profile
 from etl_assets.storage.configured import publisher
 from etl_assets.storage.frames import from_geopandas
 from etl_assets.storage.io_managers import partition_metadata
-from etl_assets.storage.lake import Facts
 from etl_assets.storage.publish import Publisher
-from etl_assets.storage.table import PARTITION, WHOLE, Part, Publication, Table
+from etl_assets.storage.table import PARTITION, WHOLE, Facts, Part, Publication, Table
 
 Frame: TypeAlias = pl.DataFrame | gpd.GeoDataFrame
 _SHOWN = 20

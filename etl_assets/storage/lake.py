@@ -28,7 +28,7 @@ from obstore.store import ObjectStore
 
 from etl_assets.objects import local_folder, object_store, plain_message
 from etl_assets.storage.frames import empty, to_geopandas
-from etl_assets.storage.table import WHOLE, Table
+from etl_assets.storage.table import WHOLE, Facts, Table
 
 #: Requests under way at once: an object store answers each in tens of milliseconds, however many there are.
 CONCURRENCY = 16
@@ -49,18 +49,6 @@ _SCANNED = 64
 
 class LakeError(RuntimeError):
     """The lake could not be read or written; the message says what, where and what to do."""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What an object says about itself: the bookkeeping of the partition that it holds."""
-
-    partition: str
-    rows: int
-    content_hash: str
-    made_from: str
-    run_id: str
-    loaded_at: str
 
 
 @dataclass(frozen=True)

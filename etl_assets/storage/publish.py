@@ -20,8 +20,8 @@ import polars as pl
 
 from etl_assets.storage.changes import compare
 from etl_assets.storage.frames import content_hashes, sql_type, stored
-from etl_assets.storage.lake import CONCURRENCY, Facts, Lake, LakeError, Loaded, encode
-from etl_assets.storage.table import WHOLE, Column, Part, Publication, Published, Table
+from etl_assets.storage.lake import CONCURRENCY, Lake, LakeError, Loaded, encode
+from etl_assets.storage.table import WHOLE, Column, Facts, Part, Publication, Published, Table
 from etl_assets.storage.transaction import Replacement, Transaction
 from etl_assets.storage.warehouse import Warehouse
 

@@ -1,4 +1,8 @@
-"""What storage knows of a table: its name, columns, keys and partitioning, and a partition ready to be published."""
+"""What storage knows of a table: its name, columns, keys and partitioning; and of its partitions, before and after.
+
+Here: a partition that is ready to be published, the result of that, and the bookkeeping that stays, which is the same
+in the lake and in the warehouse. Not here: how any of it is written or read.
+"""
 
 from __future__ import annotations
 
@@ -204,3 +208,15 @@ class Published:
     address: str
     size: int | None
     changes: Changes | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The bookkeeping of a published partition, or of a table as a whole."""
+
+    partition: str
+    rows: int
+    content_hash: str
+    made_from: str
+    run_id: str
+    loaded_at: str

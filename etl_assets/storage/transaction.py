@@ -22,8 +22,7 @@ from psycopg.types.json import Jsonb
 
 from etl_assets.storage.changes import Changes
 from etl_assets.storage.copy import copy_table
-from etl_assets.storage.lake import Facts
-from etl_assets.storage.table import Column, Reference, Table
+from etl_assets.storage.table import Column, Facts, Reference, Table
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,8 @@ from psycopg.conninfo import make_conninfo
 
 from etl_assets.settings import connect_timeout, database_parts
 from etl_assets.storage import connections, roles
-from etl_assets.storage.lake import Facts
 from etl_assets.storage.roles import SCHEMAS
-from etl_assets.storage.table import Table
+from etl_assets.storage.table import Facts, Table
 from etl_assets.storage.transaction import Transaction, WarehouseError, bookkeeping
 
 #: URLs where this process has tried to make the roles: if it may not, it does not try again for every publication.

@@ -15,8 +15,7 @@ from etl_assets.quality.audit import Audit, Bound, audit, unreadable
 from etl_assets.quality.contract import Contract, column, geometry
 from etl_assets.quality.drift import column_drift, volume_drift
 from etl_assets.quality.quarantine import quarantine_table, quarantined
-from etl_assets.storage.lake import Facts
-from etl_assets.storage.table import WHOLE
+from etl_assets.storage.table import WHOLE, Facts
 
 POINT = shapely.to_wkb(shapely.Point(1, 2))
 HOURGLASS = shapely.to_wkb(shapely.from_wkt("POLYGON ((0 0, 1 1, 1 0, 0 1, 0 0))"))

@@ -13,9 +13,9 @@ import polars as pl
 from etl_assets.sources.database import DELETED
 from etl_assets.stages.batches import BATCH, _publish_day, _publish_days
 from etl_assets.stages.dataset import SPECS
-from etl_assets.storage.lake import Facts, Lake
+from etl_assets.storage.lake import Lake
 from etl_assets.storage.landing import Landing, Manifest, sha256
-from etl_assets.storage.table import PARTITION, SOURCE_ROW, Part, Publication
+from etl_assets.storage.table import PARTITION, SOURCE_ROW, Facts, Part, Publication
 
 FIRST, SECOND = "2024-11-15T080000.000000Z", "2024-11-15T093000.000000Z"
 BLOCKS = [f"2024-11-15_{block:012d}" for block in range(0, 700_000, 100_000)]

@@ -28,8 +28,8 @@ from etl_assets.stages import dataset as stages
 from etl_assets.stages.dataset import SPECS
 from etl_assets.stages.raw import _keys
 from etl_assets.storage.configured import lake
-from etl_assets.storage.lake import Facts, LakeError
-from etl_assets.storage.table import PARTITION, SOURCE_SHA256, WHOLE, Column, Partitioning, Table
+from etl_assets.storage.lake import LakeError
+from etl_assets.storage.table import PARTITION, SOURCE_SHA256, WHOLE, Column, Facts, Partitioning, Table
 from etl_assets_tests.contents import put_partition
 from etl_assets_tests.faults import Faults
 from etl_assets_tests.house import House, ephemeral

@@ -9,9 +9,8 @@ import pytest
 
 from etl_assets.stages.dataset import SPECS, Input
 from etl_assets.stages.staleness import State
-from etl_assets.storage.lake import Facts
 from etl_assets.storage.landing import Manifest
-from etl_assets.storage.table import WHOLE
+from etl_assets.storage.table import WHOLE, Facts
 from etl_assets_tests.house import ephemeral
 
 EVENTS, DESIGNS, HISTORY = (

@@ -18,9 +18,9 @@ import shapely
 
 from etl_assets.storage import lake as module
 from etl_assets.storage.frames import wkb
-from etl_assets.storage.lake import Facts, Lake, LakeError, encode
+from etl_assets.storage.lake import Lake, LakeError, encode
 from etl_assets.storage.landing import Landing, Manifest, sha256
-from etl_assets.storage.table import Column, Geometry, Partitioning, Table
+from etl_assets.storage.table import Column, Facts, Geometry, Partitioning, Table
 from etl_assets_tests.contents import put_partition
 
 EVENTS = Table(

@@ -16,9 +16,19 @@ import shapely
 
 from etl_assets.storage.frames import polars_type
 from etl_assets.storage.identities import Identities
-from etl_assets.storage.lake import Facts, Lake, LakeError
+from etl_assets.storage.lake import Lake, LakeError
 from etl_assets.storage.publish import Publisher
-from etl_assets.storage.table import Column, Geometry, Part, Partitioning, Publication, Published, Reference, Table
+from etl_assets.storage.table import (
+    Column,
+    Facts,
+    Geometry,
+    Part,
+    Partitioning,
+    Publication,
+    Published,
+    Reference,
+    Table,
+)
 from etl_assets.storage.transaction import TypeChangedError, WarehouseError
 from etl_assets.storage.warehouse import Warehouse
 from etl_assets_tests.contents import put_partition

@@ -16,8 +16,7 @@ import shapely
 
 from etl_assets.storage import transaction as module
 from etl_assets.storage.frames import stored
-from etl_assets.storage.lake import Facts
-from etl_assets.storage.table import Column, Geometry, Partitioning, Reference, Table
+from etl_assets.storage.table import Column, Facts, Geometry, Partitioning, Reference, Table
 from etl_assets.storage.transaction import Replacement, TypeChangedError, WarehouseError, _batches
 from etl_assets.storage.warehouse import Warehouse
 from etl_assets_tests.held import held_at_insert

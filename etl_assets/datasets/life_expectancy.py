@@ -7,7 +7,7 @@ from etl_assets.quality.contract import Contract, column
 from etl_assets.stages import Dataset, Result, presentation
 from etl_assets.stages.over_time import with_changes, yearly_lines
 from etl_assets.storage.configured import identities
-from etl_assets.storage.frames import row_hash
+from etl_assets.storage.hashes import row_hash
 
 DATASET = Dataset(
     name="life_expectancy",

@@ -21,7 +21,8 @@ from etl_assets.stages import Dataset, Of, Result, landing, presentation, raw, r
 from etl_assets.stages.ordinals import with_ordinals
 from etl_assets.stages.pictures import choropleth, lines
 from etl_assets.storage.configured import identities, lake
-from etl_assets.storage.frames import from_geopandas, row_hash, wkb
+from etl_assets.storage.frames import from_geopandas, wkb
+from etl_assets.storage.hashes import row_hash
 from etl_assets.storage.table import Partitioning
 
 DATASET = Dataset(

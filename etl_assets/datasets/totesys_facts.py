@@ -15,7 +15,7 @@ from etl_assets.datasets.totesys_dimensions import (
 )
 from etl_assets.quality.contract import Contract, column
 from etl_assets.stages import presentation
-from etl_assets.storage.frames import row_text, text_hash
+from etl_assets.storage.hashes import row_text, text_hash
 from etl_assets.storage.table import Partitioning
 
 

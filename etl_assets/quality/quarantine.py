@@ -12,7 +12,7 @@ import polars as pl
 
 from etl_assets.quality.audit import Audit
 from etl_assets.sources.files import UNPARSED
-from etl_assets.storage.frames import text_hash
+from etl_assets.storage.hashes import text_hash
 from etl_assets.storage.table import PARTITION, SOURCE_ROW, SOURCE_SHA256, Column, Partitioning, Table
 
 #: The partition of records that belong to no other: without a date, or with one outside the calendar.

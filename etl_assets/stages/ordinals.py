@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from etl_assets.storage.frames import row_hash
+from etl_assets.storage.hashes import row_hash
 from etl_assets.storage.table import SOURCE_ROW, SOURCE_SHA256
 
 

@@ -23,7 +23,7 @@ from etl_assets.stages.asset import table_asset
 from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, declare, numbered
 from etl_assets.stages.profile import preview
 from etl_assets.storage.configured import publisher
-from etl_assets.storage.frames import row_hash
+from etl_assets.storage.hashes import row_hash
 from etl_assets.storage.landing import LandedFile, Manifest
 from etl_assets.storage.table import (
     PARTITION,

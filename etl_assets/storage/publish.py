@@ -19,7 +19,8 @@ import numpy as np
 import polars as pl
 
 from etl_assets.storage.changes import compare
-from etl_assets.storage.frames import content_hashes, sql_type, stored
+from etl_assets.storage.frames import sql_type, stored
+from etl_assets.storage.hashes import content_hashes
 from etl_assets.storage.lake import CONCURRENCY, Lake, LakeError, Loaded, encode
 from etl_assets.storage.table import WHOLE, Column, Facts, Part, Publication, Published, Table
 from etl_assets.storage.transaction import Replacement, Transaction

@@ -23,7 +23,7 @@ from etl_assets.local.sources import serve
 from etl_assets.quality.quarantine import quarantine_table
 from etl_assets.settings import PROJECT
 from etl_assets.stages.staleness import in_order
-from etl_assets.storage.frames import content_hash
+from etl_assets.storage.hashes import content_hashes
 from etl_assets.storage.lake import Lake, LakeError
 from etl_assets.storage.landing import Landing
 from etl_assets.storage.table import WHOLE, Table
@@ -191,7 +191,7 @@ class World:
         loaded = self.lake.read(table, [key])
         if key not in loaded.versions:
             return None
-        found = loaded.versions[key], content_hash(loaded.frame)
+        found = loaded.versions[key], content_hashes([loaded.frame])[0]
         if data is not None and self.lake.get(path) == data:  # not replaced while it was read
             self.objects[data] = found
         return found

@@ -33,7 +33,7 @@ from etl_assets.sources.paging import PagedSource
 from etl_assets.stages.dataset import Spec
 from etl_assets.stages.failures import why_step_failed
 from etl_assets.stages.staleness import in_order
-from etl_assets.storage.frames import content_hash
+from etl_assets.storage.hashes import content_hashes
 from etl_assets.storage.table import ROW_HASH, Table
 from etl_assets_tests.contents import partition_key
 from etl_assets_tests.faults import Faults
@@ -268,9 +268,9 @@ class Campaign:
                     yield f"{name} {key}: lake and warehouse differ: {[row[:300] for row in only[:2]]}"
                 if facts[key].rows != frame.height or told.get((name, key)) != frame.height:
                     yield f"{name} {key}: the bookkeeping says {facts[key].rows} and {told.get((name, key))} rows"
-                if table.stage not in ("raw", "quarantine") and facts[key].content_hash != content_hash(frame.select(
-                    [column.name for column in table.columns]
-                )):  # fmt: skip
+                if table.stage not in ("raw", "quarantine") and [facts[key].content_hash] != content_hashes([
+                    frame.select([column.name for column in table.columns])
+                ]):  # fmt: skip
                     yield f"{name} {key}: the lake's object is not what its bookkeeping says"
             if gone := [key for key, rows in after[name].items() if rows and key not in in_lake]:
                 yield f"{name}: not in the lake: {gone[:3]}"

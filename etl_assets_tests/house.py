@@ -33,8 +33,8 @@ from etl_assets.local.recordings import Recordings
 from etl_assets.local.run import Driver, Outcome
 from etl_assets.stages.run_tags import RunPartitions
 from etl_assets.storage.configured import lake
-from etl_assets.storage.dagster_storage import quicken
 from etl_assets.storage.lake import Lake
+from etl_assets.storage.quick_events import quicken
 from etl_assets_tests.faults import Faults
 
 

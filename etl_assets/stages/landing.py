@@ -33,6 +33,7 @@ from etl_assets.stages.refusals import (
     without_shrunk_files,
 )
 from etl_assets.storage.configured import landing_store
+from etl_assets.storage.hashes import sha256_of_lines
 from etl_assets.storage.landing import Landed, Landing, Manifest, sha256
 from etl_assets.storage.scratch import scratch_folder
 
@@ -234,7 +235,7 @@ def _landed_set(spec: Spec, store: Landing, known: Manifest | None, fetched: Fet
     facts = {file.sha256: file for file in (*(store.members(known) if known else ()), *new.values())}
     own = [facts[digest] for digest in sorted(set(members.values()))]
     manifest = Manifest(
-        sha256=hashlib.sha256("\n".join(file.sha256 for file in own).encode()).hexdigest(),
+        sha256=sha256_of_lines(file.sha256 for file in own),
         size=sum(file.size for file in own),
         suffix="",
         url=fetched.url,

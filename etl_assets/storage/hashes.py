@@ -7,7 +7,7 @@ what a hash is taken of, and what follows from it; that is up to whoever asks fo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -82,6 +82,11 @@ def _values(array: pa.Array, cuts: np.ndarray) -> list[list[memoryview]]:
 def _running(counts: np.ndarray) -> np.ndarray:
     """The sum of the counts before each position, and at the end the sum of all."""
     return np.concatenate([[0], np.cumsum(counts)])
+
+
+def sha256_of_lines(lines: Iterable[str]) -> str:
+    """SHA-256 of lines, in their order."""
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def text_hash(texts: pl.Series) -> pl.Series:

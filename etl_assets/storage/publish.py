@@ -8,7 +8,6 @@ state, and the next run does the work again. Content that is already there is no
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +19,7 @@ import polars as pl
 
 from etl_assets.storage.changes import compare
 from etl_assets.storage.frames import sql_type, stored
-from etl_assets.storage.hashes import content_hashes
+from etl_assets.storage.hashes import content_hashes, sha256_of_lines
 from etl_assets.storage.lake import CONCURRENCY, Lake, LakeError, Loaded, encode
 from etl_assets.storage.table import WHOLE, Column, Facts, Part, Publication, Published, Table
 from etl_assets.storage.transaction import Replacement, Transaction
@@ -289,7 +288,7 @@ class _Publishing:
 
 def _hash_of_table(hashes: Mapping[str, str]) -> str:
     """The content hash of a table, from those of its partitions."""
-    return hashlib.sha256("\n".join(f"{key} {hashes[key]}" for key in sorted(hashes)).encode()).hexdigest()
+    return sha256_of_lines(f"{key} {hashes[key]}" for key in sorted(hashes))
 
 
 def _book_path(table: Table) -> str:

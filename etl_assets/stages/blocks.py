@@ -3,7 +3,6 @@
 Here: the step that makes all of them. Not here: what a block holds (`batches`, `history`).
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -78,9 +77,8 @@ class BlockStep:
         return self.known[partition].made_from if partition in self.known else None
 
     def digest(self, *parts: str) -> str:
-        """The digest of what a partition is made from: the table's declaration, the code version and `parts`."""
-        lines = (self.table.fingerprint, self.spec.code_version, *parts)
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        """The digest of what a partition is made from, see `Spec.digest`."""
+        return self.spec.digest(*parts)
 
     def hold(self, publications: Sequence[Publication]) -> None:
         """Hold these partitions and publish those held before; `finish` publishes the last, with the whole table."""

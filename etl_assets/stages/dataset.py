@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import inspect
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
@@ -16,6 +15,7 @@ import dagster as dg
 
 from etl_assets.quality.audit import Bound
 from etl_assets.sources import Source
+from etl_assets.storage.hashes import sha256_of_lines
 from etl_assets.storage.table import WHOLE, Table
 
 
@@ -132,19 +132,23 @@ class Spec:
         """
         if not partitions:
             return {}
-        lines = {key: [self.table.fingerprint if self.table else "", self.code_version] for key in partitions}
+        lines: dict[str, list[str]] = {key: [] for key in partitions}
         for name, source in sorted(self.inputs.items()):
-            found, by_partition = versions[name], source.by_partition and not self.whole
-            told = [(key, f"{source.key.to_user_string()} {key} {found[key]}") for key in sorted(found)]
-            if by_partition:
-                for key, line in told:
+            asset, found = source.key.to_user_string(), versions[name]
+            told = {key: f"{asset} {key} {found[key]}" for key in sorted(found)}
+            if source.by_partition:
+                for key, line in told.items():
                     if (own := self.partition_of(key)) in lines:
                         lines[own].append(line)
             else:  # one line for all: the input may have as many partitions as this asset
-                together = _sha256(line for _, line in told)
+                together = sha256_of_lines(told.values())
                 for own in lines.values():
                     own.append(together)
-        return {key: _sha256(own) for key, own in lines.items()}
+        return {key: self.digest(*own) for key, own in lines.items()}
+
+    def digest(self, *inputs: str) -> str:
+        """The digest of what something of the asset is made from: the declaration, the code, and `inputs`."""
+        return sha256_of_lines([self.table.fingerprint if self.table else "", self.code_version, *inputs])
 
     def made_whole_from(self, versions: Mapping[str, Mapping[str, str]], *, has_unplaced: bool = False) -> str:
         """The digest of what the asset as a whole is made from.
@@ -153,12 +157,8 @@ class Spec:
         """
         digest = self.made_from([WHOLE], versions)[WHOLE]
         if has_unplaced and self.dataset.partitions is not None:
-            return _sha256([digest, max(numbered(self.dataset.partitions))])
+            return sha256_of_lines([digest, max(numbered(self.dataset.partitions))])
         return digest
-
-
-def _sha256(lines: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def code_version(of: Any) -> str:
@@ -177,7 +177,7 @@ def code_version(of: Any) -> str:
 def _version(module: str) -> str:
     room = module.rpartition(".")[0]
     code, imported = _read(inspect.getsource(sys.modules[module]), room)
-    return _sha256([code, *(_version(name) for name in imported if name in sys.modules)])
+    return sha256_of_lines([code, *(_version(name) for name in imported if name in sys.modules)])
 
 
 @lru_cache

@@ -81,7 +81,7 @@ def presentation_county_profile(
         .join(events, on="fips", how="left")
         .join(latest, on="state_code", how="left")
         .with_columns(pl.col("protests").fill_null(0), protest_months=pl.lit(months, pl.Int64))
-        .with_columns(protests_per_month=pl.when(months > 0).then(pl.col("protests") / max(months, 1)))
+        .with_columns(protests_per_month=pl.when(months > 0).then(pl.col("protests") / months))
     )
     shown = counties.merge(table.select("fips", "protests_per_month").to_pandas(), on="fips")
     return Result(

@@ -21,7 +21,7 @@ DATASET = Dataset(
 )
 
 
-class Refined(Contract):
+class SourceRow(Contract):
     """What every table of the source has besides its own columns; times of day are the source's, without a zone."""
 
     created_at: pl.Datetime("us") = column("When the row was created, by the source's clock")
@@ -38,7 +38,7 @@ def _place(table: str) -> dict[str, object]:
     }
 
 
-class Address(Refined, **_place("address")):
+class Address(SourceRow, **_place("address")):
     """Addresses: where counterparties are, and where goods are delivered."""
 
     address_id: pl.Int64 = column("Key", ge=1)
@@ -51,7 +51,7 @@ class Address(Refined, **_place("address")):
     phone: pl.String = column("Telephone number")
 
 
-class Counterparty(Refined, **_place("counterparty")):
+class Counterparty(SourceRow, **_place("counterparty")):
     """Companies that are sold to or bought from."""
 
     counterparty_id: pl.Int64 = column("Key", ge=1)
@@ -61,14 +61,14 @@ class Counterparty(Refined, **_place("counterparty")):
     delivery_contact: pl.String = column("Contact for deliveries", nullable=True)
 
 
-class Currency(Refined, **_place("currency")):
+class Currency(SourceRow, **_place("currency")):
     """Currencies that are traded in."""
 
     currency_id: pl.Int64 = column("Key", ge=1)
     currency_code: pl.String = column("ISO 4217 code", str_matches=r"^[A-Z]{3}$")
 
 
-class Department(Refined, **_place("department")):
+class Department(SourceRow, **_place("department")):
     """The company's departments."""
 
     department_id: pl.Int64 = column("Key", ge=1)
@@ -77,7 +77,7 @@ class Department(Refined, **_place("department")):
     manager: pl.String = column("Who leads it", nullable=True)
 
 
-class Staff(Refined, **_place("staff")):
+class Staff(SourceRow, **_place("staff")):
     """The company's staff."""
 
     staff_id: pl.Int64 = column("Key", ge=1)
@@ -87,7 +87,7 @@ class Staff(Refined, **_place("staff")):
     email_address: pl.String = column("E-mail address", str_matches=r"^[^@\s]+@[^@\s]+$")
 
 
-class Design(Refined, **_place("design")):
+class Design(SourceRow, **_place("design")):
     """Designs of totes; the source moves their files without saying so in last_updated."""
 
     design_id: pl.Int64 = column("Key", ge=1)
@@ -96,7 +96,7 @@ class Design(Refined, **_place("design")):
     file_name: pl.String = column("Name of its file")
 
 
-class SalesOrder(Refined, **_place("sales_order")):
+class SalesOrder(SourceRow, **_place("sales_order")):
     """Orders of counterparties."""
 
     sales_order_id: pl.Int64 = column("Key", ge=1)
@@ -111,7 +111,7 @@ class SalesOrder(Refined, **_place("sales_order")):
     agreed_delivery_location_id: pl.Int64 = column("Where it is to be delivered", references=Address)
 
 
-class PurchaseOrder(Refined, **_place("purchase_order")):
+class PurchaseOrder(SourceRow, **_place("purchase_order")):
     """Orders that the company places with counterparties."""
 
     purchase_order_id: pl.Int64 = column("Key", ge=1)
@@ -126,14 +126,14 @@ class PurchaseOrder(Refined, **_place("purchase_order")):
     agreed_delivery_location_id: pl.Int64 = column("Where it is to be delivered", references=Address)
 
 
-class PaymentType(Refined, **_place("payment_type")):
+class PaymentType(SourceRow, **_place("payment_type")):
     """Kinds of payments."""
 
     payment_type_id: pl.Int64 = column("Key", ge=1)
     payment_type_name: pl.String = column("Name, such as SALES_RECEIPT")
 
 
-class Transaction(Refined, **_place("transaction")):
+class Transaction(SourceRow, **_place("transaction")):
     """Sales and purchases, each of one order."""
 
     transaction_id: pl.Int64 = column("Key", ge=1)
@@ -142,7 +142,7 @@ class Transaction(Refined, **_place("transaction")):
     purchase_order_id: pl.Int64 = column("The order of a purchase", nullable=True, references=PurchaseOrder)
 
 
-class Payment(Refined, **_place("payment")):
+class Payment(SourceRow, **_place("payment")):
     """Payments of transactions; most are changed after they were created, when they are paid."""
 
     payment_id: pl.Int64 = column("Key", ge=1)

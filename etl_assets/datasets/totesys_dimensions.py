@@ -165,11 +165,9 @@ class DimCounterparty(Contract, stage="presentation", table="dim_counterparty", 
 @presentation(DATASET, DimCounterparty, counterparties=TABLES[Counterparty].history, addresses=TABLES[Address].history)
 def presentation_dim_counterparty(counterparties: pl.DataFrame, addresses: pl.DataFrame) -> pl.DataFrame:
     """As they were seen last."""
-    names = {"address_line_1": "address_line_1", "address_line_2": "address_line_2", "district": "district",
-             "city": "city", "postal_code": "postal_code", "country": "country", "phone": "phone_number"}  # fmt: skip
-    known = _last(addresses, "address_id").select(
-        pl.col("address_id").alias("legal_address_id"),
-        *(pl.col(name).alias(f"counterparty_legal_{shown}") for name, shown in names.items()),
+    known = _last(addresses, "address_id").rename({"phone": "phone_number"})
+    known = known.select(
+        pl.col("address_id").alias("legal_address_id"), pl.exclude("address_id").name.prefix("counterparty_legal_")
     )
     rows = _last(counterparties, "counterparty_id").join(known, on="legal_address_id", maintain_order="left")
     return rows.select(list(DimCounterparty.columns()))

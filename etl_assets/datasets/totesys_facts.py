@@ -28,11 +28,12 @@ def _place(table: str, record_id: str) -> dict[str, object]:
     }
 
 
-def _facts(history: pl.DataFrame, record_id: str, contract: type[Contract]) -> pl.DataFrame:
+def _facts(history: pl.DataFrame, contract: type[Contract]) -> pl.DataFrame:
     """Every version as a row; its id follows from its content, so that batches in any order give the same ids.
 
     A version that came back after another had replaced it is distinguished by how often it was there before.
     """
+    [record_id] = contract.place().key
     own = [c for c in history.columns if c not in ("valid_from", "valid_to", "is_current") and not c.startswith("_")]
     texts = history.select(row_text(own)).to_series().rename("text")
     nth = pl.DataFrame([texts, history["valid_from"]]).select(pl.col("valid_from").rank("ordinal").over("text"))
@@ -71,7 +72,7 @@ class FactSalesOrder(Contract, **_place("fact_sales_order", "sales_record_id")):
 @presentation(DATASET, FactSalesOrder, sales=TABLES[SalesOrder].history)
 def presentation_fact_sales_order(sales: pl.DataFrame) -> pl.DataFrame:
     """An order that was changed keeps its old row and gets another one."""
-    return _facts(sales.rename({"staff_id": "sales_staff_id"}), "sales_record_id", FactSalesOrder)
+    return _facts(sales.rename({"staff_id": "sales_staff_id"}), FactSalesOrder)
 
 
 class FactPurchaseOrder(Contract, **_place("fact_purchase_order", "purchase_record_id")):
@@ -96,8 +97,8 @@ class FactPurchaseOrder(Contract, **_place("fact_purchase_order", "purchase_reco
 
 @presentation(DATASET, FactPurchaseOrder, purchases=TABLES[PurchaseOrder].history)
 def presentation_fact_purchase_order(purchases: pl.DataFrame) -> pl.DataFrame:
-    """As sales."""
-    return _facts(purchases, "purchase_record_id", FactPurchaseOrder)
+    """As for sales."""
+    return _facts(purchases, FactPurchaseOrder)
 
 
 class FactPayment(Contract, **_place("fact_payment", "payment_record_id")):
@@ -120,5 +121,5 @@ class FactPayment(Contract, **_place("fact_payment", "payment_record_id")):
 
 @presentation(DATASET, FactPayment, payments=TABLES[Payment].history)
 def presentation_fact_payment(payments: pl.DataFrame) -> pl.DataFrame:
-    """As sales."""
-    return _facts(payments, "payment_record_id", FactPayment)
+    """As for sales."""
+    return _facts(payments, FactPayment)

@@ -36,7 +36,7 @@ _ASKED_BY = ["design_id", "currency_id", "agreed_delivery_location_id"]
 def presentation_sales_questions(
     sales: pl.DataFrame, designs: pl.DataFrame, currencies: pl.DataFrame, locations: pl.DataFrame
 ) -> Result:
-    """Designs share names, so that each is shown with its number, too."""
+    """Designs may share a name, so each is shown with its number."""
     rows = (
         sales.join(designs, on="design_id")
         .join(currencies, on="currency_id")

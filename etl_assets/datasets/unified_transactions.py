@@ -91,9 +91,10 @@ def presentation_unified_transactions(
 ) -> Result:
     """Looked up by number and by day; what is not found is null, and its `_match` is false."""
     money = pl.col("total_amount").cast(AMOUNT)
+    per_unit = (pl.col("total_amount").cast(UNIT_PRICE) / pl.col("quantity")).cast(UNIT_PRICE)
     both = pl.concat(
         [
-            transactions.with_columns(money, kind=pl.lit("transaction"), unit_price=_per_unit()),
+            transactions.with_columns(money, kind=pl.lit("transaction"), unit_price=per_unit),
             sales.with_columns(
                 kind=pl.lit("sale"),
                 unit_price=pl.col("price").cast(UNIT_PRICE),
@@ -131,8 +132,3 @@ def presentation_unified_transactions(
     matches = ["product_match", "customer_match", "rate_match"]
     found = table.group_by("kind").agg(pl.col(matches).sum(), rows=pl.len()).sort("kind")
     return Result(table, metadata={"found": bars(found, "kind", ["rows", *matches], "Rows, and how many have a match")})
-
-
-def _per_unit() -> pl.Expr:
-    """What was paid per unit of a transaction."""
-    return (pl.col("total_amount").cast(UNIT_PRICE) / pl.col("quantity")).cast(UNIT_PRICE)

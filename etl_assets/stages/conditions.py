@@ -35,22 +35,23 @@ class OutOfDate(dg.AutomationCondition):
         return "out_of_date"
 
     def evaluate(self, context: Any) -> dg.AutomationResult:
-        """Compare the bookkeeping with the cursor; a partition that may not be asked for now (no candidate) waits."""
+        """Ask for the candidates that are out of date and due."""
         spec, now = SPECS[context.key], context.evaluation_time.timestamp()
         cursor = _Cursor.read(context.cursor)
-        # Which of those found at the last tick also passed the other conditions is known only now.
+        # Which of those due at the last tick also passed the other conditions is known only now.
         requested = _keys(spec, context.get_previous_requested_subset(context.key) or context.get_empty_subset())
-        asked = cursor.asked | {key: cursor.found[key] for key in requested & cursor.found.keys()}
-        candidates, found, listed = _keys(spec, context.candidate_subset), dict[str, _Asked](), cursor.listed
+        asked = cursor.asked | {key: cursor.due[key] for key in requested & cursor.due.keys()}
+        candidates, due, listed = _keys(spec, context.candidate_subset), dict[str, _Asked](), cursor.listed
         if candidates:
             is_time = now - listed >= _LISTED_EVERY.total_seconds()
             wanted = _wanted(spec, State(context.asset_graph_view.instance), with_lost=is_time)
-            listed = now if is_time else listed
-            # A partition under way may still fail, and what the lake has lost is known only when it is listed.
-            asked = {key: then for key, then in asked.items() if key in wanted or key not in candidates or not is_time}
-            coming = {key: _Asked.after(asked.get(key), wanted[key], now) for key in candidates & wanted.keys()}
-            found = {key: then for key, then in coming.items() if then}
-        return dg.AutomationResult(context, _subset(spec, context, set(found)), _Cursor(asked, found, listed).text())
+            if is_time:  # only a listing tells that a partition has been made, and that the lake has not lost it
+                listed = now
+                made = candidates - wanted.keys()  # one that is under way is no candidate: it may still fail
+                asked = {key: then for key, then in asked.items() if key not in made}
+            turns = {key: _Asked.after(asked.get(key), wanted[key], now) for key in candidates & wanted.keys()}
+            due = {key: turn for key, turn in turns.items() if turn}
+        return dg.AutomationResult(context, _subset(spec, context, set(due)), _Cursor(asked, due, listed).text())
 
 
 class _Asked(NamedTuple):
@@ -72,10 +73,10 @@ class _Asked(NamedTuple):
 
 @dataclass(frozen=True)
 class _Cursor:
-    """What a tick leaves to the next: earlier requests, those that it found due, and the time of the last listing."""
+    """What a tick leaves to the next: earlier requests, those that were due, and the time of the last listing."""
 
     asked: dict[str, _Asked] = field(default_factory=dict)
-    found: dict[str, _Asked] = field(default_factory=dict)
+    due: dict[str, _Asked] = field(default_factory=dict)
     listed: float = 0.0
 
     @classmethod
@@ -83,14 +84,15 @@ class _Cursor:
         """The cursor that a tick has left; an empty one if there is none or its format is another."""
         kept: Any = json.loads(text or "null")
         try:
-            asked, found = ({key: _Asked(*of) for key, of in kept[name].items()} for name in ("asked", "found"))
-            return cls(asked, found, float(kept["listed"]))
+            asked = {key: _Asked(*of) for key, of in kept["asked"].items()}
+            due = {key: _Asked(*of) for key, of in kept["due"].items()}
+            return cls(asked, due, float(kept["listed"]))
         except (AttributeError, KeyError, TypeError, ValueError):
             return cls()
 
     def text(self) -> str:
         """The cursor as Dagster keeps it."""
-        return json.dumps({"asked": self.asked, "found": self.found, "listed": self.listed})
+        return json.dumps({"asked": self.asked, "due": self.due, "listed": self.listed})
 
 
 class AskedForNow(dg.AutomationCondition):

@@ -6,7 +6,8 @@ those are out of date.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from etl_assets.stages.asset import table_asset
 from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, declare, numbered
 from etl_assets.stages.profile import preview
 from etl_assets.storage.configured import publisher
-from etl_assets.storage.hashes import row_hash
+from etl_assets.storage.hashes import row_hash, sha256_of_lines
 from etl_assets.storage.landing import LandedFile, Manifest
 from etl_assets.storage.table import (
     PARTITION,
@@ -39,12 +40,12 @@ from etl_assets.storage.table import (
     Table,
 )
 
-_BOOKKEEPING = {
-    PARTITION: Column(PARTITION, "text", "Partition that the record belongs to", nullable=False),
-    SOURCE_ROW: Column(SOURCE_ROW, "bigint", "Number of the record in the landed file, from 1", nullable=False),
-    "_published_at": Column("_published_at", "timestamp with time zone", "When the file was published", nullable=False),
-    ROW_HASH: Column(ROW_HASH, "bigint", "XXH3 hash of the record's text", nullable=False),
-}  # fmt: skip
+_BOOKKEEPING = (
+    Column(PARTITION, "text", "Partition that the record belongs to", nullable=False),
+    Column(SOURCE_ROW, "bigint", "Number of the record in the landed file, from 1", nullable=False),
+    Column("_published_at", "timestamp with time zone", "When the file was published", nullable=False),
+    Column(ROW_HASH, "bigint", "XXH3 hash of the record's text", nullable=False),
+)
 _SUMMARY_SHOWN = 50
 _CASES_SHOWN = 20
 
@@ -71,12 +72,12 @@ def raw(
 ) -> Callable[[Callable[[Path], pl.DataFrame]], dg.AssetsDefinition]:
     """Decorate a function that reads a landed file's records as text, with `_source_row`.
 
-    The raw table of a folder has the records of all of its files. `required` columns must be there. Each of `stays` is
-    a column by all of its names, which must be there if the last file had it. `partition` gives the partition key of a
-    record. Records whose key is not in the dataset's calendar stay in the raw table and are quarantined as `unplaced`;
-    if there are more of them than the dataset's bound, the file is refused. A dataset without partitions has a raw
-    table without any, and no `partition`. `unstable` columns differ from one extract to the next though the record is
-    the same: they do not tell records apart.
+    The raw table of a folder has the records of all of its files. `required` columns must be there. `stays` lists
+    columns that may not vanish, each by all the names it has had: if the last file had one of them, this one must too.
+    `partition` gives the partition key of a record. Records whose key is not in the dataset's calendar stay in the raw
+    table and are quarantined as `unplaced`; if there are more of them than the dataset's bound, the file is refused. A
+    dataset without partitions has a raw table without any, and no `partition`. `unstable` columns differ from one
+    extract to the next though the record is the same: they do not tell records apart.
     """
     if (dataset.partitions is None) != (partition is None):
         has = "has partitions: say" if partition is None else "has no partitions: do not say"
@@ -84,7 +85,7 @@ def raw(
     source = SPECS[landed.key]
     declared = [Column(c, "text", "As the source has it") for c in (*required, UNPARSED)]
     made = Table(
-        "raw", dataset.name, (*declared, *_BOOKKEEPING.values()), f"{dataset.title}: every record as landed",
+        "raw", dataset.name, (*declared, *_BOOKKEEPING), f"{dataset.title}: every record as landed",
         partitioning=None if partition is None else Partitioning(PARTITION, "value"),
     )  # fmt: skip
 
@@ -111,33 +112,31 @@ def raw(
 
 
 def _read(context: dg.AssetExecutionContext, spec: Spec, reader: _Reader, landed: LandedFile) -> Iterator[Any]:
-    manifest, declared = landed.manifest, spec.table
-    assert declared is not None
+    """Judge the landed files as a whole, and publish their records, partition by partition."""
+    manifest = landed.manifest
     last = context.instance.get_latest_materialization_event(spec.key)
-    facts: dict[str, Any] = {"file": manifest.url}
     try:
         files, columns, drift = _records(spec, reader, landed, last)
-        placed = [_placed(part, reader, spec.dataset, file) for file, part in files]
-        frame = pl.concat(placed, how="diagonal") if len(placed) > 1 else placed[0]
-        unplaced = frame.filter(pl.col(PARTITION) == UNPLACED)
-        kept_out = None if reader.partition is None else _quarantine(unplaced, reader.partition.meta.root_names()[0])
-        if kept_out is not None and spec.dataset.bound.exceeded(unplaced.height, frame.height):
-            cases = kept_out.select("reason", "columns", "values", record=SOURCE_ROW).head(_CASES_SHOWN)
-            facts["failure_cases"] = ui_table(cases.to_dicts())
-            raise SourceRefusedError(
-                f"{_named(manifest)}: {unplaced.height} of {frame.height} records belong to no partition, such as "
-                f"record {kept_out[SOURCE_ROW][0]} ({kept_out['reason'][0]}). Nothing was written, the last good "
-                "state stays."
-            )
     except SourceRefusedError as error:
-        message = f"{spec.dataset.name}, {error}"
-        yield dg.AssetCheckResult(passed=False, check_name="readable", description=message, metadata=facts)
-        raise dg.Failure(message, allow_retries=False) from error
-    table = declared.widened(columns)
+        yield from _refuse(spec, manifest, f"{error}")
+        return
+    placed = [_placed(part, reader, spec.dataset, file) for file, part in files]
+    frame = pl.concat(placed, how="diagonal") if len(placed) > 1 else placed[0]
+    unplaced = frame.filter(pl.col(PARTITION) == UNPLACED)
+    kept_out = None if reader.partition is None else _quarantine(unplaced, reader.partition.meta.root_names()[0])
+    if kept_out is not None and spec.dataset.bound.exceeded(unplaced.height, frame.height):
+        cases = kept_out.select("reason", "columns", "values", record=SOURCE_ROW).head(_CASES_SHOWN)
+        why = (
+            f"{_named(manifest)}: {unplaced.height} of {frame.height} records belong to no partition, such as "
+            f"record {kept_out[SOURCE_ROW][0]} ({kept_out['reason'][0]}). Nothing was written, the last good state "
+            "stays."
+        )
+        yield from _refuse(spec, manifest, why, failure_cases=ui_table(cases.to_dicts()))
+    table = spec.own_table.widened(columns)
     before = publisher().warehouse.facts(table.full_name)
     made_from = spec.made_whole_from({"landed": {WHOLE: manifest.sha256}}, has_unplaced=unplaced.height > 0)
     parts = _parts(frame, _keys(table, before), made_from)
-    digest = hashlib.sha256("\n".join(f"{part.key} {part.digest}" for part in parts).encode()).hexdigest()
+    digest = sha256_of_lines(f"{part.key} {part.digest}" for part in parts)
     publications = [Publication(table, parts, whole=made_from if table.partitioning else None)]
     if kept_out is not None:
         assert spec.quarantine is not None
@@ -166,11 +165,19 @@ def _read(context: dg.AssetExecutionContext, spec: Spec, reader: _Reader, landed
     yield columns_check(drift)
 
 
-def _keys(table: Table, before: Mapping[str, Facts]) -> set[str]:
-    """The partitions that the table has now: those that the file no longer has are emptied.
+def _refuse(spec: Spec, manifest: Manifest, why: str, **facts: Any) -> Iterator[Any]:
+    """Put on record that nothing can be made from a landed file, and fail the step."""
+    message = f"{spec.dataset.name}, {why}"
+    facts = {"file": manifest.url, **facts}
+    yield dg.AssetCheckResult(passed=False, check_name="readable", description=message, metadata=facts)
+    raise dg.Failure(message, allow_retries=False)
 
-    The lake's too: a run that was killed before the warehouse had a partition has left it only there. And the table as
-    a whole, if it has records from before it was cut into partitions.
+
+def _keys(table: Table, before: Mapping[str, Facts]) -> set[str]:
+    """All partitions that are on record or in the lake, so that those that the file no longer has are emptied.
+
+    A run that was killed may have left one in the lake only. And the table as a whole, if it still holds records from
+    before it was cut into partitions.
     """
     if table.partitioning is None:
         return {WHOLE}
@@ -188,16 +195,17 @@ def _records(
     Raises SourceRefusedError, which names the file, if the table cannot be made from it.
     """
     files: list[tuple[Manifest, pl.DataFrame]] = []
-    manifest = landed.manifest
-    try:
-        for manifest, path in landed.files():
-            files.append((manifest, reader.read(path)))
-            check_columns("the file", _own(files[-1][1]), reader.required)
-        manifest, columns = landed.manifest, list(dict.fromkeys(c for _, part in files for c in _own(part)))
-        if all(part.is_empty() for _, part in files) and not spec.dataset.max_shrink >= 1:
+    for manifest, path in landed.files():
+        with _about(manifest):
+            frame = reader.read(path)
+            check_columns("the file", _own(frame), reader.required)
+        files.append((manifest, frame))
+    columns = list(dict.fromkeys(column for _, part in files for column in _own(part)))
+    drift = column_drift(columns, last)
+    new, gone = ([str(row["column"]) for row in drift if row["change"] == change] for change in ("new", "gone"))
+    with _about(landed.manifest):
+        if all(part.is_empty() for _, part in files) and spec.dataset.max_shrink < 1:
             raise SourceRefusedError("the file has a header but no records. The last good state stays.")
-        drift = column_drift(columns, last)
-        new, gone = ([str(row["column"]) for row in drift if row["change"] == change] for change in ("new", "gone"))
         if lost := [names for names in reader.stays if set(names) & set(gone) and not set(names) & set(columns)]:
             raise SourceRefusedError(
                 f"columns are gone that the last file had: {[' or '.join(names) for names in lost]}. New ones: "
@@ -209,12 +217,23 @@ def _records(
                 f"the columns {new} are new, but the dataset's schema is frozen. Add them to the dataset, or set "
                 "its schema to evolve or discard; the last good state stays."
             )
-    except SourceRefusedError as error:
-        raise SourceRefusedError(f"{_named(manifest)}: {error}") from error
     if spec.dataset.schema == "discard":
         files = [(file, part.drop(new, strict=False)) for file, part in files]
         columns = [c for c in columns if c not in new]
     return files, columns, drift
+
+
+@contextmanager
+def _about(manifest: Manifest) -> Generator[None]:
+    """Name the landed file in what is refused of it."""
+    try:
+        yield
+    except SourceRefusedError as error:
+        raise SourceRefusedError(f"{_named(manifest)}: {error}") from error
+
+
+def _named(manifest: Manifest) -> str:
+    return f"landed file {manifest.sha256[:12]} from {manifest.url}"
 
 
 def made_from_file(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
@@ -222,10 +241,6 @@ def made_from_file(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None
     event = instance.get_latest_materialization_event(key)
     found = event.asset_materialization.metadata.get("landed_file") if event and event.asset_materialization else None
     return str(found.value) if found else None
-
-
-def _named(manifest: Manifest) -> str:
-    return f"landed file {manifest.sha256[:12]} from {manifest.url}"
 
 
 def _own(frame: pl.DataFrame) -> list[str]:

@@ -23,13 +23,12 @@ def why_shrunk(
 ) -> str | None:
     """Why a file must not replace the known one: it is much smaller than the last good one. None if it may.
 
-    A source may go back to a file that it had before: that was no fragment then, nor is one that it says is older. The
-    files of a folder are judged one by one (`without_shrunk_files`). How large the answer to another request should be
-    is unknown.
+    Not judged: bytes that were landed before, which were no fragment then; a file that the source dates earlier than
+    the known one; and the answer to another request, whose usual size is unknown.
     """
     is_other = asks_otherwise(Validators(manifest.etag), Validators(known.etag))
     is_older = _is_older(moment_of(manifest.last_modified), moment_of(known.last_modified))
-    if is_other or is_older or manifest.members or store.manifest(manifest.sha256) is not None:
+    if is_other or is_older or store.manifest(manifest.sha256) is not None:
         return None
     good, dataset = _last_read(context, spec, store, known), spec.dataset
     if manifest.size >= good.size * (1 - dataset.max_shrink):

@@ -141,7 +141,7 @@ def test_the_readme_names_commands_that_exist() -> None:
 
 
 def test_every_alert_has_its_paragraph() -> None:
-    from etl_assets.automation.alerts import _CHECK_ADVICE
+    from etl_assets.automation.problems import _CHECK_ADVICE
 
     kinds = ["quarantine above its bound", "stale", "a run failed", "the tick fails"]
     for kind in (*kinds, *(f"the check {name} fails" for name in _CHECK_ADVICE)):

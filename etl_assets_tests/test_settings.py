@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from etl_assets.automation.json_logs import JsonLines
 from etl_assets.logs import Messages, plain
 from etl_assets.settings import NotConfiguredError, explicit_settings, home, settings
-from etl_assets.stages.logger import JsonLines
 from etl_assets.storage.lake import Lake
 
 

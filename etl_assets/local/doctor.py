@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from etl_assets.automation.alerts import problems
+from etl_assets.automation.problems import problems
 from etl_assets.automation.receivers import receivers
 from etl_assets.local import embedded
 from etl_assets.logs import plain

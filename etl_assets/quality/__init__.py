@@ -1,4 +1,4 @@
-"""Whether data is right: contracts, the audit of a frame against its contract, quarantine, and drift.
+"""Whether data is right: contracts, how values are read and corrected by rules, the audit, quarantine, and drift.
 
-Code here judges frames and writes nothing; `storage` decides where rows go, `stages` when they are judged.
+Code here reads and judges frames and writes nothing; `storage` decides where rows go, `stages` when they are judged.
 """

@@ -17,7 +17,7 @@ from dagster._core.storage.schedules import SqliteScheduleStorage
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster_shared.error import SerializableErrorInfo
 
-from etl_assets.automation.alerts import Problem, failed_runs
+from etl_assets.automation.problems import Problem, failed_runs
 from etl_assets.automation.receivers import DeliveryError, Mail, Message, Webhook, receivers
 from etl_assets.local.in_process import execute
 from etl_assets_tests.automation.servers import Hook, Mailbox, Notified, mail_server, sns_topic, webhook

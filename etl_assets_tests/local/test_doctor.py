@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from dagster_postgres.utils import DagsterPostgresException
 
-from etl_assets.automation.alerts import Problem
+from etl_assets.automation.problems import Problem
 from etl_assets.local import doctor as module
 from etl_assets.local.databases import DATABASES
 from etl_assets.local.doctor import Finding, doctor

@@ -62,7 +62,7 @@ def exact(text: pl.Expr, kind: pl.Decimal) -> pl.Expr:
     large one may not: in 1E+05, a spreadsheet may have left digits out.
     """
     text = text.str.strip_chars()
-    fraction = rf"(\.\d{{1,{kind.scale}}}0*)?" if kind.scale else ""
+    fraction = rf"(\.\d{{1,{kind.scale}}}0*)?" if kind.scale else r"(\.0+)?"
     is_plain = text.str.contains(rf"^-?\d{{1,{kind.precision - kind.scale}}}{fraction}$")
     small = text.str.extract_groups(r"^-?\d(?:\.(?<digits>\d+))?[eE]-(?<exponent>\d{1,3})$").struct
     places = small.field("digits").str.len_chars().fill_null(0) + small.field("exponent").cast(pl.UInt32)

@@ -22,13 +22,12 @@ def table_asset(
     With `ins`, Dagster loads these inputs and the IO manager takes the publications (none if nothing was good).
     Without, the step reads and publishes by itself. `description` defaults to the table's.
     """
-    assert spec.table is not None
     loaded = {source.key for source in ins.values()} if ins else set()
     return dg.asset(
         key=spec.key,
         group_name=spec.dataset.name,
-        description=description or spec.table.description,
-        metadata={**spec.dataset.metadata(), "dagster/table_name": spec.table.full_name, **(metadata or {})},
+        description=description or spec.own_table.description,
+        metadata={**spec.dataset.metadata(), "dagster/table_name": spec.own_table.full_name, **(metadata or {})},
         owners=[spec.dataset.owner],
         kinds={"parquet", "postgres"},
         ins=ins,

@@ -62,7 +62,7 @@ def raw_batches(dataset: Dataset, landed: dg.AssetsDefinition, contract: type[Co
                 f"Nothing has been landed for {dataset.name}: materialize landing/{dataset.name} first.",
                 allow_retries=False,
             )
-        work = BlockStep(context, spec, table)
+        work = BlockStep(context, spec)
         columns = _publish_days(work, store, manifest, source_table, key, set(context.partition_keys))
         last = context.instance.get_latest_materialization_event(spec.key)
         yield from work.finish(

@@ -3,9 +3,10 @@
 Here: the step that makes all of them. Not here: what a block holds (`batches`, `history`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import dagster as dg
@@ -22,34 +23,21 @@ _AT_ONCE = 5
 
 
 @dataclass
-class Made:
-    """The outcome of one step so far."""
-
-    partitions: int = 0
-    changed: int = 0
-    rows_in: int = 0
-    quarantined: int = 0
-    merged: int = 0
-    rows_out: int = 0
-    #: The keys that were looked at, and those of them whose newest record is in quarantine.
-    keys: int = 0
-    bad_keys: int = 0
-    refused: dict[str, str] = field(default_factory=dict)
-    failures: Any = None
-
-
-@dataclass(frozen=True)
 class BlockStep:
     """One run of one of these stages: which partitions are out of date, and the outcome of making them."""
 
     context: dg.AssetExecutionContext
     spec: Spec
-    table: Table
-    made: Made = field(default_factory=Made)
+    #: Number of rows of each partition that has been published, and how many of these partitions changed.
+    rows: dict[str, int] = field(default_factory=dict)
+    changed: int = 0
     #: What is published next, by table.
     held: dict[str, Publication] = field(default_factory=dict)
-    #: Number of rows of each partition that has been made.
-    rows: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def table(self) -> Table:
+        """The table that is made."""
+        return self.spec.own_table
 
     @cached_property
     def publisher(self) -> Publisher:
@@ -89,20 +77,28 @@ class BlockStep:
         if self.held:
             done = self.publisher.publish(list(self.held.values()), self.context.run.run_id)[self.table.full_name]
             self.rows.update({part.key: part.rows for part in done})
-            self.made.partitions += len(done)
-            self.made.changed += sum(part.changed for part in done)
+            self.changed += sum(part.changed for part in done)
             self.held.clear()
 
-    def finish(self, *checks: dg.AssetCheckResult, **metadata: Any) -> Iterator[Any]:
-        """Record the table as a whole if it is made as one; if a partition was refused, fail the step instead."""
+    def finish(
+        self,
+        *checks: dg.AssetCheckResult,
+        refused: Mapping[str, str] = MappingProxyType({}),
+        failure_cases: Any = None,
+        **metadata: Any,
+    ) -> Iterator[Any]:
+        """Record the table as a whole if it is made as one; fail the step instead if blocks were refused.
+
+        `refused` says why, by block, and `failure_cases` is the table of what is wrong with the first of them.
+        """
         yield from checks
-        if self.made.refused:
+        if refused:
             self._publish_held()
-            key, why = next(iter(self.made.refused.items()))
+            key, why = next(iter(refused.items()))
             raise dg.Failure(
-                f"{self.table.full_name}: {len(self.made.refused)} blocks were refused, the others are published. "
+                f"{self.table.full_name}: {len(refused)} blocks were refused, the others are published. "
                 f"Keys from {int(key)}: {why}",
-                metadata={"failure_cases": self.made.failures},
+                metadata={"failure_cases": failure_cases},
                 allow_retries=False,
             )
         if self.spec.whole:
@@ -114,9 +110,9 @@ class BlockStep:
         yield dg.MaterializeResult(
             metadata={
                 **({"dagster/row_count": sum(rows.values())} if self.spec.whole else {}),
-                "blocks_made": self.made.partitions,
-                "blocks_changed": self.made.changed,
-                "blocks_unchanged": len(rows) - self.made.changed,
+                "blocks_made": len(self.rows),
+                "blocks_changed": self.changed,
+                "blocks_unchanged": len(rows) - self.changed,
                 "preview": preview(first.select(c for c in first.columns if not c.startswith("_"))),
                 **metadata,
             }

@@ -10,7 +10,7 @@ import hashlib
 import types
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
@@ -21,12 +21,12 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from etl_assets.quality.audit import PROBLEMS, Audit, Bound, audit, balance, unreadable
 from etl_assets.quality.contract import Contract, column, storage_table, ui_schema
 from etl_assets.quality.quarantine import quarantine_table, quarantined
-from etl_assets.quality.readings import day, of_this_era
+from etl_assets.quality.readings import day, exact, of_this_era
 from etl_assets.sources.database import DELETED
 from etl_assets.stages.asset import table_asset
 from etl_assets.stages.batches import BATCH, raw_batches
-from etl_assets.stages.blocks import BlockStep, Made, block_of, in_groups, whole_input
-from etl_assets.stages.dataset import SPECS, Dataset, declare
+from etl_assets.stages.blocks import BlockStep, block_of, in_groups, whole_input
+from etl_assets.stages.dataset import SPECS, Dataset, Spec, declare
 from etl_assets.storage.configured import publisher
 from etl_assets.storage.table import PARTITION, SOURCE_ROW, SOURCE_SHA256, WHOLE, Part, Partitioning, Publication
 
@@ -111,83 +111,181 @@ def _history(
 
     @table_asset(spec, checks, metadata={"dagster/column_schema": ui_schema(versions)})
     def step(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        work = BlockStep(context, spec, table)
-        found, source = work.versions["raw"], SPECS[raw.key].table
-        assert source is not None
+        work, outcome = BlockStep(context, spec), _Outcome()
+        landed, source = work.versions["raw"], SPECS[raw.key].own_table
         partitions: dict[str, list[str]] = defaultdict(list)
-        for partition in sorted(found):
+        for partition in sorted(landed):
             partitions[block_of(partition)].append(partition)
         keys = {name: _keys(*of) for name, of in references.items()}
         seen = [f"{name} {hashlib.sha256(known.to_numpy().tobytes()).hexdigest()}" for name, known in keys.items()]
         # A block without quarantined rows (clean) stays the same whatever keys are added; one with some (stained)
         # may lose them when the keys that they refer to arrive.
-        clean = {k: work.digest(*(f"{p} {found[p]}" for p in names)) for k, names in partitions.items()}
+        clean = {k: work.digest(*(f"{p} {landed[p]}" for p in names)) for k, names in partitions.items()}
         stained = {k: work.digest(digest, *seen) for k, digest in clean.items()}
         stale = [k for k in clean if work.made_from(k) not in (clean[k], stained[k])]
         stale += work.known.keys() - clean.keys() - {WHOLE}
         for group in in_groups(sorted(stale)):
             records = work.publisher.read(source, [p for key in group for p in partitions.get(key, [])]).frame
-            digests = {key: (clean.get(key, ""), stained.get(key, "")) for key in group}
-            _publish_versions(work, versions, records, keys, digests)
-        made = work.made
-        facts = {"quarantined": made.quarantined, "merged": made.merged}
-        before = None if made.keys else _last(context.instance, dg.AssetCheckKey(spec.key, "quarantine"))
-        yield from work.finish(*_judged(made, dataset.bound, before), **facts)
+            found = _histories(spec, versions, records, keys)
+            refused = outcome.add(found, group, dataset.bound)
+            has_stains = set(found.kept_out[PARTITION])
+            good = {k: stained[k] if k in has_stains else clean.get(k, "") for k in group if k not in refused}
+            work.hold(found.publications(spec, good))
+        last = None if outcome.keys else _last(context.instance, dg.AssetCheckKey(spec.key, "quarantine"))
+        yield from work.finish(
+            *outcome.checks(dataset.bound, last),
+            refused=outcome.refused,
+            failure_cases=outcome.failure_cases,
+            quarantined=outcome.quarantined,
+            merged=outcome.merged,
+        )
 
     return step
 
 
-def _publish_versions(
-    work: BlockStep,
-    contract: type[Contract],
-    records: pl.DataFrame,
-    keys: Mapping[str, pl.Series],
-    digests: Mapping[str, tuple[str, str]],
-) -> None:
-    """Publish the history of some blocks and the records kept out of it; refuse blocks with too many of these."""
-    key, made, bound = contract.place().key[0], work.made, work.spec.dataset.bound
-    rows_in, (records, repeats) = records.height, _without_repeats(records, key, contract.columns())
-    found, gone = _observed(records, contract, keys)
-    if found.errors:
-        message = f"{work.table.full_name}: {'; '.join(found.errors)}. Nothing was written."
+@dataclass(frozen=True)
+class _Histories:
+    """The histories of some blocks as their records tell them, and what is kept out of them."""
+
+    audited: Audit
+    versions: pl.DataFrame
+    kept_out: pl.DataFrame
+    records: int
+    merged: int
+    #: Of each block: its keys, and those of them whose newest record is kept out.
+    keys: Mapping[str, int]
+    bad_keys: Mapping[str, int]
+
+    @property
+    def lost(self) -> int:
+        """Records that are in no version and neither kept out nor merged."""
+        return self.records - self.versions.height - self.kept_out.height - self.merged
+
+    def refusals(self, blocks: Sequence[str], bound: Bound) -> dict[str, str]:
+        """Why blocks are refused: all of them if records are lost, else those with too many bad keys."""
+        if self.lost:
+            why = f"{self.lost} records are unaccounted for. Nothing was written, the last good state stays."
+            return dict.fromkeys(blocks, why)
+        refused = {}
+        for block in blocks:
+            bad, keys = self.bad_keys.get(block, 0), self.keys.get(block, 0)
+            if bound.exceeded(bad, keys):
+                example = self.kept_out.filter(pl.col(PARTITION) == block)["reason"][-1]
+                refused[block] = (
+                    f"{bound.refusal(bad, keys)}, such as {example}. Nothing was written, the last good state stays."
+                )
+        return refused
+
+    def publications(self, spec: Spec, digests: Mapping[str, str]) -> list[Publication]:
+        """Some of the blocks, and what is kept out of them, each with the digest of what it is made from."""
+        table, quarantine = spec.own_table, spec.quarantine
+        assert quarantine is not None
+        columns, parts, others = [column.name for column in table.columns], [], []
+        for block, digest in digests.items():
+            is_own = pl.col(PARTITION) == block
+            own = self.versions.filter(is_own).sort(list(table.primary_key)).select(columns)
+            parts.append(Part(block, own, digest))
+            others.append(Part(block, self.kept_out.filter(is_own), digest))
+        return [Publication(table, parts), Publication(quarantine, others)]
+
+
+@dataclass
+class _Outcome:
+    """What a step has found in all the blocks that it has made so far."""
+
+    records: int = 0
+    versions: int = 0
+    quarantined: int = 0
+    merged: int = 0
+    keys: int = 0
+    bad_keys: int = 0
+    #: Why blocks were refused, and what is wrong with the first of them.
+    refused: dict[str, str] = field(default_factory=dict)
+    failure_cases: dg.TableMetadataValue | None = None
+
+    def add(self, found: _Histories, blocks: Sequence[str], bound: Bound) -> dict[str, str]:
+        """Add what was found in some blocks; return why which of them are refused."""
+        self.records += found.records
+        self.versions += found.versions.height
+        self.quarantined += found.kept_out.height
+        self.merged += found.merged
+        self.keys += sum(found.keys.values())
+        self.bad_keys += sum(found.bad_keys.values())
+        if not self.refused and found.audited.failures.height:
+            self.failure_cases = found.audited.examples()
+        refused = found.refusals(blocks, bound)
+        self.refused |= refused
+        return refused
+
+    def checks(self, bound: Bound, last: AssetCheckEvaluation | None) -> Iterator[dg.AssetCheckResult]:
+        """The checks; `last` is the last evaluation of `quarantine`, which holds if no key was looked at."""
+        why = next(iter(self.refused.values()), None)
+        facts: dict[str, Any] = {"versions": self.versions, "quarantined": self.quarantined}
+        if self.failure_cases is not None:
+            facts["failure_cases"] = self.failure_cases
+        yield dg.AssetCheckResult(passed=why is None, check_name="contract", description=why, metadata=facts)
+        yield self._quarantine(bound) if last is None else _as_before(last)
+        yield balance(self.records, self.versions, self.quarantined, self.merged)
+
+    def _quarantine(self, bound: Bound) -> dg.AssetCheckResult:
+        """The check of how many keys stand still; without `bound.count`: in a small table all of them may be bad."""
+        are_many = self.bad_keys > bound.share * self.keys
+        told = f"the newest record of {self.bad_keys} of {self.keys} keys is in quarantine"
+        return dg.AssetCheckResult(
+            passed=not are_many,
+            check_name="quarantine",
+            severity=dg.AssetCheckSeverity.WARN,
+            description=told if are_many else None,
+            metadata={"keys": self.keys, "in_quarantine": self.bad_keys},
+        )
+
+
+def _as_before(last: AssetCheckEvaluation) -> dg.AssetCheckResult:
+    """The result of a check that was not judged anew."""
+    return dg.AssetCheckResult(
+        passed=last.passed,
+        check_name=last.check_name,
+        severity=last.severity,
+        description=last.description,
+        metadata=last.metadata,
+    )
+
+
+def _last(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> AssetCheckEvaluation | None:
+    """The last evaluation of a check."""
+    ended = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
+    found = instance.event_log_storage.get_asset_check_execution_history(check, limit=1, status=ended)
+    return found[0].evaluation if found else None
+
+
+def _histories(
+    spec: Spec, contract: type[Contract], records: pl.DataFrame, keys: Mapping[str, pl.Series]
+) -> _Histories:
+    """The histories of the blocks that these records are of; `keys` are the known keys of the tables referred to.
+
+    Raises `dagster.Failure` if the records as a whole break the contract.
+    """
+    [key, _] = contract.place().key
+    distinct, repeats = _without_repeats(records, key, contract.columns())
+    audited, gone = _observed(distinct, contract, keys)
+    if audited.errors:
+        message = f"{spec.own_table.full_name}: {'; '.join(audited.errors)}. Nothing was written."
         raise dg.Failure(message, allow_retries=False)
     block = Partitioning(key, "block").key().alias(PARTITION)
-    versions, merged = _chained(found.good, gone, key)
-    versions = versions.with_columns(block)
-    rejected = found.rejected.with_columns(block)
-    kept_out = quarantined(found, records.unique([SOURCE_SHA256, SOURCE_ROW]), rejected[PARTITION])
+    versions, merged = _chained(audited.good, gone, key)
+    rejected = audited.rejected.with_columns(block)
     # Only a key's newest record is judged: an older bad one, mended since, is kept out and harms nobody.
-    last = records.select(pl.col(key).cast(pl.Int64), BATCH).group_by(key).agg(pl.col(BATCH).max()).with_columns(block)
-    rows_of = dict(last.group_by(PARTITION).len().iter_rows())
-    bad = dict(rejected.join(last, on=[key, BATCH], how="semi").group_by(PARTITION).len().iter_rows())
-    made.rows_in += rows_in
-    made.rows_out += versions.height
-    made.quarantined += rejected.height
-    made.merged += repeats + merged
-    made.keys += last.height
-    made.bad_keys += sum(bad.values())
-    parts, others, was_refused = [], [], bool(made.refused)
-    if lost := rows_in - versions.height - rejected.height - repeats - merged:
-        why = f"{lost} records are unaccounted for. Nothing was written, the last good state stays."
-        made.refused |= dict.fromkeys(digests, why)
-        made.failures = made.failures if was_refused else None
-        return
-    for name, (clean, stained) in digests.items():
-        out = kept_out.filter(pl.col(PARTITION) == name)
-        if bound.exceeded(bad.get(name, 0), rows_of.get(name, 0)):
-            made.refused[name] = (
-                f"{bound.refusal(bad[name], rows_of[name])}, such as {out['reason'][-1]}. Nothing was written, the "
-                "last good state stays."
-            )
-            continue
-        digest = stained if out.height else clean
-        own = versions.filter(pl.col(PARTITION) == name).sort(contract.place().key)
-        parts.append(Part(name, own.select([c.name for c in work.table.columns]), digest))
-        others.append(Part(name, out, digest))
-    if found.failures.height and not was_refused:  # the cases shown come from the group of the block that is named
-        made.failures = found.examples()
-    assert work.spec.quarantine is not None
-    work.hold([Publication(work.table, parts), Publication(work.spec.quarantine, others)])
+    last = distinct.select(pl.col(key).cast(pl.Int64), BATCH).group_by(key).agg(pl.col(BATCH).max()).with_columns(block)
+    bad = rejected.join(last, on=[key, BATCH], how="semi")
+    return _Histories(
+        audited,
+        versions.with_columns(block),
+        quarantined(audited, distinct.unique([SOURCE_SHA256, SOURCE_ROW]), rejected[PARTITION]),
+        records=records.height,
+        merged=repeats + merged,
+        keys=dict(last.group_by(PARTITION).len().iter_rows()),
+        bad_keys=dict(bad.group_by(PARTITION).len().iter_rows()),
+    )
 
 
 def _without_repeats(records: pl.DataFrame, key: str, declared: Collection[str]) -> tuple[pl.DataFrame, int]:
@@ -239,8 +337,7 @@ def _reading(name: str, dtype: pl.DataType) -> pl.Expr:
     """A value as the database writes it, in the column's type; null where it cannot be read exactly."""
     text = pl.col(name)
     if isinstance(dtype, pl.Decimal):
-        exact = text.str.contains(rf"^-?\d+(\.\d{{0,{dtype.scale}}}0*)?$")
-        return pl.when(exact).then(text).cast(dtype, strict=False)
+        return exact(text, dtype)
     if dtype == pl.Boolean:
         return text.replace_strict({"t": True, "f": False}, default=None, return_dtype=pl.Boolean)
     if dtype == pl.Date:
@@ -269,41 +366,13 @@ def _chained(good: pl.DataFrame, gone: pl.DataFrame, key: str) -> tuple[pl.DataF
     return versions.filter(~pl.col(DELETED)).drop(DELETED), merged
 
 
-def _last(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> AssetCheckEvaluation | None:
-    """The last evaluation of a check."""
-    ended = {AssetCheckExecutionRecordStatus.SUCCEEDED, AssetCheckExecutionRecordStatus.FAILED}
-    found = instance.event_log_storage.get_asset_check_execution_history(check, limit=1, status=ended)
-    return found[0].evaluation if found else None
-
-
-def _judged(made: Made, bound: Bound, before: AssetCheckEvaluation | None) -> Iterator[dg.AssetCheckResult]:
-    """The checks; `before` is the last evaluation of `quarantine`, which holds if no key was looked at."""
-    why = next(iter(made.refused.values()), None)
-    facts: dict[str, Any] = {"versions": made.rows_out, "quarantined": made.quarantined}
-    if made.failures is not None:
-        facts["failure_cases"] = made.failures
-    yield dg.AssetCheckResult(passed=why is None, check_name="contract", description=why, metadata=facts)
-    are_many = made.bad_keys > bound.share * made.keys  # not `bound.count`: a small table may have fewer rows, all bad
-    told = f"the newest record of {made.bad_keys} of {made.keys} keys is in quarantine"
-    found: dict[str, Any] = {
-        "passed": not are_many,
-        "description": told if are_many else None,
-        "metadata": {"keys": made.keys, "in_quarantine": made.bad_keys},
-    }
-    if before is not None:
-        found = {name: getattr(before, name) for name in found}
-    yield dg.AssetCheckResult(check_name="quarantine", severity=dg.AssetCheckSeverity.WARN, **found)
-    yield balance(made.rows_in, made.rows_out, made.quarantined, made.merged)
-
-
 def _current(dataset: Dataset, contract: type[Contract], history: dg.AssetsDefinition) -> dg.AssetsDefinition:
     table = storage_table(contract, with_source=True)
     spec = declare(dataset, table, contract, {"history": whole_input(history)})
 
     @table_asset(spec, [], metadata={"dagster/column_schema": ui_schema(contract)})
     def step(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        work, source = BlockStep(context, spec, table), SPECS[history.key].table
-        assert source is not None
+        work, source = BlockStep(context, spec), SPECS[history.key].own_table
         wanted = {key: work.digest(found) for key, found in work.versions["history"].items()}
         stale = [key for key in {*wanted, *work.known} - {WHOLE} if work.made_from(key) != wanted.get(key)]
         columns = [c.name for c in table.columns]
@@ -321,6 +390,5 @@ def _current(dataset: Dataset, contract: type[Contract], history: dg.AssetsDefin
 
 def _keys(contract: type[Contract], history: dg.AssetsDefinition) -> pl.Series:
     """Every key that was ever seen in a table."""
-    table, key = SPECS[history.key].table, contract.place().key[0]
-    assert table is not None
+    table, key = SPECS[history.key].own_table, contract.place().key[0]
     return publisher().read(table, columns=[key]).frame[key].unique().sort()

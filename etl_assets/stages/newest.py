@@ -54,8 +54,7 @@ def newest_day(spec: Spec, today: date) -> date | None:
 
     What a source announces for days to come does not make it new. A table of years is as new as its newest year's end.
     """
-    table = spec.table
-    assert table is not None
+    table = spec.own_table
     assert table.partitioning is not None
     keys = [key for key, facts in warehouse().facts(table.full_name).items() if facts.rows and key]
     past = [key for key in keys if date.fromisoformat(key) <= today]

@@ -107,9 +107,9 @@ class State:
 
     def _lost(self, spec: Spec, known: Collection[str]) -> set[str]:
         """The partitions that were published, and are not in the lake."""
-        assert spec.table is not None
-        stored = self._lake.partitions(spec.table)
-        return {spec.partition_of(k) for k in known if k not in stored and not (spec.table.partitioning and k == WHOLE)}
+        table = spec.own_table
+        stored = self._lake.partitions(table)
+        return {spec.partition_of(k) for k in known if k not in stored and not (table.partitioning and k == WHOLE)}
 
     def is_finished(self, spec: Spec) -> bool:
         """Whether the last attempt to make an asset without partitions was completed, or is still under way.

@@ -73,10 +73,11 @@ def test_a_year_that_there_is_not() -> None:
 
 
 def test_decimals_without_a_fraction() -> None:
-    frame = pl.DataFrame({"n": ["100", "7", "1.5"]}).with_columns(n=exact(pl.col("n"), pl.Decimal(10, 0)))
-    assert frame["n"].to_list() == [Decimal(100), Decimal(7), None]
+    texts = pl.DataFrame({"n": ["100", "7", "1.5", "100.0", "1."]})
+    frame = texts.with_columns(n=exact(pl.col("n"), pl.Decimal(10, 0)))
+    assert frame["n"].to_list() == [Decimal(100), Decimal(7), None, Decimal(100), None]
     told = obey(frame, [Rule("n", "is large", pl.col("n") > 50, "null", "It is.")])
-    assert told["values_before"].to_list() == [["100"], [], []]
+    assert told["values_before"].to_list() == [["100"], [], [], ["100"], []]
 
 
 def test_a_whole_number_may_be_written_with_a_fraction_of_nothing() -> None:

@@ -34,8 +34,8 @@ def instance(warehouse_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def step(instance: dg.DagsterInstance) -> BlockStep:
     """A step that begins now."""
     context: Any = SimpleNamespace(instance=instance, run=SimpleNamespace(run_id="run"))
-    spec: Any = SimpleNamespace(whole=False)
-    return BlockStep(context, spec, TABLE)
+    spec: Any = SimpleNamespace(whole=False, own_table=TABLE)
+    return BlockStep(context, spec)
 
 
 def hold(work: BlockStep, block: str) -> None:
@@ -49,11 +49,10 @@ def test_what_a_step_has_made_is_published_though_another_block_is_refused(insta
     assert lake().partitions(TABLE).keys() == set()
     hold(work, BLOCKS[1])
     assert lake().partitions(TABLE).keys() == {BLOCKS[0]}, "the one that is held takes nobody's place"
-    work.made.refused[BLOCKS[2]] = "it is mostly bad"
     with pytest.raises(dg.Failure, match=r"1 blocks were refused, the others are published\. Keys from 200000: it is"):
-        list(work.finish())
+        list(work.finish(refused={BLOCKS[2]: "it is mostly bad"}))
     assert lake().read(TABLE).frame["id"].to_list() == [0, 100_000]
-    assert (work.made.partitions, work.rows) == (2, {BLOCKS[0]: 1, BLOCKS[1]: 1})
+    assert (work.changed, work.rows) == (2, {BLOCKS[0]: 1, BLOCKS[1]: 1})
 
 
 def test_a_block_that_the_lake_has_lost_is_not_known(instance: dg.DagsterInstance) -> None:

@@ -76,7 +76,7 @@ class Audit:
     failures: pl.DataFrame = field(repr=False)
     errors: tuple[str, ...] = ()
 
-    def part(self, rejected: pl.Series) -> Audit:
+    def of_rows(self, rejected: pl.Series) -> Audit:
         """What was found for some of the rejected rows, given as a mask."""
         rows = self.failures["row"].unique().sort().filter(rejected)
         return replace(

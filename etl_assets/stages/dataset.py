@@ -222,7 +222,17 @@ def declare(
 ) -> Spec:
     """Register the asset of a table; `made_by` is the contract or function whose file holds its code."""
     key = dg.AssetKey([table.stage, table.name])
-    return remember(Spec(key, dataset, table, None, inputs, partitions, code_version(made_by), quarantine))
+    return remember(
+        Spec(
+            key,
+            dataset,
+            table,
+            inputs=inputs,
+            partitions=partitions,
+            code_version=code_version(made_by),
+            quarantine=quarantine,
+        )
+    )
 
 
 def remember(spec: Spec) -> Spec:

@@ -162,7 +162,7 @@ class TableStep:
 
     def _own(self, found: Audit, partition: str) -> Audit:
         """What was found in the rows of one partition."""
-        return found if self.spec.whole else found.part(found.rejected["_key"] == partition)
+        return found if self.spec.whole else found.of_rows(found.rejected["_key"] == partition)
 
     def _publications(self, keys: Sequence[str], found: Audit) -> list[Publication]:
         """The table's partitions, their rows in key order, and beside them the quarantine's."""

@@ -236,7 +236,7 @@ def test_failures_as_tables_for_a_person() -> None:
     assert [row["record"] for row in shown] == [12, 13, 14, 15, 16, 42]
     counts = {row.data["column"]: row.data["rows"] for row in found.counts().records}
     assert counts == {"name": 30, "low": 1}
-    last = found.part(found.rejected["id"] == 33)
+    last = found.of_rows(found.rejected["id"] == 33)
     assert failures(last) == {(42, "greater_than_or_equal_to", "low", "-1.0")}
 
 

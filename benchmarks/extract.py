@@ -26,7 +26,7 @@ import requests
 from benchmarks.ground import Ground
 from benchmarks.measure import Case, Ratio, Report, Run, interleave, timed
 from etl_assets.local.apis import gho
-from etl_assets.local.recordings import Request, Response, Route
+from etl_assets.local.routes import Request, Response, Route
 from etl_assets.local.sources import ROUTES, serve
 from etl_assets.sources import Workspace
 from etl_assets.sources.odata import ODataSource

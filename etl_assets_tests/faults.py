@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import parse_qs
 
-from etl_assets.local.recordings import Response
+from etl_assets.local.routes import Response
 from etl_assets.local.sources import Handler, without_key
 
 HTML = b"<!DOCTYPE html>\n<html><head><title>Missing Key</title></head><body>Sorry.</body></html>\n"

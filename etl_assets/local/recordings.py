@@ -1,7 +1,7 @@
-"""Recorded sources as they are to be seen on one date, and what a route of the source server is asked and answers.
+"""Recorded sources as they are to be seen on one date.
 
-Here: which publication of a source is shown on which date, its files, and the types that sources.py and apis
-share. Not here: HTTP (sources.py), and how an API answers from its recordings (apis).
+Here: which publication of a source is shown on which date, and its files. Not here: HTTP (sources.py), and how an API
+answers from its recordings (apis).
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import contextlib
 import gzip
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -28,9 +28,6 @@ _CONTENT_TYPES = {
     ".jsonl": "application/x-ndjson",
     ".parquet": "application/vnd.apache.parquet",
 }
-
-
-# Dates and recordings ------------------------------------------------------------------------------------
 
 
 def publications(data: Path) -> dict[str, list[str]]:
@@ -189,36 +186,3 @@ def first_day(text: str) -> date:
 def last_day(text: str) -> date:
     """The last day of a publication date; see `first_day`."""
     return _period(text)[1]
-
-
-# Requests and routes -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a route is asked: path segments and query decoded, header names in lower case.
-
-    `token` is what protected routes accept; if it is empty, they accept none.
-    """
-
-    method: str
-    path: str
-    segments: tuple[str, ...]
-    query: Mapping[str, list[str]]
-    headers: Mapping[str, str]
-    recordings: Recordings
-    token: str = ""
-
-
-@dataclass(frozen=True)
-class Response:
-    """What a route answers; Content-Length is added, and a HEAD request gets no body."""
-
-    status: int
-    body: bytes = b""
-    content_type: str = "text/plain; charset=utf-8"
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-Route = Callable[[Request], Response | None]
-"""Answers a request, or returns None to leave it to the file replay."""

@@ -40,14 +40,8 @@ from typing import Any
 from urllib.parse import parse_qs, unquote
 
 from etl_assets.local.apis import census, gho, retail, treasury
-from etl_assets.local.recordings import (
-    Recordings,
-    Request,
-    Response,
-    Route,
-    last_day,
-    publications,
-)
+from etl_assets.local.recordings import Recordings, last_day, publications
+from etl_assets.local.routes import Request, Response, Route
 from etl_assets.local.whole import write_whole
 
 HOST = "127.0.0.1"

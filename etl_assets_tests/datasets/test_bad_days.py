@@ -7,7 +7,7 @@ import re
 import polars as pl
 import pytest
 
-from etl_assets.local.recordings import Response
+from etl_assets.local.routes import Response
 from etl_assets_tests.datasets.files import county, county_file, event, event_file, publish_counties, publish_events
 from etl_assets_tests.faults import Fault
 from etl_assets_tests.house import House

@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from etl_assets.local.recordings import Request, Response, publications
+from etl_assets.local.recordings import publications
+from etl_assets.local.routes import Request, Response
 from etl_assets.local.sources import SourceServer, serve
 from etl_assets_tests.faults import Fault, Faults
 

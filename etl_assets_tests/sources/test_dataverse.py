@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from etl_assets.local.recordings import Request, Response
+from etl_assets.local.routes import Request, Response
 from etl_assets.local.sources import serve
 from etl_assets.sources import SourceRefusedError, Workspace
 from etl_assets.sources.dataverse import DataverseTable

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 from pydantic import SecretStr
 
-from etl_assets.local.recordings import Request, Response
+from etl_assets.local.routes import Request, Response
 from etl_assets.local.sources import serve
 from etl_assets.sources import SourceRefusedError, SourceUnavailableError, Validators, http
 from etl_assets.sources.http import Bearer, download, get, moment_of, probe, public

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from etl_assets.local.apis.querying import BadQueryError, parameter, read
-from etl_assets.local.recordings import Request, Response
+from etl_assets.local.routes import Request, Response
 
 _MOST_VARIABLES = 50
 #: The variables that the API knows for each series, whatever was recorded of it.

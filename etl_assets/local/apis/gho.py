@@ -26,7 +26,7 @@ from etl_assets.local.apis.querying import (
     sorted_by,
     whole_number,
 )
-from etl_assets.local.recordings import Request, Response, Route
+from etl_assets.local.routes import Request, Response, Route
 
 _EDM_TYPES = {
     **dict.fromkeys(("Id", "TimeDim"), "Edm.Int32"),

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
-from etl_assets.local.recordings import Recording, Request
+from etl_assets.local.recordings import Recording
+from etl_assets.local.routes import Request
 
 Row = Mapping[str, Any]
 Test = Callable[[Row], bool]

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 
 from etl_assets.local.apis.querying import BadQueryError, parameter, read, whole_number
-from etl_assets.local.recordings import Request, Response
+from etl_assets.local.routes import Request, Response
 
 _TABLES = {"customers": "customer_data.json", "exchange_rates": "exchange_rates.json"}
 _LARGEST_PAGE = 500

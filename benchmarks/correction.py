@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from benchmarks.ground import CORRECTED, PUBLISHED, Ground
 from benchmarks.house import House, environment, instance_of
 from benchmarks.measure import Ratio, Report, Run, interleave, timed
-from etl_assets.local.sources import serve
+from etl_assets.local.source_server import serve
 
 DAYS, QUICK_DAYS = 730, 3
 

@@ -27,7 +27,7 @@ from benchmarks.ground import Ground
 from benchmarks.measure import Case, Ratio, Report, Run, interleave, timed
 from etl_assets.local.apis import gho
 from etl_assets.local.routes import Request, Response, Route
-from etl_assets.local.sources import ROUTES, serve
+from etl_assets.local.source_server import ROUTES, serve
 from etl_assets.sources import Workspace
 from etl_assets.sources.odata import ODataSource
 from etl_assets.storage.lake import Lake

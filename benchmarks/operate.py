@@ -37,7 +37,7 @@ from etl_assets.automation.partitions import daily
 from etl_assets.automation.sensors import source_sensors
 from etl_assets.definitions import defs
 from etl_assets.local.in_process import execute
-from etl_assets.local.sources import serve
+from etl_assets.local.source_server import serve
 from etl_assets.settings import PROJECT
 from etl_assets.stages.dataset import SPECS
 

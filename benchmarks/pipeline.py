@@ -29,7 +29,7 @@ import psycopg
 from benchmarks.ground import FIRST_DAY, PUBLISHED, Ground
 from benchmarks.house import environment, prepare
 from benchmarks.measure import Case, Ratio, Report, Run, interleave, read_run
-from etl_assets.local.sources import serve
+from etl_assets.local.source_server import serve
 
 DAYS, QUICK_DAYS = 365, 5
 

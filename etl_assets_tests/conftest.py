@@ -12,7 +12,7 @@ import pytest
 
 from etl_assets.local.postgres import Cluster
 from etl_assets.local.sample import write_sample
-from etl_assets.local.sources import serve
+from etl_assets.local.source_server import serve
 from etl_assets_tests.faults import Faults
 from etl_assets_tests.house import House, ephemeral
 

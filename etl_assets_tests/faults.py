@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import parse_qs
 
 from etl_assets.local.routes import Response
-from etl_assets.local.sources import Handler, without_key
+from etl_assets.local.source_server import Handler, without_key
 
 HTML = b"<!DOCTYPE html>\n<html><head><title>Missing Key</title></head><body>Sorry.</body></html>\n"
 HTML_PATH = "/_faults/page.html"

@@ -17,7 +17,7 @@ import pytest
 
 from etl_assets.definitions import definitions
 from etl_assets.local.routes import Request, Response
-from etl_assets.local.sources import serve
+from etl_assets.local.source_server import serve
 from etl_assets.stages.dataset import SPECS
 from etl_assets_tests.house import House
 

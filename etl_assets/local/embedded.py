@@ -19,7 +19,8 @@ from etl_assets.local.databases import DATABASES, show
 from etl_assets.local.postgres import Cluster
 from etl_assets.local.recordings import Recordings
 from etl_assets.local.sample import write_sample
-from etl_assets.local.sources import ROUTES, SourceServer
+from etl_assets.local.source_process import SourceServer
+from etl_assets.local.source_server import ROUTES
 from etl_assets.local.whole import write_whole
 from etl_assets.settings import PROJECT, Settings, dagster_home, explicit_settings, home
 

@@ -1,7 +1,7 @@
 """Recorded sources as they are to be seen on one date.
 
-Here: which publication of a source is shown on which date, and its files. Not here: HTTP (sources.py), and how an API
-answers from its recordings (apis).
+Here: which publication of a source is shown on which date, and its files. Not here: HTTP (source_server.py), and how
+an API answers from its recordings (apis).
 """
 
 from __future__ import annotations

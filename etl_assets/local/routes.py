@@ -1,6 +1,6 @@
 """What a route of the source server is asked, and what it answers.
 
-Here: the types that the server and the APIs behind it share. Not here: HTTP (sources.py), and the APIs (apis).
+Here: the types that the server and the APIs behind it share. Not here: HTTP (source_server.py), and the APIs (apis).
 """
 
 from __future__ import annotations

@@ -13,3 +13,11 @@ def write_whole(path: Path, content: str | bytes, mode: int = 0o600) -> None:
     with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(content if isinstance(content, bytes) else content.encode())
     unfinished.replace(path)
+
+
+def read_line(path: Path) -> str | None:
+    """The one line that a file holds; None if there is no such file, or nothing in it."""
+    try:
+        return path.read_text().strip() or None
+    except FileNotFoundError:
+        return None

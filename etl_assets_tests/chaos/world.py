@@ -19,7 +19,7 @@ import psycopg
 from psycopg import sql
 
 from etl_assets.local.postgres import Cluster
-from etl_assets.local.sources import serve
+from etl_assets.local.source_server import serve
 from etl_assets.quality.quarantine import quarantine_table
 from etl_assets.settings import PROJECT
 from etl_assets.stages.staleness import in_order

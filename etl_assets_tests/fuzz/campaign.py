@@ -24,7 +24,7 @@ from psycopg import sql
 
 from etl_assets.definitions import defs
 from etl_assets.local.postgres import Cluster
-from etl_assets.local.sources import serve
+from etl_assets.local.source_server import serve
 from etl_assets.quality.audit import audit
 from etl_assets.quality.contract import Contract, storage_table
 from etl_assets.quality.quarantine import quarantine_table

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 
 from etl_assets.local.apis import gho
-from etl_assets.local.sources import ROUTES
+from etl_assets.local.source_server import ROUTES
 from etl_assets_tests.datasets.files import event, event_file
 from etl_assets_tests.faults import Fault, Query
 from etl_assets_tests.fuzz import rows

@@ -17,7 +17,7 @@ import pytest
 import requests
 
 from etl_assets.local.apis import gho
-from etl_assets.local.sources import ROUTES, serve
+from etl_assets.local.source_server import ROUTES, serve
 from etl_assets_tests.faults import Fault, Faults
 
 GHO = "/who_gho/api"

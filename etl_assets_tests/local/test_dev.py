@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from etl_assets.local.postgres import Cluster
-from etl_assets.local.sources import SourceServer
+from etl_assets.local.source_process import SourceServer
 from etl_assets_tests.held import held_at_table
 from etl_assets_tests.local.commands import Dev
 

@@ -30,7 +30,7 @@ from etl_assets.local.databases import DATABASES
 from etl_assets.local.postgres import Cluster
 from etl_assets.local.routes import Request
 from etl_assets.local.run import Driver, Outcome, _batches, _chain, _is_alive, _process, _Work
-from etl_assets.local.sources import ROUTES, serve
+from etl_assets.local.source_server import ROUTES, serve
 from etl_assets.stages.dataset import SPECS
 from etl_assets.stages.landing import ACCEPT_SHRUNK, ANEW
 from etl_assets.stages.staleness import State

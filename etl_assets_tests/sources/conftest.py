@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from etl_assets.local.apis import gho
-from etl_assets.local.sources import ROUTES, serve
+from etl_assets.local.source_server import ROUTES, serve
 from etl_assets_tests.faults import Faults
 from etl_assets_tests.sources.api import (
     GHO_PAGE,

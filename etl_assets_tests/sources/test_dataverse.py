@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from etl_assets.local.routes import Request, Response
-from etl_assets.local.sources import serve
+from etl_assets.local.source_server import serve
 from etl_assets.sources import SourceRefusedError, Workspace
 from etl_assets.sources.dataverse import DataverseTable
 

@@ -16,7 +16,7 @@ import pytest
 from pydantic import SecretStr
 
 from etl_assets.local.routes import Request, Response
-from etl_assets.local.sources import serve
+from etl_assets.local.source_server import serve
 from etl_assets.sources import SourceRefusedError, SourceUnavailableError, Validators, http
 from etl_assets.sources.http import Bearer, download, get, moment_of, probe, public
 from etl_assets_tests.faults import Fault, Faults

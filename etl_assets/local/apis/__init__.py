@@ -1,7 +1,7 @@
 """The APIs as routes of the source server: each answers from recordings as the real one does live.
 
 Here: a module per API, with its queries, paging, envelopes and refusals; what several do alike is in querying.py.
-Not here: HTTP (sources.py); which recordings there are to answer from (recordings.py).
+Not here: HTTP (source_server.py); which recordings there are to answer from (recordings.py).
 """
 
 from etl_assets.local.apis.census import census

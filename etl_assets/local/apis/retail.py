@@ -1,7 +1,7 @@
 """The retail company: two tables in numbered pages, for callers that have the token.
 
 Here: the check of the token, pages, ETags and errors.
-Not here: which token is valid (sources.py is given it), and the company's sources that are files.
+Not here: which token is valid (source_server.py is given it), and the company's sources that are files.
 """
 
 from __future__ import annotations

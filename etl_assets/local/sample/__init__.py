@@ -3,8 +3,8 @@
 Here: the folder it is written into, which files it has, and when it is written anew. Every name, text and border is
 made up; nothing is taken from a publisher's file. The same code always writes the same data: no clock, no network,
 fixed seeds. Not here: what a source's files say, for which each has a module (counties.py, events.py, gho.py,
-treasury.py, census.py, totesys.py, retail.py; what they share is in files.py); serving the sample (local/sources.py);
-and what the project makes of the data.
+treasury.py, census.py, totesys.py, retail.py; what they share is in files.py); serving the sample
+(local/source_server.py); and what the project makes of the data.
 """
 
 from __future__ import annotations

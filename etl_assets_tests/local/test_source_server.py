@@ -21,7 +21,8 @@ import requests
 
 from etl_assets.local.recordings import publications
 from etl_assets.local.routes import Request, Response
-from etl_assets.local.sources import SourceServer, serve
+from etl_assets.local.source_process import SourceServer
+from etl_assets.local.source_server import serve
 from etl_assets_tests.faults import Fault, Faults
 
 EVENTS = "/events/events.csv"
@@ -501,7 +502,7 @@ def test_another_folder_restarts_it_and_forgets_the_date(data: Path, tmp_path: P
 def test_survives_whoever_started_it_with_signals_restored(data: Path, server: SourceServer):
     # As a background job of a script: SIGINT and SIGTERM are ignored there, and inherited.
     program = (
-        "import signal, sys; from pathlib import Path; from etl_assets.local.sources import SourceServer\n"
+        "import signal, sys; from pathlib import Path; from etl_assets.local.source_process import SourceServer\n"
         "for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, signal.SIG_IGN)\n"
         "SourceServer(Path(sys.argv[1])).start(Path(sys.argv[2]))"
     )

@@ -7,8 +7,6 @@ the order in which data flows. Every run is an ordinary Dagster run, seen in the
 from __future__ import annotations
 
 import fcntl
-import os
-import socket
 import sys
 import time
 import uuid
@@ -17,7 +15,6 @@ from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -27,6 +24,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from etl_assets.local import ui
+from etl_assets.local.dead_runs import OWNER, bury_those_of_commands, bury_those_of_uis, this_process
 from etl_assets.local.in_process import execute
 from etl_assets.logs import plain
 from etl_assets.settings import NotConfiguredError, explicit_settings, home, settings
@@ -41,7 +39,6 @@ from etl_assets.storage.configured import lake, landing_store
 from etl_assets.storage.dagster_storage import at_a_terminal, dagster_instance
 from etl_assets.storage.table import WHOLE
 
-_OWNER = "etl/process"
 _SOURCES_AT_ONCE = 8
 #: Checks that do not fail a run, but have something to say about what has just been made.
 _REPORTED_CHECKS = ("volume", "columns", "quarantine", NEWEST)
@@ -60,7 +57,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Work:
-    """One run: assets that do not wait for each other, or that share partitions, each made from the one before."""
+    """One run: assets that do not wait for each other; or a chain, each made by partition from the one before."""
 
     specs: Sequence[Spec]
     partitions: Sequence[str] = ()
@@ -123,7 +120,7 @@ class Driver:
             return self._run()
 
     def _run(self) -> bool:
-        self._bury_the_dead()
+        bury_those_of_commands(self.instance)
         waiting = in_order(self.datasets)
         self.outcomes = {spec.key.to_user_string(): Outcome() for spec in waiting}
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"),
@@ -192,7 +189,7 @@ class Driver:
         return self.anew and (not self.datasets or spec.dataset.name in self.datasets)
 
     def _materialize(self, work: _Work, progress: Progress) -> None:
-        tags = {_OWNER: _process()} | ({ANEW: "true"} if work.anew else {})
+        tags = {OWNER: this_process()} | ({ANEW: "true"} if work.anew else {})
         tags |= {ACCEPT_SHRUNK: "true"} if work.anew and self.accept_shrunk else {}
         run_id, steps = str(uuid.uuid4()), _Steps(work, self.outcomes, progress)
         self.instance.add_event_listener(run_id, steps.heard)
@@ -208,15 +205,6 @@ class Driver:
     def _left(self) -> list[str]:
         state = State.of(self.instance, in_order(self.datasets))
         return [spec.key.to_user_string() for spec in in_order(self.datasets) if state.out_of_date(spec)]
-
-    def _bury_the_dead(self) -> None:
-        """Fail the runs of a killed process: they would stay "started" for ever, and keep others from their source."""
-        statuses = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
-        for run in self.instance.get_runs(dg.RunsFilter(statuses=statuses)):
-            owner = run.tags.get(_OWNER)
-            if owner and owner != _process() and not _is_alive(owner):
-                self.instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-                self.instance.report_run_failed(run, "Its process was killed; what it had not finished is made again.")
 
     # -- the report ----------------------------------------------------------------------------------------------
 
@@ -311,7 +299,7 @@ def run(datasets: Collection[str] = (), *, anew: bool = False, accept_shrunk: bo
     )
     with _one_at_a_time(console), at_a_terminal(), dagster_instance() as instance:
         if explicit_settings().dagster_storage_url is None:
-            ui.bury_the_dead(instance)
+            bury_those_of_uis(instance)
         driver = Driver(defs, instance, console, datasets, anew, accept_shrunk)
         done = driver.run()
         made = sum(outcome.partitions for outcome in driver.outcomes.values())
@@ -356,29 +344,3 @@ def _reasons(result: dg.ExecuteInProcessResult) -> dict[str, list[str]]:
 def _was_interrupted(event: dg.DagsterEvent) -> bool:
     error = event.step_failure_data.error if event.is_step_failure else None
     return error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__
-
-
-def _process() -> str:
-    """Identify this process: a later one with the same number, or one of another machine, is told apart from it."""
-    return f"{os.getpid()}.{_started(os.getpid())}.{socket.gethostname()}"
-
-
-def _is_alive(owner: str) -> bool:
-    """Return whether a process runs; one on another machine is assumed to, since nothing is known about it.
-
-    With the embedded default, one under another host name is dead: there is only one machine, which may have been
-    renamed, and only one such process runs at a time.
-    """
-    pid, started, host = owner.split(".", 2)
-    if host != socket.gethostname():
-        return explicit_settings().dagster_storage_url is not None
-    return _started(int(pid)) == started
-
-
-def _started(pid: int) -> str | None:
-    """When a process started, in clock ticks since boot; None if it has ended (fields 22 and 3 of /proc/pid/stat)."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if fields[0] == "Z" else fields[19]
-    except (FileNotFoundError, ProcessLookupError, IndexError):
-        return None

@@ -11,18 +11,14 @@ import fcntl
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from etl_assets.local.postgres import free_port
 from etl_assets.settings import PROJECT, explicit_settings, home, settings
-
-if TYPE_CHECKING:  # it takes seconds to import, and most commands need none of it
-    from dagster import DagsterInstance
 
 _ENDS_WITHIN = 60.0
 #: In the environment of a UI and of all that it starts: which one they are of.
@@ -79,10 +75,12 @@ def serve(port: int) -> int:
         raise RuntimeError(why) from error
     os.environ[_MARK] = str(_lock())
     if explicit_settings().dagster_storage_url is None:
+        # They take seconds to import, and most commands need none of it.
+        from etl_assets.local.dead_runs import bury_those_of_uis
         from etl_assets.storage.dagster_storage import dagster_instance
 
         with dagster_instance() as instance:
-            bury_the_dead(instance)
+            bury_those_of_uis(instance)
     print(f"UI: {url}, in a moment  (Ctrl-C ends it)", file=sys.stderr, flush=True)
     # A configured address stays: it is where people open a UI that is somewhere else.
     os.environ.setdefault("ETL_DAGSTER_UI_URL", url)
@@ -113,7 +111,7 @@ def _hold(url: str) -> None:
             if found := running():
                 why = f"A UI for {home()} is already running at {found.url}; stop it (Ctrl-C there) to start another."
                 raise RuntimeError(why) from None
-            time.sleep(0.1)  # somebody is just asking, or is about to write where his UI is
+            time.sleep(0.1)  # somebody is just asking, or is about to write where its UI is
     os.ftruncate(lock, 0)
     os.write(lock, json.dumps([os.getpid(), url]).encode())
     os.set_inheritable(lock, True)
@@ -143,23 +141,3 @@ def _held(descriptor: int) -> bool:
     except BlockingIOError:
         return True
     return False
-
-
-def bury_the_dead(instance: DagsterInstance) -> None:
-    """Fail the runs of a killed UI, so that they start again and do not hold up others as "started" for hours.
-
-    Nobody else can tell Dagster how they ended: the server that started them was killed with the UI.
-    """
-    from dagster import DagsterRunStatus, RunsFilter
-
-    statuses = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
-    for run in instance.get_runs(RunsFilter(statuses=statuses)):
-        server = json.loads(run.tags.get(".dagster/grpc_info", "{}")).get("socket")
-        if server and not _is_served(server):
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-            instance.report_run_failed(run, "The UI that started it was killed.")
-
-
-def _is_served(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX) as client:
-        return client.connect_ex(path) == 0

@@ -29,7 +29,7 @@ from etl_assets.local.__main__ import main
 from etl_assets.local.databases import DATABASES
 from etl_assets.local.postgres import Cluster
 from etl_assets.local.routes import Request
-from etl_assets.local.run import Driver, Outcome, _batches, _chain, _is_alive, _process, _Work
+from etl_assets.local.run import Driver, Outcome, _batches, _chain, _Work
 from etl_assets.local.source_server import ROUTES, serve
 from etl_assets.stages.dataset import SPECS
 from etl_assets.stages.landing import ACCEPT_SHRUNK, ANEW
@@ -365,39 +365,6 @@ def test_what_shrank_is_accepted_of_named_datasets_only(capsys: pytest.CaptureFi
     with pytest.raises(SystemExit):
         main(["run", "--accept-shrunk"])
     assert "--accept-shrunk: name the datasets whose sources you have looked at" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("status", ["NOT_STARTED", "STARTING", "STARTED"])
-def test_runs_of_dead_processes_are_ended_and_those_of_others_are_not(status: str) -> None:
-    """Whatever they were at: a run that stays under way keeps others from its source and from what it was to make."""
-    pid, started, host = _process().split(".", 2)
-    ours, later, elsewhere = f"{pid}.{started}.{host}", f"{pid}.{int(started) - 1}.{host}", f"{pid}.{started}.another"
-    with ephemeral() as instance:
-        job = defs.resolve_implicit_global_asset_job_def()
-        runs = {
-            owner: instance.create_run_for_job(
-                job, tags={"etl/process": owner} if owner else {}, status=dg.DagsterRunStatus(status)
-            ).run_id
-            for owner in (ours, later, elsewhere, "")
-        }
-        log = instance.event_log_storage
-        log.set_concurrency_slots("source_us_counties", 2)
-        for owner in (ours, later):
-            log.claim_concurrency_slot("source_us_counties", runs[owner], "landing")
-        Driver(defs, instance, Console())._bury_the_dead()
-        at_the_source = log.get_concurrency_info("source_us_counties").claimed_slots
-        assert [slot.run_id for slot in at_the_source] == [runs[ours]]
-        ended = {owner for owner, run in runs.items() if instance.get_runs(dg.RunsFilter([run]))[0].is_finished}
-    assert ended == {later, elsewhere}
-
-
-def test_of_a_process_on_another_machine_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """But of the embedded default, which is of one machine, however that is called today."""
-    pid, started, _ = _process().split(".", 2)
-    assert _is_alive(_process())
-    assert not _is_alive(f"{pid}.{started}.another")
-    monkeypatch.setenv("ETL_DAGSTER_STORAGE_URL", "postgresql://a/dagster")
-    assert _is_alive(f"{pid}.{started}.another")
 
 
 @contextmanager

@@ -21,7 +21,8 @@ from rich.console import Console
 from benchmarks.measure import Stopwatch
 from etl_assets.definitions import defs
 from etl_assets.local.in_process import execute
-from etl_assets.local.run import Driver, Outcome
+from etl_assets.local.report import Outcome
+from etl_assets.local.run import Driver
 from etl_assets.settings import PROJECT
 from etl_assets.stages.dataset import SPECS
 from etl_assets.storage.dagster_storage import at_a_terminal

@@ -30,7 +30,8 @@ from etl_assets.local.databases import show
 from etl_assets.local.in_process import execute
 from etl_assets.local.postgres import Cluster
 from etl_assets.local.recordings import Recordings
-from etl_assets.local.run import Driver, Outcome
+from etl_assets.local.report import Outcome, report
+from etl_assets.local.run import Driver
 from etl_assets.stages.run_tags import RunPartitions
 from etl_assets.storage.configured import lake
 from etl_assets.storage.lake import Lake
@@ -175,8 +176,7 @@ class House:
         console = Console(file=text, width=200)
         driver = Driver(self.definitions, self.instance, console, self.datasets, anew, accept_shrunk)
         done = driver.run()
-        driver.note_changes()
-        driver.report()
+        report(console, self.instance, driver.specs, driver.outcomes)
         self.printed, self.outcomes = text.getvalue(), driver.outcomes
         return done
 

@@ -14,6 +14,7 @@ import yaml
 from dagster_shared.serdes import serialize_value
 from rich.console import Console
 
+from etl_assets.local.report import report
 from etl_assets.local.run import Driver
 from etl_assets.settings import PROJECT, settings
 from etl_assets_tests.automation.servers import webhook
@@ -85,9 +86,10 @@ def test_no_secret_is_told_and_what_sources_write_is_text(
             elsewhere.setenv("ETL_WAREHOUSE_URL", f"postgresql://etl:{password}@127.0.0.1:9/warehouse")
             house.materialize("raw/us_counties", raise_on_error=False)
         text = io.StringIO()
-        driver = Driver(house.definitions, house.instance, Console(file=text, width=200), house.datasets)
+        console = Console(file=text, width=200)
+        driver = Driver(house.definitions, house.instance, console, house.datasets)
         driver.run()
-        driver.report()
+        report(console, house.instance, driver.specs, driver.outcomes)
         told += [text.getvalue(), alerts(house), *(posted["text"] for posted in hook.posted)]
         assert len(hook.posted) >= 2, hook.posted
     out, err = capfd.readouterr()

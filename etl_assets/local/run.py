@@ -15,18 +15,17 @@ from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import dagster as dg
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table as RichTable
-from rich.text import Text
 
 from etl_assets.local import ui
 from etl_assets.local.dead_runs import OWNER, bury_those_of_commands, bury_those_of_uis, this_process
 from etl_assets.local.in_process import execute
-from etl_assets.logs import plain
+from etl_assets.local.report import Outcome, report
 from etl_assets.settings import NotConfiguredError, explicit_settings, home, settings
 from etl_assets.sources import SourceError
 from etl_assets.stages.dataset import Spec
@@ -37,27 +36,15 @@ from etl_assets.stages.staleness import State, in_order, levels
 from etl_assets.storage import connections
 from etl_assets.storage.configured import lake, landing_store
 from etl_assets.storage.dagster_storage import at_a_terminal, dagster_instance
-from etl_assets.storage.table import WHOLE
 
 _SOURCES_AT_ONCE = 8
 #: Checks that do not fail a run, but have something to say about what has just been made.
 _REPORTED_CHECKS = ("volume", "columns", "quarantine", NEWEST)
-_LONGEST_WARNING = 300
-
-
-@dataclass
-class Outcome:
-    """What was done for one asset."""
-
-    partitions: int = 0
-    seconds: float = 0.0
-    failures: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class _Work:
-    """One run: assets that do not wait for each other; or a chain, each made by partition from the one before."""
+    """One run: assets that do not wait for each other; or a chain, each from the one before, partition by partition."""
 
     specs: Sequence[Spec]
     partitions: Sequence[str] = ()
@@ -114,6 +101,11 @@ class Driver:
     accept_shrunk: bool = False
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
+    @cached_property
+    def specs(self) -> Sequence[Spec]:
+        """The assets that are brought up to date, in the order in which data flows."""
+        return in_order(self.datasets)
+
     def run(self) -> bool:
         """Make everything that is out of date; return whether everything is up to date afterwards."""
         with connections.kept():
@@ -121,7 +113,7 @@ class Driver:
 
     def _run(self) -> bool:
         bury_those_of_commands(self.instance)
-        waiting = in_order(self.datasets)
+        waiting = self.specs
         self.outcomes = {spec.key.to_user_string(): Outcome() for spec in waiting}
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"),
                    TimeElapsedColumn())  # fmt: skip
@@ -203,62 +195,8 @@ class Driver:
             self.outcomes[name].failures.extend(reasons.get(spec.key.to_python_identifier(), reasons.get("", ())))
 
     def _left(self) -> list[str]:
-        state = State.of(self.instance, in_order(self.datasets))
-        return [spec.key.to_user_string() for spec in in_order(self.datasets) if state.out_of_date(spec)]
-
-    # -- the report ----------------------------------------------------------------------------------------------
-
-    def report(self) -> None:
-        """Print what there is, per table, and where to look."""
-        state = State.of(self.instance, in_order(self.datasets))
-        table = RichTable(title=None, header_style="bold", box=None, pad_edge=False)
-        for name, justify in (("table", "left"), ("rows", "right"), ("partitions", "right"), ("made", "right"),
-                              ("quarantined", "right"), ("seconds", "right")):  # fmt: skip
-            table.add_column(name, justify=justify)
-        # Two tables may share a quarantine: it is reported with the later one.
-        keepers = {spec.quarantine.full_name: spec for spec in in_order(self.datasets) if spec.quarantine}
-        for spec in in_order(self.datasets):
-            if spec.table is None:
-                continue
-            facts = state.facts(spec.table)
-            cut = {k: f for k, f in facts.items() if not (spec.table.partitioning and k == WHOLE)}
-            outcome = self.outcomes.get(spec.key.to_user_string(), Outcome())
-            kept_out = ""
-            if spec.quarantine and keepers[spec.quarantine.full_name] is spec:
-                kept_out = f"{sum(f.rows for f in state.facts(spec.quarantine).values()):,}"
-            table.add_row(
-                spec.table.full_name,
-                f"{sum(f.rows for f in cut.values()):,}",
-                f"{len(cut):,}" if spec.table.partitioning else "",
-                f"{outcome.partitions:,}" if outcome.partitions else "",
-                kept_out,
-                f"{outcome.seconds:.1f}" if outcome.seconds else "",
-            )
-        self.console.print(table)
-        for spec in in_order(self.datasets):
-            name = spec.key.to_user_string()
-            outcome = self.outcomes.get(name, Outcome())
-            for warning in outcome.warnings:
-                self.console.print(Text.assemble(("look at", "yellow"), f" {name}: {plain(warning, _LONGEST_WARNING)}"))
-            for failure in outcome.failures:
-                self.console.print(Text.assemble(("failed", "red"), f" {name}: {plain(failure)}"))
-
-    def note_changes(self) -> None:
-        """Say how much of each whole-file source changed, and which files of a folder were not taken."""
-        for spec in in_order(self.datasets):
-            outcome = self.outcomes.get(spec.key.to_user_string())
-            if spec.key.path[0] not in ("landing", "raw"):
-                continue
-            event = self.instance.get_latest_materialization_event(spec.key)
-            metadata = event.asset_materialization.metadata if event and event.asset_materialization else {}
-            refused: Any = metadata["refused"].value if "refused" in metadata else {}
-            for file, why in refused.items():
-                self.console.print(Text(plain(f"{spec.dataset.name}: {file} was not taken. {why}")))
-            if not outcome or not outcome.partitions or not spec.table:
-                continue
-            if spec.table.partitioning and "partitions_changed" in metadata:
-                changed, same = (metadata[f"partitions_{w}"].value for w in ("changed", "unchanged"))
-                self.console.print(f"{spec.dataset.name}: {changed} partitions changed, {same} unchanged")
+        state = State.of(self.instance, self.specs)
+        return [spec.key.to_user_string() for spec in self.specs if state.out_of_date(spec)]
 
 
 def _batches(spec: Spec, keys: Collection[str]) -> Iterator[Sequence[str]]:
@@ -303,8 +241,7 @@ def run(datasets: Collection[str] = (), *, anew: bool = False, accept_shrunk: bo
         driver = Driver(defs, instance, console, datasets, anew, accept_shrunk)
         done = driver.run()
         made = sum(outcome.partitions for outcome in driver.outcomes.values())
-        driver.note_changes()
-        driver.report()
+        report(console, instance, driver.specs, driver.outcomes)
     seconds = time.monotonic() - started
     if not made and done:
         console.print(f"The sources have nothing new, everything is up to date ({seconds:.1f} s).")

@@ -28,8 +28,9 @@ from etl_assets.local import run as module
 from etl_assets.local.__main__ import main
 from etl_assets.local.databases import DATABASES
 from etl_assets.local.postgres import Cluster
+from etl_assets.local.report import Outcome
 from etl_assets.local.routes import Request
-from etl_assets.local.run import Driver, Outcome, _batches, _chain, _Work
+from etl_assets.local.run import Driver, _batches, _chain, _Work
 from etl_assets.local.source_server import ROUTES, serve
 from etl_assets.stages.dataset import SPECS
 from etl_assets.stages.landing import ACCEPT_SHRUNK, ANEW

@@ -26,6 +26,9 @@ from etl_assets.settings import PROJECT, Settings, dagster_home, explicit_settin
 
 log = logging.getLogger("etl_assets.local")
 
+#: What Dagster (which looks for its settings by a pattern) or pg_ctl (which asks a shell) take for something else.
+_UNFIT = frozenset('[]*?$`"\\')
+
 
 def cluster() -> Cluster:
     """The private PostgreSQL."""
@@ -35,10 +38,6 @@ def cluster() -> Cluster:
 def source_server() -> SourceServer:
     """The server that replays recorded sources."""
     return SourceServer(home() / "sources")
-
-
-#: What Dagster (which looks for its settings by a pattern) or pg_ctl (which asks a shell) take for something else.
-_UNFIT = frozenset('[]*?$`"\\')
 
 
 def up(*, may_show: bool = True) -> None:
@@ -68,7 +67,7 @@ def up(*, may_show: bool = True) -> None:
         given["retail_token"] = source_server().token(token.get_secret_value() if token else None)
     for source in databases:
         given[f"{source}_url"] = show(cluster(), source, _recordings(configured))
-    if _has_own_folder(configured):
+    if _provides_sales_folder(configured):
         given["retail_sales_folder"] = str(_drop_sales(_recordings(configured)))
     if "local_sources_url" in given:
         given["local_versions"] = _versions(source_server().recordings())
@@ -86,7 +85,7 @@ def publish(date: str) -> dict[str, str]:
     shown = source_server().publish(date)
     for source in _databases(explicit_settings()):
         show(cluster(), source, source_server().recordings())
-    if _has_own_folder(explicit_settings()):
+    if _provides_sales_folder(explicit_settings()):
         _drop_sales(source_server().recordings())
     _give(_given() | {"local_versions": _versions(source_server().recordings())})
     return shown
@@ -143,14 +142,15 @@ def _sample(configured: Settings) -> Path:
 
 
 def _shown_before() -> Path | None:
-    """The folder that was shown last; None if there was none, or it is our own and has to be written again.
+    """The folder that was shown last; None if there was none, or if the project's own was deleted.
 
     Without ETL_SAMPLE_DATA the same folder stays shown: changing it would look like a publication in which nearly
     everything has shrunk. Raises ValueError if it is gone: a disk that is not mounted is not a publication either.
     """
-    if not _wish_file().exists():
+    try:
+        folder, own = source_server().recordings().data, home() / "sample"
+    except RuntimeError:  # it was never started
         return None
-    folder, own = Path(_wish_file().read_text().partition(" ")[2]), home() / "sample"
     if not folder.is_dir() and folder != own:
         raise ValueError(
             f"The folder of recordings that the local sources show, {folder}, is gone. Restore it, or set "
@@ -160,11 +160,11 @@ def _shown_before() -> Path | None:
 
 
 def _wish_file() -> Path:
-    """The file that says which date and folder somebody has asked for."""
-    return home() / "sources" / "told"
+    """The file that says which date and folder somebody has asked for, to be compared with the next wish."""
+    return home() / "sources" / "wish"
 
 
-def _has_own_folder(configured: Settings) -> bool:
+def _provides_sales_folder(configured: Settings) -> bool:
     """Whether the embedded default has to provide the folder of retail sales."""
     return configured.sources == "local" and configured.retail_sales_folder is None
 

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import platform
 import re
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psycopg
 from packaging.requirements import Requirement
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -37,7 +39,6 @@ from etl_assets.storage.dagster_storage import dagster_instance
 
 _FREE_BYTES = 2 << 30
 _SKEW_SECONDS = 60
-_OLDEST, _NEWEST = (3, 11), (3, 14)
 _COLOURS = {"ok": "green", "note": "yellow", "wrong": "red"}
 
 
@@ -64,6 +65,17 @@ def doctor() -> int:
 
     found = [finding for examine in EXAMINATIONS for finding in _examined(examine)]
     console = Console(soft_wrap=not sys.stdout.isatty())
+    if console.is_terminal:
+        console.print(_table(found))
+    else:
+        for item in found:
+            console.print(_line(item))
+    wrong = sum(item.is_wrong for item in found)
+    console.print(f"Wrong: {wrong} of {len(found)} things examined." if wrong else "Nothing is wrong.")
+    return 1 if wrong else 0
+
+
+def _table(found: Sequence[Finding]) -> RichTable:
     table = RichTable(box=None, header_style="bold", pad_edge=False)
     for name in ("", "what", "found", "what to do"):
         table.add_column(name, overflow="fold")
@@ -71,15 +83,15 @@ def doctor() -> int:
         # Plain text: a source's answer, a path or a server's message is shown, never obeyed.
         cells = (Text(plain(text)) for text in (item.about, item.said, item.mend))
         table.add_row(Text(item.state, _COLOURS[item.state]), *cells)
-    if console.is_terminal:
-        console.print(table)
-    else:
-        for item in found:
-            told = f"{item.said.removesuffix('.')}. {item.mend}" if item.mend else item.said
-            console.print(Text(plain(f"{item.state:5} {item.about}: {' '.join(told.split())}")))
-    wrong = sum(item.is_wrong for item in found)
-    console.print(f"Wrong: {wrong} of {len(found)} things examined." if wrong else "Nothing is wrong.")
-    return 1 if wrong else 0
+    return table
+
+
+def _line(item: Finding) -> Text:
+    told = f"{item.said.removesuffix('.')}. {item.mend}" if item.mend else item.said
+    return Text(plain(f"{item.state:5} {item.about}: {' '.join(told.split())}"))
+
+
+# --- examinations
 
 
 def _examined(examine: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
@@ -92,12 +104,7 @@ def _examined(examine: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
 
 def _python() -> Iterator[Finding]:
     """Python and its packages."""
-    version = "{}.{}.{}".format(*sys.version_info)
-    wanted = "Python {}.{} to {}.{}".format(*_OLDEST, *_NEWEST)
-    if _OLDEST <= sys.version_info[:2] <= _NEWEST:
-        yield Finding("Python", version)
-    else:
-        yield Finding("Python", version, f"Install {wanted}, delete .venv and call ./dev again.", is_wrong=True)
+    yield Finding("Python", platform.python_version())  # ./dev refuses one that does not serve
     lock = (PROJECT / "requirements.txt").read_text()
     others = []
     for line in re.findall(r"^(\S+==[^\\\n]*)", lock, re.MULTILINE):
@@ -151,40 +158,44 @@ def _warehouse() -> Iterator[Finding]:
         ).fetchone() or ("", "", datetime.now(UTC))
         yield Finding("warehouse", f"PostgreSQL {server}, as {login}")
         yield _clock("the warehouse", clock)
-        postgis = connection.execute(
-            "SELECT installed_version, default_version, NOT superuser OR rolsuper OR trusted AND"
-            " has_database_privilege(current_database(), 'CREATE') FROM pg_available_extensions"
-            " JOIN pg_available_extension_versions USING (name), pg_roles"
-            " WHERE name = 'postgis' AND version = default_version AND rolname = current_user"
-        ).fetchone()
-        if postgis is None:
-            yield Finding("PostGIS", "not installed", "Install postgresql-*-postgis-3 on the server.", is_wrong=True)
-        elif postgis[0] is None:
-            who = "The first run executes" if postgis[2] else "Have an administrator run in the database"
-            mend = f"{who}: CREATE EXTENSION postgis;"
-            yield Finding("PostGIS", f"{postgis[1]} is available, but not added yet", mend, is_wrong=not postgis[2])
-        else:
-            yield Finding("PostGIS", postgis[0])
-        may, there = connection.execute(
-            "SELECT has_database_privilege(current_database(), 'CREATE'),"
-            " (SELECT count(*) FROM pg_namespace WHERE nspname = ANY(%s))",
-            (list(roles.SCHEMAS),),
-        ).fetchone() or (False, 0)
-        mend = roles.what_to_run(connection)
-        if there < len(roles.SCHEMAS) and not may:
-            database = connection.info.dbname
-            needed = f'Have an administrator run: GRANT CREATE ON DATABASE "{database}" TO "{login}";'
-            yield Finding("schemas", "some are missing, and may not be created", needed, is_wrong=True)
-        elif there < len(roles.SCHEMAS):
-            yield Finding("schemas", "the first run creates them")
-        elif mend:
-            yield Finding(
-                "roles",
-                f"the pipeline runs as {login}",
-                f"For it to run as {roles.WRITER}, have an administrator run: {mend}",
-            )
-        else:
-            yield Finding("roles", f"the pipeline runs as {roles.WRITER}")
+        yield _postgis(connection)
+        yield _schemas(connection, login)
+
+
+def _postgis(connection: psycopg.Connection) -> Finding:
+    found = connection.execute(
+        "SELECT installed_version, default_version, NOT superuser OR rolsuper OR trusted AND"
+        " has_database_privilege(current_database(), 'CREATE') FROM pg_available_extensions"
+        " JOIN pg_available_extension_versions USING (name), pg_roles"
+        " WHERE name = 'postgis' AND version = default_version AND rolname = current_user"
+    ).fetchone()
+    if found is None:
+        return Finding("PostGIS", "not installed", "Install postgresql-*-postgis-3 on the server.", is_wrong=True)
+    installed, available, may = found
+    if installed is not None:
+        return Finding("PostGIS", installed)
+    who = "The first run executes" if may else "Have an administrator run in the database"
+    mend = f"{who}: CREATE EXTENSION postgis;"
+    return Finding("PostGIS", f"{available} is available, but not added yet", mend, is_wrong=not may)
+
+
+def _schemas(connection: psycopg.Connection, login: str) -> Finding:
+    """Return which schemas are missing; if none is, who works in them."""
+    may, there = connection.execute(
+        "SELECT has_database_privilege(current_database(), 'CREATE'),"
+        " (SELECT count(*) FROM pg_namespace WHERE nspname = ANY(%s))",
+        (list(roles.SCHEMAS),),
+    ).fetchone() or (False, 0)
+    if there < len(roles.SCHEMAS) and may:
+        return Finding("schemas", "the first run creates them")
+    if there < len(roles.SCHEMAS):
+        needed = f'GRANT CREATE ON DATABASE "{connection.info.dbname}" TO "{login}";'
+        said = "some are missing, and may not be created"
+        return Finding("schemas", said, f"Have an administrator run: {needed}", is_wrong=True)
+    if missing := roles.what_to_run(connection):
+        mend = f"For it to run as {roles.WRITER}, have an administrator run: {missing}"
+        return Finding("roles", f"the pipeline runs as {login}", mend)
+    return Finding("roles", f"the pipeline runs as {roles.WRITER}")
 
 
 def _dagster() -> Iterator[Finding]:
@@ -226,8 +237,8 @@ def _sources() -> Iterator[Finding]:
     with ThreadPoolExecutor(8, thread_name_prefix="doctor") as pool:
         yield from pool.map(ask, asked)
     manifests = (landing_store(spec.key.path[-1]).current() for spec in asked)
-    lake = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    known = [settings().local_sources_url, lake, *(m.url for m in manifests if m)]
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    known = [settings().local_sources_url, endpoint, *(m.url for m in manifests if m)]
     for host in sorted(
         {f"{p.scheme}://{p.netloc}" for url in known if url and (p := urlsplit(url)).scheme[:4] == "http"}
     ):
@@ -239,7 +250,7 @@ def _alerts() -> Iterator[Finding]:
     """Alerts."""
     found, wrong = receivers()
     for why in wrong:
-        yield Finding("Alerts", why, is_wrong=True)
+        yield Finding("alerts", why, is_wrong=True)
     if found:
         yield Finding("alerts", f"go to {', '.join(receiver.name for receiver in found)}")
     elif not wrong:

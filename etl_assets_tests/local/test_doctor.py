@@ -66,7 +66,7 @@ def test_what_is_wrong_is_said_with_what_to_do(
         "wrong The warehouse: The warehouse at 127.0.0.1:9/warehouse cannot be reached",
         "wrong The lake:",
         "wrong source of protest_events: ",
-        "wrong Alerts: Alerts by e-mail need both: ETL_ALERT_SMTP_URL",
+        "wrong alerts: Alerts by e-mail need both: ETL_ALERT_SMTP_URL",
     ):
         assert wrong in said, said
     assert "\x1b" not in said

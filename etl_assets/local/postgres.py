@@ -3,7 +3,7 @@
 Here: the life of one cluster: create, start, stop, its databases. Not here: what is in those databases, and where the
 server's programs come from (postgres_programs.py). `Cluster` is the whole interface:
 
-    cluster = Cluster(Path(".etl/postgres"))
+    cluster = Cluster(home() / "postgres")
     cluster.start()
     url = cluster.create_database("warehouse")
 """
@@ -80,8 +80,8 @@ FAST_SETTINGS = {
 class Cluster:
     """One private PostgreSQL cluster on 127.0.0.1; everything it has except the programs lies below `home`.
 
-    `fast` is for tests: a power cut may destroy the cluster. All methods may be called by several processes
-    at once.
+    `home` is an absolute path. `fast` is for tests: a power cut may destroy the cluster. All methods may be called by
+    several processes at once.
     """
 
     home: Path
@@ -119,12 +119,12 @@ class Cluster:
         """Tell whether the cluster's server process lives."""
         return self._postmaster() is not None
 
-    def url(self, database: str = "warehouse") -> str:
+    def url(self, database: str) -> str:
         """Return the address of a database, password included; it need not exist yet."""
         try:
             password, port = self._password_file.read_text(), self._port_file.read_text()
         except FileNotFoundError:
-            raise PostgresError(f"there is no PostgreSQL in {self._home} yet: start it first") from None
+            raise PostgresError(f"there is no PostgreSQL in {self.home} yet: start it first") from None
         return f"postgresql://{ROLE}:{password}@127.0.0.1:{port}/{quote(database, safe='')}?{_CONNECTION}"
 
     def create_database(self, name: str, template: str | None = None) -> str:
@@ -157,31 +157,27 @@ class Cluster:
     # --- files
 
     @property
-    def _home(self) -> Path:
-        return self.home.expanduser().absolute()
-
-    @property
     def _data(self) -> Path:
-        return self._home / "data"
+        return self.home / "data"
 
     @property
     def _log(self) -> Path:
-        return self._home / "postgres.log"
+        return self.home / "postgres.log"
 
     @property
     def _password_file(self) -> Path:
-        return self._home / "password"
+        return self.home / "password"
 
     @property
     def _port_file(self) -> Path:
-        return self._home / "port"
+        return self.home / "port"
 
     @contextlib.contextmanager
     def _locked(self) -> Generator[None]:
         """Let one process at a time create, start or stop this cluster."""
         try:
-            self._home.mkdir(parents=True, exist_ok=True)
-            lock = (self._home / "lock").open("a")
+            self.home.mkdir(parents=True, exist_ok=True)
+            lock = (self.home / "lock").open("a")
         except PermissionError as error:
             raise PostgresError(
                 f"{error.filename} is not writable: it, or its folder, belongs to another user. "
@@ -218,11 +214,11 @@ class Cluster:
 
     def _create(self, programs: Programs, account: Account) -> None:
         """Create the cluster; it appears under its name only when it is whole."""
-        log.info("creating a PostgreSQL cluster in %s", self._home)
+        log.info("creating a PostgreSQL cluster in %s", self.home)
         if not self._password_file.exists():
             write_whole(self._password_file, secrets.token_urlsafe(24))
             account.own(self._password_file)  # initdb reads it
-        unfinished = self._home / "data.unfinished"
+        unfinished = self.home / "data.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
         account.own(unfinished)

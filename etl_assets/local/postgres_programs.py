@@ -48,15 +48,14 @@ def find_programs(major: int | None, home: Path) -> Programs:
     for programs in (*_installed(Path("/")), *_unpacked(home, fetch=False)):
         if major in (None, programs.major):
             return programs
-    for programs in _unpacked(home, fetch=True):
-        if major in (None, programs.major):
-            return programs
-        raise PostgresError(
-            f"the cluster in {home} was created by PostgreSQL {major}, and this machine has "
-            f"{programs.major}. Install postgresql-{major}-postgis-3; or remove {home}, with "
-            "Dagster's runs and events, and build the warehouse again from the lake with ./dev rebuild-warehouse."
-        )
-    raise AssertionError("fetching either returns programs or raises")
+    [fetched, *_] = _unpacked(home, fetch=True)
+    if major in (None, fetched.major):
+        return fetched
+    raise PostgresError(
+        f"the cluster in {home} was created by PostgreSQL {major}, and this machine has "
+        f"{fetched.major}. Install postgresql-{major}-postgis-3; or remove {home}, with "
+        "Dagster's runs and events, and build the warehouse again from the lake with ./dev rebuild-warehouse."
+    )
 
 
 def _installed(root: Path) -> list[Programs]:
@@ -103,7 +102,7 @@ def _cache(home: Path) -> Path:
     # As root the server may have to run as another user, who cannot reach what is below /root.
     base = "/var/cache" if os.geteuid() == 0 else os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     shared = Path(base).expanduser() / "etl-assets"
-    for folder in (shared, home.expanduser().absolute() / "programs"):
+    for folder in (shared, home / "programs"):
         with contextlib.suppress(OSError, RuntimeError):
             folder.mkdir(parents=True, exist_ok=True)
             if os.access(folder, os.W_OK):

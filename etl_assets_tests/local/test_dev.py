@@ -133,7 +133,7 @@ def a_published_correction_is_run_for_the_days_that_differ(dev: Dev) -> None:
 
 def two_dagster_runs_of_a_partition_at_once_do_not_corrupt_it(dev: Dev) -> None:
     tables = ("refined.protest_events", "presentation.eventdata")
-    with psycopg.connect(cluster(dev).url()) as connection:
+    with psycopg.connect(cluster(dev).url("warehouse")) as connection:
         query = "SELECT partition FROM etl.publications WHERE asset = %s ORDER BY rows DESC, partition LIMIT 1"
         ((day,),) = connection.execute(query, (tables[0],)).fetchall()
         # As if that day had never been published: both runs have all the work to do.
@@ -144,7 +144,7 @@ def two_dagster_runs_of_a_partition_at_once_do_not_corrupt_it(dev: Dev) -> None:
     at_home = replace(dev, settings={**dev.settings, "DAGSTER_HOME": str(home(dev) / "dagster")})
     selection = " or ".join(f'key:"{table.replace(".", "/")}"' for table in tables)
     materialize = ("asset", "materialize", "-m", "etl_assets.definitions", "--select", selection, "--partition", day)
-    with held_at_table(cluster(dev).url(), tables[0]) as wait:
+    with held_at_table(cluster(dev).url("warehouse"), tables[0]) as wait:
         both = [at_home.start(*materialize, module="dagster") for _ in range(2)]
         wait(2, lambda: all(command.is_running() for command in both))
     for command in both:

@@ -54,7 +54,7 @@ def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def holds_its_data(cluster: Cluster) -> bool:
-    return cluster.is_running() and ask(cluster.url(), "SELECT answer FROM kept") == 42
+    return cluster.is_running() and ask(cluster.url("warehouse"), "SELECT answer FROM kept") == 42
 
 
 # --- what it offers
@@ -75,9 +75,9 @@ def test_sorts_by_bytes_knows_unicode_letters_and_utc(cluster: Cluster) -> None:
 
 
 def test_starting_again_changes_nothing(cluster: Cluster) -> None:
-    before = server_process(cluster), cluster.url()
+    before = server_process(cluster), cluster.url("warehouse")
     cluster.start()
-    assert (server_process(cluster), cluster.url()) == before
+    assert (server_process(cluster), cluster.url("warehouse")) == before
 
 
 def test_databases_are_separate_and_created_once(cluster: Cluster) -> None:
@@ -158,18 +158,18 @@ def test_the_password_is_for_the_owner_only(cluster: Cluster) -> None:
 
 def test_stop_and_start_keep_data_and_address(mortal: Cluster) -> None:
     mortal.start()
-    url = mortal.url()
+    url = mortal.url("warehouse")
     mortal.stop()
     assert not mortal.is_running()
     mortal.stop()  # nothing to do
     mortal.start()
-    assert mortal.url() == url
+    assert mortal.url("warehouse") == url
     assert holds_its_data(mortal)
 
 
 def test_starts_after_the_server_was_killed(mortal: Cluster) -> None:
     mortal.start()
-    with psycopg.connect(mortal.url()):  # a process of the server's, which has to notice
+    with psycopg.connect(mortal.url("warehouse")):  # a process of the server's, which has to notice
         os.kill(server_process(mortal), signal.SIGKILL)
     deadline = time.monotonic() + 5
     while mortal.is_running() and time.monotonic() < deadline:
@@ -191,13 +191,13 @@ def test_starts_when_its_process_number_belongs_to_a_stranger(mortal: Cluster) -
 def test_moves_to_another_port_when_its_own_is_taken(mortal: Cluster) -> None:
     mortal.start()
     mortal.stop()
-    port = urlsplit(mortal.url()).port
+    port = urlsplit(mortal.url("warehouse")).port
     with socket.socket() as squatter:
         squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         squatter.bind(("127.0.0.1", port))
         squatter.listen()
         mortal.start()
-        assert urlsplit(mortal.url()).port != port
+        assert urlsplit(mortal.url("warehouse")).port != port
         assert holds_its_data(mortal)
 
 
@@ -231,7 +231,7 @@ def test_says_that_it_was_never_started(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path / "none")
     assert not cluster.is_running()
     with pytest.raises(PostgresError, match="start it first"):
-        cluster.url()
+        cluster.url("warehouse")
 
 
 def test_says_why_it_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,7 +117,7 @@ def _clean(*, dry_run: bool) -> None:
 
 
 def _formatter(command: str) -> logging.Formatter:
-    """Return the format of log messages on the terminal."""
+    """The format of log messages on the terminal."""
     if command == "down" or settings().log_format == "text":  # `down` works whatever the settings say
         return Messages()
     from etl_assets.automation.json_logs import JsonLines

@@ -71,7 +71,7 @@ def _find(recordings: Recordings, source: str, table: str) -> Recording | None:
 
 
 def _stamp(files: dict[str, Recording | None]) -> str:
-    """Return a digest of which recording is shown: the same for the same files."""
+    """A digest of which recording is shown: the same for the same files."""
     lines = []
     for table, file in files.items():
         stat = file.path.stat() if file else None
@@ -80,7 +80,7 @@ def _stamp(files: dict[str, Recording | None]) -> str:
 
 
 def _state(connection: psycopg.Connection) -> list[str]:
-    """Return the state that the database was last brought to: the digests of its declaration and of the recording."""
+    """The state that the database was last brought to: the digests of its declaration and of the recording."""
     query = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()"
     found = connection.execute(query).fetchone()
     return str(found[0] or "").split() if found else []

@@ -47,7 +47,7 @@ def this_process() -> str:
 
 
 def is_alive(owner: str) -> bool:
-    """Return whether a process runs; one on another machine is assumed to, since nothing is known about it.
+    """Whether a process runs; one on another machine is assumed to, since nothing is known about it.
 
     With the embedded default, one under another host name is dead: there is only one machine, which may have been
     renamed, and only one such process runs at a time.

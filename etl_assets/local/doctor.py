@@ -180,7 +180,7 @@ def _postgis(connection: psycopg.Connection) -> Finding:
 
 
 def _schemas(connection: psycopg.Connection, login: str) -> Finding:
-    """Return which schemas are missing; if none is, who works in them."""
+    """Which schemas are missing; if none is, who works in them."""
     may, there = connection.execute(
         "SELECT has_database_privilege(current_database(), 'CREATE'),"
         " (SELECT count(*) FROM pg_namespace WHERE nspname = ANY(%s))",

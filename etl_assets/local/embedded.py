@@ -109,7 +109,7 @@ def _give(given: Mapping[str, Any]) -> None:
 
 
 def _versions(recordings: Recordings) -> dict[str, str]:
-    """Return, for each API, a digest of which of its recordings are shown."""
+    """For each API, a digest of which of its recordings are shown."""
     found = {}
     for source in ROUTES:
         paths = sorted(file.path for file in recordings.latest(source).values())

@@ -50,7 +50,7 @@ def execute(
 
 
 def _job(definitions: dg.Definitions, assets: Collection[dg.AssetKey], partitions: Sequence[str]) -> dg.JobDefinition:
-    """Return a job of just these assets and partitions; it knows what they are made from without making it."""
+    """A job of just these assets and partitions; it knows what they are made from without making it."""
     calendar = dg.StaticPartitionsDefinition(partitions) if partitions else None
     made = {key: definitions.get_assets_def(key) for key in assets}
     is_cut = any(asset.partitions_def for asset in made.values())
@@ -68,7 +68,7 @@ def _job(definitions: dg.Definitions, assets: Collection[dg.AssetKey], partition
 
 
 def _is_short(calendar: dg.PartitionsDefinition) -> bool:
-    """Return whether Dagster looks at every upstream partition when it makes an asset without partitions.
+    """Whether Dagster looks at every upstream partition when it makes an asset without partitions.
 
     For a longer calendar Dagster takes a tenth of a second to list all days, only to find that it does not look.
     """
@@ -77,7 +77,7 @@ def _is_short(calendar: dg.PartitionsDefinition) -> bool:
 
 
 def _with(calendar: dg.PartitionsDefinition, asset: dg.AssetsDefinition) -> dg.AssetsDefinition:
-    """Return the asset and its checks with another calendar, which `AssetsDefinition.with_attributes` cannot change."""
+    """The asset and its checks with another calendar, which `AssetsDefinition.with_attributes` cannot change."""
     checks = asset.node_check_specs_by_output_name.items()
     calendars: dict[str, Any] = {
         "specs": [spec.replace_attributes(partitions_def=calendar) for spec in asset.specs],
@@ -91,7 +91,7 @@ def _with(calendar: dg.PartitionsDefinition, asset: dg.AssetsDefinition) -> dg.A
 def _partition_tags(
     definitions: dg.Definitions, assets: Collection[dg.AssetKey], partitions: Sequence[str]
 ) -> Mapping[str, str]:
-    """Return the tags for a run of these partitions, which belong to the calendar of the assets."""
+    """The tags for a run of these partitions, which belong to the calendar of the assets."""
     calendar = definitions.get_assets_def(next(iter(assets))).partitions_def
     assert isinstance(calendar, dg.TimeWindowPartitionsDefinition)
     position = numbered(calendar)

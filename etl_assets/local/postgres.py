@@ -116,11 +116,11 @@ class Cluster:
                 time.sleep(0.02)
 
     def is_running(self) -> bool:
-        """Tell whether the cluster's server process lives."""
+        """Whether the cluster's server process lives."""
         return self._postmaster() is not None
 
     def url(self, database: str) -> str:
-        """Return the address of a database, password included; it need not exist yet."""
+        """The address of a database, password included; it need not exist yet."""
         try:
             password, port = self._password_file.read_text(), self._port_file.read_text()
         except FileNotFoundError:
@@ -150,7 +150,7 @@ class Cluster:
             connection.execute(statement)
 
     def psql(self) -> tuple[str, dict[str, str]]:
-        """Return the program psql, and the environment that it needs to find its libraries."""
+        """The program psql, and the environment that it needs to find its libraries."""
         programs = find_programs(self._major(), self.home)
         return str(programs.bin / "psql"), {**os.environ, **programs.environment}
 
@@ -188,7 +188,7 @@ class Cluster:
             yield
 
     def _major(self) -> int | None:
-        """Return the major version that created the cluster; None before that."""
+        """The major version that created the cluster; None before that."""
         try:
             return int((self._data / "PG_VERSION").read_text())
         except FileNotFoundError:
@@ -197,7 +197,7 @@ class Cluster:
     # --- the server
 
     def _postmaster(self) -> int | None:
-        """Return the server's process id; None when it does not run."""
+        """The server's process id; None when it does not run."""
         try:
             pid = int((self._data / "postmaster.pid").read_text().split("\n", 1)[0])
         except (FileNotFoundError, ValueError):
@@ -291,7 +291,7 @@ class Cluster:
                 pid_file.unlink()
 
     def _choose_port(self) -> int:
-        """Return the remembered port, or a new one if there is none or somebody has taken it."""
+        """The remembered port, or a new one if there is none or somebody has taken it."""
         text = self._port_file.read_text() if self._port_file.exists() else ""
         remembered = int(text) if text.strip().isdigit() else 0  # a power cut may have left the file empty
         try:
@@ -352,7 +352,7 @@ class Account:
 
     @classmethod
     def of_caller(cls) -> Account:
-        """Return how the calling user can run a server."""
+        """How the calling user can run a server."""
         if os.geteuid() != 0:
             return cls()
         nobody = pwd.getpwnam("nobody")
@@ -389,7 +389,7 @@ class Account:
 
 
 def free_port(wanted: int) -> int:
-    """Return a port of 127.0.0.1 that can be listened on: the wanted one, or any for 0."""
+    """A port of 127.0.0.1 that can be listened on: the wanted one, or any for 0."""
     with socket.socket() as probe:
         # as PostgreSQL does: connections of its last life that still linger do not matter
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

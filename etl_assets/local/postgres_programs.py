@@ -44,7 +44,7 @@ class Programs:
 
 
 def find_programs(major: int | None, home: Path) -> Programs:
-    """Return the system's PostgreSQL (of that major version, if given), or unpack Debian's into the cache."""
+    """The system's PostgreSQL (of that major version, if given), or Debian's, unpacked into the cache."""
     for programs in (*_installed(Path("/")), *_unpacked(home, fetch=False)):
         if major in (None, programs.major):
             return programs
@@ -59,7 +59,7 @@ def find_programs(major: int | None, home: Path) -> Programs:
 
 
 def _installed(root: Path) -> list[Programs]:
-    """Return every PostgreSQL with PostGIS below a file system's root, the newest first."""
+    """Every PostgreSQL with PostGIS below a file system's root, the newest first."""
     found = []
     for folder in root.glob("usr/lib/postgresql/*/bin"):
         major = int(folder.parent.name) if folder.parent.name.isdigit() else 0
@@ -72,7 +72,7 @@ def _installed(root: Path) -> list[Programs]:
 
 
 def _environment(tree: Path) -> dict[str, str]:
-    """Return the environment in which programs find the libraries and data of an unpacked tree."""
+    """The environment in which programs find the libraries and data of an unpacked tree."""
     folders = {library.parent for top in ("lib", "usr/lib") for library in (tree / top).rglob("lib*.so.*")}
     return {
         "LD_LIBRARY_PATH": ":".join(sorted(map(str, folders))),
@@ -83,7 +83,7 @@ def _environment(tree: Path) -> dict[str, str]:
 
 
 def _unpacked(home: Path, *, fetch: bool) -> list[Programs]:
-    """Return the programs in the cache; with `fetch`, put them there first if they are missing."""
+    """The programs in the cache; with `fetch`, they are put there first if they are missing."""
     tree = _cache(home) / f"postgis-{_release()}-{platform.machine()}"
     if fetch and not tree.exists():
         with (tree.parent / "lock").open("a") as lock:
@@ -98,7 +98,7 @@ def _unpacked(home: Path, *, fetch: bool) -> list[Programs]:
 
 
 def _cache(home: Path) -> Path:
-    """Return the folder that all clones of this user share, or one below `home` where there is none."""
+    """The folder that all clones of this user share, or one below `home` where there is none."""
     # As root the server may have to run as another user, who cannot reach what is below /root.
     base = "/var/cache" if os.geteuid() == 0 else os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     shared = Path(base).expanduser() / "etl-assets"

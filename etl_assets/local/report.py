@@ -58,7 +58,7 @@ def _note_changes(console: Console, instance: dg.DagsterInstance, spec: Spec, ou
 
 
 def _tables(state: State, specs: Sequence[Spec], outcomes: Mapping[str, Outcome]) -> RichTable:
-    """Return what there is, per table."""
+    """What there is, per table."""
     shown = RichTable(title=None, header_style="bold", box=None, pad_edge=False)
     for name, justify in (("table", "left"), ("rows", "right"), ("partitions", "right"), ("made", "right"),
                           ("quarantined", "right"), ("seconds", "right")):  # fmt: skip

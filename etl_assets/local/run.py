@@ -161,7 +161,7 @@ class Driver:
             yield _Work(whole)
 
     def _has_news(self, spec: Spec, state: State) -> bool:
-        """Return whether a source has to be landed: it has news, or the last landing did not finish.
+        """Whether a source has to be landed: it has news, or the last landing did not finish.
 
         A source that cannot be asked is noted as failed.
         """
@@ -177,7 +177,7 @@ class Driver:
         return new is not None or known is None or not state.is_finished(spec)
 
     def _is_landed_anew(self, spec: Spec) -> bool:
-        """Return whether an asset is landed anew: one of a named dataset (or of any), not what that is made from."""
+        """Whether an asset is landed anew: one of a named dataset (or of any), not what that is made from."""
         return self.anew and (not self.datasets or spec.dataset.name in self.datasets)
 
     def _materialize(self, work: _Work, progress: Progress) -> None:
@@ -207,7 +207,7 @@ def _batches(spec: Spec, keys: Collection[str]) -> Iterator[Sequence[str]]:
 
 
 def _chain(spec: Spec, keys: Collection[str], waiting: Collection[Spec], state: State) -> Sequence[Spec]:
-    """Return an asset and those of its dataset made from it partition by partition, and from nothing else that waits.
+    """An asset and those of its dataset made from it partition by partition, and from nothing else that waits.
 
     They go in one run. An asset that lacks other partitions as well is made later, all at once: the ids that a table
     assigns must follow the order of its partitions, even after a run that was cut off.
@@ -268,7 +268,7 @@ def _one_at_a_time(console: Console) -> Generator[None]:
 
 
 def _reasons(result: dg.ExecuteInProcessResult) -> dict[str, list[str]]:
-    """Return why steps failed, by step; if the run failed without a failed step, the reason is under an empty name."""
+    """Why steps failed, by step; if the run failed without a failed step, the reason is under an empty name."""
     reasons: dict[str, list[str]] = {}
     for event in result.all_events:
         if event.is_step_failure:

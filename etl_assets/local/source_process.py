@@ -83,7 +83,7 @@ class SourceServer:
         return f"http://{HOST}:{running['port']}"
 
     def token(self, given: str | None = None) -> str:
-        """Return the token that protected routes accept: `given`, else the previous one, else a new one."""
+        """The token that protected routes accept: `given`, else the previous one, else a new one."""
         with self._lock():
             file = self.home / "token"
             known = read_line(file)
@@ -118,7 +118,7 @@ class SourceServer:
         return state
 
     def _running(self) -> dict[str, Any] | None:
-        """Return the server's state if it answers. Its process id alone may belong to another process by now."""
+        """The server's state if it answers. Its process id alone may belong to another process by now."""
         state = self._state()
         if state is None:
             return None

@@ -81,7 +81,7 @@ def _index(recordings: Recordings) -> Response:
 
 
 def without_key(text: str) -> str:
-    """Return an address with the API key in it masked."""
+    """An address with the API key in it masked."""
     return re.sub(r"(?i)((?:^|[?&])key=)[^&\s]*", r"\1***", text)
 
 
@@ -169,7 +169,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(response.body)
 
     def response(self, path: str, query: str, headers: Mapping[str, str]) -> Response:
-        """Return the answer to a request; an error in a recording is answered, too."""
+        """The answer to a request; an error in a recording is answered, too."""
         try:
             # Split before decoding: an encoded slash is part of a name.
             segments = tuple(unquote(part) for part in path[1:].split("/")) if path != "/" else ()

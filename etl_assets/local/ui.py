@@ -33,7 +33,7 @@ class Running(NamedTuple):
 
 
 def running() -> Running | None:
-    """Return the running UI, if there is one."""
+    """The running UI, if there is one."""
     try:
         with _lock().open() as lock:
             if _held(lock.fileno()):

@@ -39,7 +39,7 @@ class _Answer:
     geography: Sequence[str]
 
     def position(self, name: str) -> int | None:
-        """Return where the column is; the year is found both as `time` and as `YEAR`."""
+        """Where the column is; the year is found both as `time` and as `YEAR`."""
         if name in self.columns:
             return self.columns.index(name)
         return self.year if name in _YEAR_NAMES else None
@@ -134,7 +134,7 @@ def _table(request: Request, answers: Sequence[_Answer], variables_known: Set[st
 
 
 def _geography(text: str | None, argument: str) -> tuple[str, set[str] | None]:
-    """Return a level and the codes asked for at that level (None means all): `county:*`, `state:06,48`."""
+    """A level and the codes asked for at that level (None means all): `county:*`, `state:06,48`."""
     if not text:
         raise BadQueryError(f"missing '{argument}' argument")
     level, _, codes = text.partition(":")

@@ -152,7 +152,7 @@ def _compare(left: tuple[str, Value], name: str, right: tuple[str, Value]) -> Te
 
 
 def typed(name: str, edm_type: str) -> Value:
-    """Return a reader of a field's comparable value: a moment as a datetime, in UTC if it has no time zone."""
+    """A reader of a field's comparable value: a moment as a datetime, in UTC if it has no time zone."""
 
     def moment(row: Row) -> datetime | None:
         found = datetime.fromisoformat(row[name]) if row.get(name) else None

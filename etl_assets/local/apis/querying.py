@@ -41,7 +41,7 @@ class Table:
     meta: Mapping[str, Any]
 
     def type_of(self, name: str) -> str:
-        """Return the type of a field; raises BadQueryError if there is no such field."""
+        """The type of a field; raises BadQueryError if there is no such field."""
         try:
             return self.types[name]
         except KeyError:

@@ -60,7 +60,7 @@ def write_sample(folder: Path) -> None:
 
 
 def _version() -> str:
-    """Return a digest that changes with the code that generates the sample."""
+    """A digest that changes with the code that generates the sample."""
     modules = sorted(Path(__file__).parent.glob("*.py"))
     return hashlib.sha256(b"".join(module.read_bytes() for module in modules)).hexdigest()
 

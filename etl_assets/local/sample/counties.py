@@ -124,7 +124,7 @@ def grid(
     rows: int,
     points_per_edge: int,
 ) -> list[Ring]:
-    """Return the rings of uneven cells, row by row from the south-west; neighbours share their border."""
+    """The rings of uneven cells, row by row from the south-west; neighbours share their border."""
     west, south, east, north = box
     width, height = (east - west) / columns, (north - south) / rows
 

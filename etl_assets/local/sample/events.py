@@ -57,7 +57,7 @@ class _Locality:
     point: Point
 
     def columns(self) -> Row:
-        """Return the columns that follow from where an event is, the FIPS code as a spreadsheet leaves it: 6001.0."""
+        """The columns that follow from where an event is, the FIPS code as a spreadsheet leaves it: 6001.0."""
         return {
             "locality": self.name,
             "state": self.county.state,
@@ -167,7 +167,7 @@ def _event(rng: random.Random, day: str, locality: _Locality) -> Row:
 
 
 def _publications(rng: random.Random, localities: list[_Locality]) -> tuple[list[Row], list[Row]]:
-    """Return the file as published on 2025-03-05, and as published on 2025-04-04."""
+    """The file as published on 2025-03-05, and as published on 2025-04-04."""
     # Most events are in few places, as they are in life; every place has some.
     crowded = [*localities, *localities[::9] * 12]
 
@@ -208,7 +208,7 @@ def _lose_points(rng: random.Random, rows: list[Row]) -> None:
 
 
 def _corrected(first: list[Row], late: list[Row]) -> list[Row]:
-    """Return the rows of the first publication as the second has them; see CHANGED_DAYS."""
+    """The rows of the first publication as the second has them; see CHANGED_DAYS."""
     by_day: dict[str, list[Row]] = {}
     for row in first:
         by_day.setdefault(row["date"], []).append(dict(row))
@@ -224,7 +224,7 @@ def _corrected(first: list[Row], late: list[Row]) -> list[Row]:
 
 
 def _dirt(rng: random.Random, localities: list[_Locality]) -> list[Row]:
-    """Return events with everything that is known to be wrong with a real file, each at least once.
+    """Events with everything that is known to be wrong with a real file, each at least once.
 
     They lie on days that are the same in both publications.
     """

@@ -19,7 +19,7 @@ def gzipped(content: bytes) -> bytes:
 
 
 def csv_bytes(columns: Collection[str], rows: Iterable[Row], line_end: str = "\n") -> bytes:
-    """Return the rows' values in these columns as lines below a header; a missing value is empty."""
+    """The rows' values in these columns as lines below a header; a missing value is empty."""
     # Not csv.writer: it puts quotes around a lone carriage return, and the publisher of events does not.
     lines = [",".join(columns), *(",".join(_field(row.get(name, "")) for name in columns) for row in rows)]
     return "".join(line + line_end for line in lines).encode("utf-8", "surrogateescape")

@@ -91,8 +91,8 @@ class LoggedRequest:
     headers: Mapping[str, str]
 
 
+#: What parameters must be in a request, whatever others there are: `{"page[number]": "3"}`; None: must not be.
 Query = Mapping[str, str | None]
-"""What parameters must be in a request, whatever others there are: `{"page[number]": "3"}`; None: must not be."""
 
 
 class Faults:

@@ -17,8 +17,8 @@ from datetime import UTC, date, datetime
 from functools import lru_cache
 from pathlib import Path
 
+#: Stands in for the publication date of a source that has no dated folders.
 UNDATED = "undated"
-"""Stands in for the publication date of a source that has no dated folders."""
 
 _CONTENT_TYPES = {
     ".csv": "text/csv",

@@ -64,7 +64,7 @@ def same_rows(left: list[dict[str, Any]], right: list[dict[str, Any]]) -> bool:
     return sorted(map(json.dumps, left)) == sorted(map(json.dumps, right))
 
 
-# WHO GHO -------------------------------------------------------------------------------------------------
+# --- WHO GHO
 
 
 def test_indicator_is_whole_over_its_pages(sample: Path):
@@ -266,7 +266,7 @@ def test_publication_as_of_a_date_and_other_recordings(sample: Path, tmp_path: P
         assert found["value"] == []
 
 
-# US Treasury ---------------------------------------------------------------------------------------------
+# --- US Treasury
 
 
 def test_treasury_is_whole_over_its_pages(get: Get, sample: Path):
@@ -391,7 +391,7 @@ def test_treasury_as_of_a_date(sample: Path):
     assert meta["total-count"] == 1166
 
 
-# US Census -----------------------------------------------------------------------------------------------
+# --- US Census
 
 STATES = {"get": "NAME,SAEPOVALL_PT,SAEPOVALL_MOE,SAEPOVRTALL_MOE,SAEPOVRTALL_PT", "for": "state:*", "key": "k"}
 COUNTIES = STATES | {"get": STATES["get"] + ",SAEMHI_PT", "for": "county:*", "in": "state:*"}
@@ -506,7 +506,7 @@ def test_census_key_is_in_no_log(get: Get, faults: Faults, caplog: pytest.LogCap
     assert "s3cr3t" not in caplog.text
 
 
-# Faults on these paths -----------------------------------------------------------------------------------
+# --- faults on these paths
 
 
 def test_fault_on_a_page_only(get: Get, faults: Faults):
@@ -561,7 +561,7 @@ def test_faults_of_every_kind_on_an_api(get: Get, faults: Faults):
     assert get(SAIPE, **query).status_code == 200
 
 
-# Real recordings -----------------------------------------------------------------------------------------
+# --- real recordings
 
 
 @pytest.mark.shared
@@ -617,7 +617,7 @@ def test_real_census(shared_data: Path):
             assert response.content == file.read_bytes().rstrip(b"\n")
 
 
-# The retail company --------------------------------------------------------------------------------------
+# --- the retail company
 
 CUSTOMERS = "/retail/customers"
 

@@ -90,7 +90,7 @@ def counties(sample: Path) -> dict[str, BaseGeometry]:
     return {feature["id"]: shapely.make_valid(shape(feature["geometry"])) for feature in features}
 
 
-# The folder ----------------------------------------------------------------------------------------------
+# --- the folder
 
 
 def test_layout(sample: Path):
@@ -146,7 +146,7 @@ def test_leaves_a_folder_of_something_else_alone(tmp_path: Path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["mine.txt"]
 
 
-# Counties ------------------------------------------------------------------------------------------------
+# --- counties
 
 
 def test_counties_are_shaped_like_the_real_ones(sample: Path):
@@ -178,7 +178,7 @@ def test_one_county_is_invalid_and_none_overlap(sample: Path, counties: dict[str
     assert counties["51510"].touches(counties["51003"])  # a city in the hole of a county
 
 
-# Events --------------------------------------------------------------------------------------------------
+# --- events
 
 
 def test_columns(sample: Path):
@@ -325,7 +325,7 @@ def test_points(first: list[dict[str, str]], second: list[dict[str, str]], count
         assert 4 <= differs <= 6
 
 
-# The public APIs -----------------------------------------------------------------------------------------
+# --- the public APIs
 
 
 def health(folder: Path, name: str) -> list[dict[str, Any]]:
@@ -426,7 +426,7 @@ def test_poverty(sample: Path, counties: dict[str, BaseGeometry]):
     assert before & {race for year, race in years_and_races if year >= "2002"} == {"1", "12"}
 
 
-# Retail --------------------------------------------------------------------------------------------------
+# --- retail
 
 
 def test_retail_has_the_dirt_of_the_real_sources(sample: Path):
@@ -462,7 +462,7 @@ def test_retail_has_the_dirt_of_the_real_sources(sample: Path):
     assert any((rate["Exchange_Rate"] or 1) < 0 for rate in rates)
 
 
-# For benchmarks ------------------------------------------------------------------------------------------
+# --- for benchmarks
 
 
 def test_synthetic_events_lie_in_their_synthetic_counties(tmp_path: Path):

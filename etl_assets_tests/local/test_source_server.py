@@ -68,7 +68,7 @@ def raw_get(url: str, path: str, method: str = "GET") -> tuple[int, bytes]:
         connection.close()
 
 
-# What is shown -------------------------------------------------------------------------------------------
+# --- what is shown
 
 
 def test_lists_publications_oldest_first(data: Path):
@@ -147,7 +147,7 @@ def test_refuses_a_folder_without_sources(tmp_path: Path, server: SourceServer):
         server.start(tmp_path / "empty")
 
 
-# HTTP ----------------------------------------------------------------------------------------------------
+# --- HTTP
 
 
 def test_get_and_head(data: Path):
@@ -324,7 +324,7 @@ def test_routes_answer_for_apis(data: Path):
         assert requests.get(url + "/shop/sales.csv", timeout=10).ok
 
 
-# Misbehaviour --------------------------------------------------------------------------------------------
+# --- misbehaviour
 
 
 def test_faults_are_answered_in_order_and_then_all_is_well(data: Path):
@@ -418,7 +418,7 @@ def test_log_of_requests(data: Path):
     assert faults.count(EVENTS, method="GET") == faults.count(EVENTS, status=500) == 1
 
 
-# The detached process ------------------------------------------------------------------------------------
+# --- the detached process
 
 
 def test_start_is_idempotent_and_stop_ends_it(data: Path, server: SourceServer):

@@ -186,7 +186,7 @@ def _rows(table: Table, condition: str | None, orderby: str | None, turn: int) -
     return sorted_by(in_some_order(filter(test, table.rows), turn), keys)
 
 
-# Names ---------------------------------------------------------------------------------------------------
+# --- names
 
 _COUNTRIES = """
 ABW Aruba|AFG Afghanistan|AGO Angola|AIA Anguilla|ALB Albania|AND Andorra|ARE United Arab Emirates|ARG Argentina

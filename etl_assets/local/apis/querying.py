@@ -24,8 +24,8 @@ Test = Callable[[Row], bool]
 Value = Callable[[Row], Any]
 T = TypeVar("T")
 
+#: The number of orders in which an API that promises none gives its rows; a request's turn says which one.
 ORDERS = 4
-"""The number of orders in which an API that promises none gives its rows; a request's turn says which one."""
 
 
 class BadQueryError(Exception):

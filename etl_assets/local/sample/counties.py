@@ -28,10 +28,10 @@ class County:
     fips: str
     name: str
     lsad: str
+    #: Each polygon is its outer ring, then its holes.
     polygons: list[list[Ring]]
-    """Each polygon is its outer ring, then its holes."""
+    #: Where localities can be.
     places: list[Point]
-    """Where localities can be."""
 
     @property
     def full_name(self) -> str:

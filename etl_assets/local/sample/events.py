@@ -27,15 +27,16 @@ _AFTER_ISSUES = (
     *("property_damage", "arrests_any", "participant_casualties_any", "police_casualties_any"),
     *("property_damage_any", "participant_deaths", "police_deaths", "notes", "coder", *_SOURCES),
 )
+#: The 71 columns of a phase 3 event file.
 COLUMNS = (*_BEFORE_ISSUES, *_AFTER_ISSUES)
-"""The 71 columns of a phase 3 event file."""
+#: The 74 columns since April 2025: three more, in the middle of the row.
 COLUMNS_SINCE_APRIL_2025 = (
     *_BEFORE_ISSUES,
     *("issue_tags_summary", "issue_tags_verbatim", "issues"),
     *_AFTER_ISSUES,
 )
-"""The 74 columns since April 2025: three more, in the middle of the row."""
 
+#: The days of the first publication whose rows differ in the second. All its other days are the same.
 CHANGED_DAYS = frozenset(
     {
         "2025-02-10",  # every row vanishes
@@ -47,7 +48,6 @@ CHANGED_DAYS = frozenset(
         "2025-03-15",  # an announced event is postponed by a day
     }
 )
-"""The days of the first publication whose rows differ in the second. All its other days are the same."""
 
 
 @dataclass(frozen=True)

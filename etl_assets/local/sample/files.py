@@ -9,8 +9,8 @@ import gzip
 import json
 from collections.abc import Collection, Iterable
 
+#: A row of text, by column.
 Row = dict[str, str]
-"""A row of text, by column."""
 
 
 def gzipped(content: bytes) -> bytes:

@@ -13,8 +13,8 @@ from typing import Any
 
 from etl_assets.local.sample.files import gzipped, json_bytes
 
+#: Place and year of the values of WHOSIS_000001 that differ in the second publication, for each sex.
 RESTATED_VALUES = frozenset(("ZWE", year) for year in (2019, 2020, 2021))
-"""Place and year of the values of WHOSIS_000001 that differ in the second publication, for each sex."""
 
 _REGIONS = {
     "AFR": "Africa",

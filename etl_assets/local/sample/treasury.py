@@ -11,8 +11,8 @@ from datetime import date, timedelta
 
 from etl_assets.local.sample.files import Row, gzipped, json_bytes
 
+#: The days in the first publication of title_xii that have a row which differs in the second.
 CORRECTED_ADVANCES = frozenset({"2020-04-15", "2020-10-05"})
-"""The days in the first publication of title_xii that have a row which differs in the second."""
 
 _ADVANCE_FIELDS = {
     # Label, type and format of each.

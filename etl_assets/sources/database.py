@@ -386,7 +386,8 @@ class _Reading:
             def write(data: bytes) -> int:
                 rows = pyarrow.csv.read_csv(
                     pa.BufferReader(data),
-                    pyarrow.csv.ReadOptions(column_names=list(columns), block_size=2 * _HELD),
+                    # As one block: a value must not lie in more than two.
+                    pyarrow.csv.ReadOptions(column_names=list(columns), block_size=len(data)),
                     pyarrow.csv.ParseOptions(newlines_in_values=True),
                     options,
                 )

@@ -110,6 +110,14 @@ def test_the_first_batch_has_everything_exactly_and_the_next_what_changed(shop: 
     assert SOURCE.probe(first.validators) == second.validators.etag
 
 
+def test_a_value_that_is_longer_than_a_piece_is_landed_as_it_is(shop: Shop) -> None:
+    length = 4 * database._HELD + 1
+    shop.do(f"INSERT INTO kind VALUES (4, repeat('x', {length}), NULL), (5, 'y', NULL)")
+    kinds = landed(shop.extract(), "kind")
+    assert kinds["kind_id"].to_list() == [1, 2, 3, 4, 5]
+    assert kinds["name"].str.len_bytes().to_list() == [1, 6, 0, length, 1]
+
+
 def test_a_database_of_another_encoding_and_an_address_with_options(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,10 +18,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 import psycopg
@@ -73,6 +73,14 @@ class _Extract:
     known: int = 0
     #: For a table with a watermark: what the next extract has to know.
     state: dict[str, Any] = field(default_factory=dict)
+
+
+class _Comparison(NamedTuple):
+    """A table beside what was landed of it and just read: rows that differ, keys that are gone, rows landed before."""
+
+    missed: pl.DataFrame
+    gone: pl.DataFrame
+    landed: int
 
 
 def _refuse_the_future(source: str, moment: datetime) -> None:
@@ -236,7 +244,8 @@ class _Reading:
             there, known = there.with_columns(other), known.with_columns(other)
             changed = there.join(known, on=list(columns), how="anti", nulls_equal=True)
         gone = known.select(table.key).join(there, on=table.key, how="anti") if known.width else pl.DataFrame()
-        return self._write(table, path, changed, gone, _Extract(compared=True, known=known.height))
+        _write(path, changed, gone)
+        return _Extract(rows=changed.height, deleted=gone.height, compared=True, known=known.height)
 
     def _refuse_twins(self, table: SourceTable, there: pl.DataFrame) -> None:
         """Refuse two rows with one key, as views may have them: one would be taken for a change of the other.
@@ -266,44 +275,35 @@ class _Reading:
     def _changes(self, table: SourceTable, columns: Mapping[str, str], counters: list[int]) -> _Extract:
         assert table.changed is not None
         path = self.work.folder / f"{table.name}.parquet"
-        before = dict(self.work.state.get(table.name, {}))
-        mark, known = before.get("watermark"), dict[int, str | None](dict.fromkeys(self._seen(table, before)))
-        since = _EVERY_ROW
+        before = self.work.state.get(table.name, {})
+        mark, since = before.get("watermark"), _EVERY_ROW
         if mark is not None:
             since = sql.SQL("WHERE {} >= {}").format(sql.Identifier(table.changed), sql.Literal(mark))
         # The rows at the watermark are read again: only those not seen before are landed.
-        rows = self._copy(table, self._select(table, columns, since), columns, path, without=known)
+        query, seen = self._select(table, columns, since), self._seen(table, before)
+        rows, again = self._copy(table, query, columns, path, without=seen)
         self._refuse_twins(table, pl.read_parquet(path, columns=[table.key]))
-        gone, landed = pl.DataFrame(), 0
+        # In another form every row has another hash: rows are landed again, and the counters can no longer tell whether
+        # others changed.
         form = _form(columns)
-        compared = before == {} or before.get("form") != form or self._has_to_compare(table, before, counters, rows)
+        compared = before.get("form") != form or self._has_to_compare(table, before, counters, rows)
+        found = _Comparison(pl.DataFrame(), pl.DataFrame(), 0)
         if compared and self.work.batches:
-            missed, gone, landed = self._compare(table, columns, path)
-            if missed.height:
-                pl.concat([pl.read_parquet(path), missed], how="diagonal_relaxed").write_parquet(path)
-                rows += missed.height
-        # A time in the future cannot be the watermark: rows written until then would lie before it.
-        newest = pl.scan_parquet(path).select(pl.col(table.changed).filter(pl.col(table.changed) <= str(self.moment)))
-        # A row that was landed when its time was in the future, and is still there, moves the watermark too, and stays
-        # known.
-        again = {row: changed for row, changed in known.items() if changed}
-        passed = [changed for changed in again.values() if changed <= str(self.moment)]
-        watermark = max(filter(None, (mark, newest.max().collect().item(), *passed)), default=None)
-        seen = _hashes(path, table.changed, watermark or "")
-        seen |= {row for row, changed in again.items() if changed >= (watermark or "")}
+            found = self._compare(table, columns, path)
+        if found.missed.height:
+            pl.concat([pl.read_parquet(path), found.missed], how="diagonal_relaxed").write_parquet(path)
+            rows += found.missed.height
         state = {
-            "watermark": watermark,
-            "seen": sorted(seen) if len(seen) <= _REMEMBERED else None,
-            # If it changes, rows are landed again, and hide how many others have been written.
+            **_mark(path, table.changed, mark, again, str(self.moment)),
             "form": form,
             "counters": counters,
             "compared_at": str(self.moment) if compared else before["compared_at"],
         }
-        if gone.height:
-            return self._write(table, path, pl.read_parquet(path), gone, _Extract(0, 0, compared, landed, state))
-        if not rows:
+        if found.gone.height:
+            _write(path, pl.read_parquet(path), found.gone)
+        elif not rows:
             path.unlink()
-        return _Extract(rows, 0, compared, landed, state)
+        return _Extract(rows, found.gone.height, compared, known=found.landed, state=state)
 
     def _seen(self, table: SourceTable, before: Mapping[str, Any]) -> Collection[int]:
         """The hashes of the rows at the watermark; if they were too many to remember, from what was landed."""
@@ -326,11 +326,8 @@ class _Reading:
         is_another_file = counters[3:] != before["counters"][3:]
         return is_another_file or min(written) < 0 or deleted > 0 or inserted + updated > rows
 
-    def _compare(
-        self, table: SourceTable, columns: Mapping[str, str], path: Path
-    ) -> tuple[pl.DataFrame, pl.DataFrame, int]:
-        """The rows that differ in the source from what was landed or just read, the keys that are gone from it, and
-        the number of landed rows."""
+    def _compare(self, table: SourceTable, columns: Mapping[str, str], path: Path) -> _Comparison:
+        """Compare keys and times of change with those that were landed, or are in the file just read."""
         assert table.changed is not None
         few = {name: columns[name] for name in (table.key, table.changed)}
         compared = self.work.folder / f".{table.name}.parquet"
@@ -349,7 +346,7 @@ class _Reading:
             self._copy(table, self._select(table, columns, where), columns, compared)
             missed.append(pl.read_parquet(compared))
         compared.unlink()
-        return pl.concat(missed, how="diagonal_relaxed"), gone, landed.height
+        return _Comparison(pl.concat(missed, how="diagonal_relaxed"), gone, landed.height)
 
     # -- files ---------------------------------------------------------------------------------------------------
 
@@ -364,11 +361,11 @@ class _Reading:
         query: sql.Composable,
         columns: Mapping[str, str],
         path: Path,
-        without: dict[int, str | None] | None = None,
-    ) -> int:
+        without: Collection[int] = (),
+    ) -> tuple[int, dict[int, str]]:
         """Stream a query's rows, with `_deleted` false, into a Parquet file; return how many were written.
 
-        Rows whose hash is in `without` are left out, and their time of change is entered there. Raises
+        Rows whose hash is in `without` are left out; returned too are their hashes, with the times of change. Raises
         SourceRefusedError for a row without a key.
         """
         types = {name: pa.int64() if kind in _WHOLE_NUMBERS else pa.large_string() for name, kind in columns.items()}
@@ -377,6 +374,7 @@ class _Reading:
         )
         schema = pa.schema([*types.items(), (DELETED, pa.bool_())])
         statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv)").format(query)
+        again: dict[int, str] = {}
         with (
             pq.ParquetWriter(path, schema, compression="zstd") as writer,
             self.connection.cursor().copy(statement) as copy,
@@ -400,7 +398,7 @@ class _Reading:
                     hashes = _hashed(rows)
                     is_known = hashes.is_in(list(without))
                     changed = rows[table.changed].filter(pa.array(is_known))
-                    without.update(zip(hashes.filter(is_known).to_list(), changed.to_pylist(), strict=True))
+                    again.update(zip(hashes.filter(is_known).to_list(), changed.to_pylist(), strict=True))
                     rows = rows.filter(pa.array(~is_known))
                 writer.write_table(rows.append_column(DELETED, pa.repeat(False, len(rows))).cast(schema))
                 return len(rows)
@@ -410,16 +408,29 @@ class _Reading:
             for data in _pieces(copy):
                 rows += written.result()
                 written = pool.submit(write, data)
-            return rows + written.result()
+            return rows + written.result(), again
 
-    def _write(
-        self, table: SourceTable, path: Path, rows: pl.DataFrame, gone: pl.DataFrame, found: _Extract
-    ) -> _Extract:
-        """Write changed rows and the keys of those that are gone, if there are any."""
-        if rows.height or gone.height:
-            gone = gone.with_columns(pl.lit(True).alias(DELETED))
-            pl.concat([rows, gone], how="diagonal_relaxed").write_parquet(path, compression="zstd")
-        return replace(found, rows=rows.height, deleted=gone.height)
+
+def _write(path: Path, rows: pl.DataFrame, gone: pl.DataFrame) -> None:
+    """Write changed rows and the keys of those that are gone, if there are any."""
+    if rows.height or gone.height:
+        gone = gone.with_columns(pl.lit(True).alias(DELETED))
+        pl.concat([rows, gone], how="diagonal_relaxed").write_parquet(path, compression="zstd")
+
+
+def _mark(path: Path, column: str, last: str | None, again: Mapping[int, str], moment: str) -> dict[str, Any]:
+    """The watermark after an extract, and the hashes of the rows at it or after it; None if there are too many.
+
+    Besides the file's rows there are those `again` in the source that had been seen before.
+    """
+    # A time in the future cannot be the watermark: rows written until then would lie before it.
+    newest = pl.scan_parquet(path).select(pl.col(column).filter(pl.col(column) <= moment)).max().collect().item()
+    # A row that was landed when its time was in the future, and is still there, moves it too, and stays known.
+    passed = [changed for changed in again.values() if changed <= moment]
+    watermark = max(filter(None, (last, newest, *passed)), default=None)
+    since = watermark or ""
+    seen = _hashes(path, column, since) | {row for row, changed in again.items() if changed >= since}
+    return {"watermark": watermark, "seen": sorted(seen) if len(seen) <= _REMEMBERED else None}
 
 
 def _form(columns: Mapping[str, str]) -> str:

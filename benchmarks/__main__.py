@@ -25,12 +25,13 @@ from benchmarks.ground import ground
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark's module (its `run` measures), its sizes in rows, and how long three rounds take."""
+    """A benchmark's module (its `run` measures), its sizes in rows, how long three rounds take, and its least size."""
 
     module: str
     rows: tuple[int, ...]
     quick: tuple[int, ...]
     takes: str
+    at_least: int = 1
 
     def load(self) -> ModuleType:
         """Import the module; each needs packages that the others do not."""
@@ -40,7 +41,7 @@ class Benchmark:
 BENCHMARKS = {
     "load": Benchmark("load", (1_000_000,), (20_000,), "3 min"),
     "pipeline": Benchmark("pipeline", (100_000, 1_000_000), (1_000,), "9 min"),
-    "replace-day": Benchmark("replace_day", (100_000, 5_000_000), (10_000, 100_000), "4 min"),
+    "replace-day": Benchmark("replace_day", (100_000, 5_000_000), (10_000, 100_000), "4 min", at_least=20),
     "oltp": Benchmark("oltp", (1_000_000, 10_000_000), (1_000,), "20 min"),
     "correction": Benchmark("correction", (300_000,), (500,), "5 min"),
     "operate": Benchmark("operate", (30_000,), (200,), "12 min"),
@@ -90,9 +91,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     if options.rows:
         if len(options.names) != 1:
             parser.error("--rows needs the NAME of the one benchmark that it is for")
-        wanted = len(BENCHMARKS[options.names[0]].rows)
+        name, benchmark = options.names[0], BENCHMARKS[options.names[0]]
+        wanted = len(benchmark.rows)
         if len(options.rows) != wanted:
-            parser.error(f"{options.names[0]} takes {wanted} number{'s' if wanted > 1 else ''} of --rows")
+            parser.error(f"{name} takes {wanted} number{'s' if wanted > 1 else ''} of --rows")
+        if min(options.rows) < benchmark.at_least:
+            parser.error(f"{name} needs at least {benchmark.at_least} --rows")
+        if options.rows != sorted(set(options.rows)):
+            parser.error("--rows must be different sizes, the smallest first")
     return options
 
 

@@ -79,6 +79,13 @@ def test_benchmarks_print_and_write_their_ratios(tmp_path: Path) -> None:
             assert case in done.stdout
 
 
+def test_an_extract_of_any_size_is_measured_in_whole_pages(tmp_path: Path) -> None:
+    done = bench("extract", "--rows", "1500", "--rounds", "1", "--quick", "--json", str(tmp_path / "found.json"))
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "found.json").read_text())["benchmarks"]["extract"]
+    assert found["title"] == "2,000 rows in 2 pages of a paged API"
+
+
 def test_a_median_is_of_all_runs_and_a_ratio_knows_what_is_wanted() -> None:
     report = Report("x", "X", runs={"a": [Run(3.0), Run(1.0), Run(2.0)], "b": [Run(4.0, 7.0)]})
     report.ratios = [Ratio("b over a", report.seconds("b") / report.seconds("a"), at_most=1.5), Ratio("c", 1.0)]
@@ -99,6 +106,8 @@ def test_a_median_is_of_all_runs_and_a_ratio_knows_what_is_wanted() -> None:
         (["--rows", "10"], "--rows needs the NAME of the one benchmark that it is for"),
         (["load", "--rows", "0"], "must be at least 1"),
         (["load", "--rows", "10", "20"], "load takes 1 number"),
+        (["replace-day", "--rows", "10", "100"], "replace-day needs at least 20 --rows"),
+        (["replace-day", "--rows", "100", "100"], "--rows must be different sizes, the smallest first"),
     ],
 )
 def test_a_wrong_command_line_says_why(arguments: list[str], why: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,23 +46,32 @@ class Ground:
         yield self.cluster.create_database(name, template and urlsplit(template).path[1:])
         self.cluster.drop_database(name)
 
-    def publications(self, rows: int, days: int, corrected_days: int = 0, *, quick: bool) -> Path:
+    def publications(
+        self,
+        rows: int,
+        days: int,
+        corrected_days: int = 0,
+        *,
+        first_day: date = FIRST_DAY,
+        published: str = PUBLISHED,
+        quick: bool,
+    ) -> Path:
         """A folder of recorded sources, for the local source server: synthetic counties and events.
 
-        With `corrected_days` there is a second publication of the events, a month after the first.
+        With `corrected_days` there is a second publication of the events, on the day `CORRECTED`.
         """
         counties = QUICK_COUNTIES if quick else COUNTIES
-        data = self.folder / f"sources-{rows}-{days}-{corrected_days}"
+        data = self.folder / f"sources-{published}-{rows}-{first_day}-{days}-{corrected_days}"
         if not data.exists():
             (data / "us_counties/2010").mkdir(parents=True)
             synthetic_counties(data / "us_counties/2010/counties.geojson", counties)
-            for published, corrected in {PUBLISHED: 0, CORRECTED: corrected_days}.items():
-                if corrected or published == PUBLISHED:
-                    path = data / "protest_events" / published / "ccc.csv"
-                    path.parent.mkdir(parents=True)
-                    synthetic_events(
-                        path, rows, days=days, first_day=FIRST_DAY, counties=counties, corrected_days=corrected
-                    )
+            corrections = {CORRECTED: corrected_days} if corrected_days else {}
+            for day, corrected in {published: 0, **corrections}.items():
+                path = data / "protest_events" / day / "ccc.csv"
+                path.parent.mkdir(parents=True)
+                synthetic_events(
+                    path, rows, days=days, first_day=first_day, counties=counties, corrected_days=corrected
+                )
         return data
 
 

@@ -63,8 +63,8 @@ def instance_of(home: Path, storage: str | None = None) -> Generator[dg.DagsterI
         yield instance
 
 
-def environment(url: str, lake: Path, sources: str) -> dict[str, str]:
-    """The settings of a house."""
+def environment(url: str, lake: Path, sources: str = "") -> dict[str, str]:
+    """The settings of a house; `sources` is the local source server, if it is to be asked."""
     return {
         "ETL_HOME": str(lake.parent / "home"),
         "ETL_WAREHOUSE_URL": url,
@@ -74,32 +74,32 @@ def environment(url: str, lake: Path, sources: str) -> dict[str, str]:
     }
 
 
-def materialize(instance: dg.DagsterInstance, key: dg.AssetKey, days: Sequence[str] = ()) -> None:
-    """Make an asset; one with partitions for these days, as many in a run as its dataset says."""
-    spec = SPECS[key]
-    size = spec.dataset.batch
-    for batch in [days[n : n + size] for n in range(0, len(days), size)] if spec.partitions else [()]:
-        execute(defs, instance, [key], {}, partitions=batch, raise_on_error=True)
+def materialize(instance: dg.DagsterInstance, assets: Sequence[str], days: Sequence[str] = ()) -> None:
+    """Make assets one after another; those with partitions for these days, as many in a run as their dataset says."""
+    for asset in assets:
+        key = dg.AssetKey.from_user_string(asset)
+        spec = SPECS[key]
+        size = spec.dataset.batch
+        for batch in [days[n : n + size] for n in range(0, len(days), size)] if spec.partitions else [()]:
+            execute(defs, instance, [key], {}, partitions=batch, raise_on_error=True)
 
 
 def prepare(home: Path, storage: str, settings: dict[str, str], assets: Sequence[str]) -> None:
     """Make assets without partitions in this process: the starting point of a measured one."""
     os.environ.update(settings)
     with instance_of(home, storage) as instance:
-        for asset in assets:
-            materialize(instance, dg.AssetKey(asset.split("/")))
+        materialize(instance, assets)
 
 
 def main(run: str, first_day: str, last_day: str, *assets: str) -> None:
     """Make assets, and write down what it took."""
-    keys = [dg.AssetKey(asset.split("/")) for asset in assets]
     span = dg.PartitionKeyRange(first_day, last_day)
     days = dg.DailyPartitionsDefinition(first_day).get_partition_keys_in_range(span)
     defs.resolve_implicit_global_asset_job_def()  # as a worker has it before it gets a run
     with instance_of(Path(run).parent / "dagster") as instance, Stopwatch(Path(run)) as watch:
-        for key in keys:
-            materialize(instance, key, days)
-            watch.part(key.to_user_string())
+        for asset in assets:
+            materialize(instance, [asset], days)
+            watch.part(asset)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import importlib.util
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import LiteralString
 
@@ -42,7 +42,9 @@ def run(ground: Ground, sizes: Sequence[int], *, quick: bool) -> Report:
     now = dt.datetime.now(dt.UTC)
     frame = stored(located_rows(rows), LOCATED, source=pl.lit("bench"), run_id="bench", loaded_at=now)
     with ground.database() as url:
-        loads = _Loads(url, frame, ground.folder)
+        loads = _Loads(url, frame)
+        attributes, points = frame.drop("geometry").to_pandas(), gpd.GeoSeries.from_wkb(frame["geometry"], crs=4326)
+        geo = gpd.GeoDataFrame(attributes, geometry=points)
         cases: dict[str, Case] = {
             SERVER: partial(loads.measure, loads.server_side),
             REPLACE: partial(loads.measure, loads.warehouse),
@@ -50,11 +52,13 @@ def run(ground: Ground, sizes: Sequence[int], *, quick: bool) -> Report:
             ADBC: partial(loads.measure, loads.adbc),
         }
         if importlib.util.find_spec("geoalchemy2"):
-            cases[GEOPANDAS] = partial(loads.measure, loads.to_postgis, "geo")
+            cases[GEOPANDAS] = partial(loads.measure, partial(loads.to_postgis, geo))
         else:
             report.notes.append(f"{GEOPANDAS}: not available, it needs the package geoalchemy2")
         if shutil.which("ogr2ogr"):
-            cases[OGR] = partial(loads.measure, loads.ogr2ogr, "gpkg")
+            file = ground.folder / "rows.gpkg"
+            geo.to_file(file)
+            cases[OGR] = partial(loads.measure, partial(loads.ogr2ogr, file))
         else:
             report.notes.append("ogr2ogr: not on the PATH, and the GDAL in pyogrio has no PostgreSQL driver")
         report.runs = interleave(cases, ground.rounds, ground.console)
@@ -72,8 +76,8 @@ def run(ground: Ground, sizes: Sequence[int], *, quick: bool) -> Report:
 class _Loads:
     """Every way to load the rows; each is given an empty table and leaves it full."""
 
-    def __init__(self, url: str, frame: pl.DataFrame, folder: Path) -> None:
-        self.url, self.frame, self.rows, self.folder = url, frame, frame.height, folder
+    def __init__(self, url: str, frame: pl.DataFrame) -> None:
+        self.url, self.rows = url, frame.height
         self.arrow: pa.Table = frame.to_arrow()
         self.types = {column.name: column.sql for column in LOCATED.stored_columns()}
         self.store = Warehouse(url)
@@ -88,10 +92,8 @@ class _Loads:
             self.file = f"{found[0]}/bench.bin"  # where the server may write and read
             self._copy(connection, "COPY (SELECT {columns} FROM {target}) TO {file} (FORMAT binary)")
 
-    def measure(self, load: Callable[[], object], prepared: str | None = None) -> Run:
+    def measure(self, load: Callable[[], object]) -> Run:
         """Time one load into the emptied table, and check that it is full afterwards."""
-        if prepared:
-            getattr(self, prepared)
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(sql.SQL("TRUNCATE {}").format(TARGET))
             connection.execute("CHECKPOINT")  # no load pays for the dirty pages of the one before
@@ -117,29 +119,16 @@ class _Loads:
             cursor.adbc_ingest(LOCATED.name, self.arrow, mode="append", db_schema_name=LOCATED.stage)
             connection.commit()
 
-    def to_postgis(self) -> None:
+    def to_postgis(self, rows: gpd.GeoDataFrame) -> None:
         import sqlalchemy
 
         engine = sqlalchemy.create_engine(self.url.replace("postgresql://", "postgresql+psycopg://"))
-        self.geo.to_postgis(LOCATED.name, engine, schema=LOCATED.stage, if_exists="append", index=False)  # pyrefly: ignore[bad-argument-type]
+        rows.to_postgis(LOCATED.name, engine, schema=LOCATED.stage, if_exists="append", index=False)  # pyrefly: ignore[bad-argument-type]
         engine.dispose()
 
-    def ogr2ogr(self) -> None:
+    def ogr2ogr(self, file: Path) -> None:
         options = ["-append", "-nln", f"{LOCATED.stage}.{LOCATED.name}", "--config", "PG_USE_COPY", "YES"]
-        subprocess.run(["ogr2ogr", "-f", "PostgreSQL", f"PG:{self.url}", self.gpkg, *options], check=True)
-
-    @cached_property
-    def geo(self) -> gpd.GeoDataFrame:
-        """The rows as a GeoDataFrame of the usual kind."""
-        attributes = self.frame.drop("geometry").to_pandas()
-        return gpd.GeoDataFrame(attributes, geometry=gpd.GeoSeries.from_wkb(self.frame["geometry"], crs=4326))
-
-    @cached_property
-    def gpkg(self) -> Path:
-        """The rows as a file that ogr2ogr reads."""
-        path = self.folder / "rows.gpkg"
-        self.geo.to_file(path)
-        return path
+        subprocess.run(["ogr2ogr", "-f", "PostgreSQL", f"PG:{self.url}", file, *options], check=True)
 
     def _copy(self, connection: psycopg.Connection, statement: LiteralString) -> None:
         parts = {"columns": self.columns, "target": TARGET, "file": sql.Literal(self.file)}

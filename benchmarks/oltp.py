@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import psycopg
 
 from benchmarks.ground import Ground
+from benchmarks.house import environment
 from benchmarks.measure import Ratio, Report, Run, timed
 from benchmarks.pipeline import process
 
@@ -62,10 +63,7 @@ def _measure(ground: Ground, report: Report, rows: int) -> None:
             connection.execute("CREATE INDEX ON sales_order (last_updated)")
         with psycopg.connect(source, autocommit=True) as connection:
             connection.execute("VACUUM ANALYZE sales_order")
-        env = {
-            "ETL_HOME": str(lake.parent / "home"), "ETL_WAREHOUSE_URL": warehouse, "ETL_LAKE_URL": str(lake),
-            "ETL_TOTESYS_URL": source,
-        }  # fmt: skip
+        env = environment(warehouse, lake) | {"ETL_TOTESYS_URL": source}
 
         def note(case: str, measured: Run) -> Run:
             report.runs[f"{case}, {name}"] = [measured]

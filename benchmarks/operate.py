@@ -24,15 +24,13 @@ import time
 import urllib.request
 from collections.abc import Generator, Sequence
 from datetime import date
-from pathlib import Path
 
 import dagster as dg
 import psycopg
 
-from benchmarks.ground import QUICK_COUNTIES, Ground
+from benchmarks.ground import Ground
 from benchmarks.house import environment, instance_of, materialize
 from benchmarks.measure import Ratio, Report, Run, interleave, timed
-from benchmarks.synthetic import COUNTIES, synthetic_counties, synthetic_events
 from etl_assets.automation.partitions import daily
 from etl_assets.automation.sensors import source_sensors
 from etl_assets.definitions import defs
@@ -49,8 +47,9 @@ PUBLISHED = "2027-01-01"
 LANDED = ("landing/us_counties", "raw/us_counties", "refined/us_counties", "landing/eventdata_baseline",
           "raw/eventdata_baseline", "refined/eventdata_baseline", "landing/protest_events",
           "raw/protest_events")  # fmt: skip
-STAGES = [dg.AssetKey(["refined", "protest_events"]), dg.AssetKey(["presentation", "eventdata"])]
-SMALL = dg.AssetKey(["refined", "eventdata_baseline"])
+STAGES = ("refined/protest_events", "presentation/eventdata")
+SMALL = "refined/eventdata_baseline"
+_KEYS = [dg.AssetKey.from_user_string(asset) for asset in STAGES]
 #: Reaches as far as the calendar of the events, which includes the days that they are announced for.
 _CALENDAR = daily(FIRST_DAY.isoformat(), ahead=366)
 _PATIENCE_MS = 120_000
@@ -85,7 +84,7 @@ def run(ground: Ground, sizes: Sequence[int], *, quick: bool) -> Report:
     first = calendar.index((FIRST_DAY if quick else YEAR).isoformat())
     year = calendar[first : first + (QUICK_BACKFILL_DAYS if quick else BACKFILL_DAYS)]
     report = Report("operate", f"{rows:,} events of {days} days, {len(year)} of which are made again")
-    data = _publication(ground, rows, days, QUICK_COUNTIES if quick else COUNTIES)
+    data = ground.publications(rows, days, first_day=FIRST_DAY, published=PUBLISHED, quick=quick)
     with ground.database() as url, ground.database() as storage, serve(data) as sources:
         os.environ.update(environment(url, ground.folder / "operate" / "lake", sources))
         with instance_of(ground.folder / "operate" / "dagster", storage) as instance:
@@ -100,29 +99,10 @@ def run(ground: Ground, sizes: Sequence[int], *, quick: bool) -> Report:
     return report
 
 
-def _publication(ground: Ground, rows: int, days: int, counties: int) -> Path:
-    data = ground.folder / f"operate-{rows}-{days}"
-    for name in ("us_counties/2010", f"protest_events/{PUBLISHED}"):
-        (data / name).mkdir(parents=True)
-    synthetic_counties(data / "us_counties/2010/counties.geojson", counties)
-    synthetic_events(
-        data / f"protest_events/{PUBLISHED}/ccc.csv", rows, days=days, first_day=FIRST_DAY, counties=counties
-    )
-    return data
-
-
 def _prepare(instance: dg.DagsterInstance, days: Sequence[str]) -> None:
     """Make everything once, for ten years of days, and an asset that does nothing for as many."""
-    for key in LANDED:
-        _make(instance, [dg.AssetKey(key.split("/"))])
-    _make(instance, STAGES, days)
+    materialize(instance, [*LANDED, *STAGES], days)
     _floor(instance, "nothing_daily", days)
-
-
-def _make(instance: dg.DagsterInstance, keys: Sequence[dg.AssetKey], days: Sequence[str] = ()) -> None:
-    """Make assets, one after another; those with partitions for these days, in the dataset's batches."""
-    for key in keys:
-        materialize(instance, key, days)
 
 
 def _floor(instance: dg.DagsterInstance, name: str, days: Sequence[str] = ()) -> None:
@@ -133,7 +113,7 @@ def _floor(instance: dg.DagsterInstance, name: str, days: Sequence[str] = ()) ->
 def _runs(ground: Ground, report: Report, instance: dg.DagsterInstance) -> None:
     ours, floor = "a run of one asset, nothing changed", "a run of an asset that does nothing"
     cases = {
-        ours: lambda: timed(lambda: _make(instance, [SMALL])),
+        ours: lambda: timed(lambda: materialize(instance, [SMALL])),
         floor: lambda: timed(lambda: _floor(instance, "nothing")),
     }
     report.runs |= interleave(cases, ground.rounds, ground.console)
@@ -143,7 +123,7 @@ def _runs(ground: Ground, report: Report, instance: dg.DagsterInstance) -> None:
 def _backfill(ground: Ground, report: Report, instance: dg.DagsterInstance, year: Sequence[str]) -> None:
     batch, single = f"backfill of {len(year)} days, in batches", f"backfill of {len(year)} days, a run a day"
     floor = f"backfill of {len(year)} days of an asset that does nothing, one run"
-    size, sampled = SPECS[STAGES[0]].dataset.batch, year[:: max(2, len(year) // SINGLE_DAYS)]
+    size, sampled = SPECS[_KEYS[0]].dataset.batch, year[:: max(2, len(year) // SINGLE_DAYS)]
 
     def in_runs(runs: Sequence[Sequence[str]]) -> Run:
         return timed(lambda: list(map(_work, runs)))
@@ -207,7 +187,7 @@ def _event_log(report: Report, instance: dg.DagsterInstance, storage: str, year:
         return int(found[0])
 
     before = size()
-    _make(instance, STAGES[:1], year)
+    materialize(instance, STAGES[:1], year)
     between = size()
     _floor(instance, "nothing_daily", year)
     after = size()
@@ -268,7 +248,7 @@ def main(first: str, last: str) -> None:
     """What a run's process does."""
     span = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
     with dg.DagsterInstance.get() as instance:
-        execute(defs, instance, STAGES, span, raise_on_error=True)
+        execute(defs, instance, _KEYS, span, raise_on_error=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Large clean files of counties and events, as many as wanted, for benchmarks to land and measure.
 
-Here: rows of the sample's form and words, without its dirt, the same for the same seed. Not here: where they are put
+Here: rows of the sample's form and words, without its dirt, the same every time. Not here: where they are put
 and served (ground.py), and the sample itself (etl_assets.local.sample).
 """
 
@@ -36,6 +36,7 @@ _LOWER_48_STATES = (
 )
 #: Nearly as many as there are.
 COUNTIES = 3000
+_LOCALITIES = 5000
 
 
 def _columns_and_rows(cells: int) -> tuple[int, int]:
@@ -51,9 +52,9 @@ def _fips(cell: int, cells: int) -> tuple[str, str]:
     return state, f"{fips}{1 + 2 * (position % cells // len(_LOWER_48_STATES)):03d}"
 
 
-def synthetic_counties(path: Path, counties: int = COUNTIES, *, seed: int = 0) -> None:
+def synthetic_counties(path: Path, counties: int = COUNTIES) -> None:
     """Write a GeoJSON file of that many counties, of about 60 vertices each, all over the lower 48 states."""
-    rng = random.Random(seed)
+    rng = random.Random(0)
     columns, rows = _columns_and_rows(counties)
     rings = grid(rng, _LOWER_48, columns, rows, points_per_edge=14)[:counties]
     path.write_bytes(
@@ -72,25 +73,23 @@ def synthetic_events(
     days: int = 365,
     first_day: date = date(2024, 1, 1),
     counties: int = COUNTIES,
-    localities: int = 5000,
     corrected_days: int = 0,
-    seed: int = 0,
 ) -> None:
     """Write a clean phase 3 event file of that many rows.
 
-    Every event has its own key and lies in one of the `localities`, well inside the county that its FIPS code names,
-    one of the `counties` of `synthetic_counties`. With `corrected_days`, that many days, spread over the whole, have
-    other sizes; every other day is the same to the byte as without.
+    Every event has its own key and lies in one of some thousand localities, well inside the county that its FIPS code
+    names, one of the `counties` of `synthetic_counties`. With `corrected_days`, that many days, spread over the whole,
+    have other sizes; every other day is the same to the byte as without.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     columns, grid_rows = _columns_and_rows(counties)
     west, south, east, north = _LOWER_48
-    cell = rng.integers(0, counties, localities)
-    x, y = 0.2 + 0.6 * rng.random(localities), 0.2 + 0.6 * rng.random(localities)
+    cell = rng.integers(0, counties, _LOCALITIES)
+    x, y = 0.2 + 0.6 * rng.random(_LOCALITIES), 0.2 + 0.6 * rng.random(_LOCALITIES)
     state_and_fips = [_fips(number, counties) for number in cell.tolist()]
     places = pl.DataFrame(
         {
-            "locality": [f"Town {number}" for number in range(localities)],
+            "locality": [f"Town {number}" for number in range(_LOCALITIES)],
             "state": [state for state, _ in state_and_fips],
             "resolved_county": [f"Cell {number} County" for number in cell.tolist()],
             "fips_code": [f"{int(fips)}.0" for _, fips in state_and_fips],
@@ -101,7 +100,7 @@ def synthetic_events(
 
     day = np.sort(rng.integers(0, days, rows))
     # A few localities have most of the events.
-    place = (localities * rng.random(rows) ** 2.5).astype(np.int64)
+    place = (_LOCALITIES * rng.random(rows) ** 2.5).astype(np.int64)
     low = rng.choice([0, 0, 0, 24, 100, 200, 1000], rows)
     high = low * rng.choice([1, 1, 1, 2], rows)
     if corrected_days:

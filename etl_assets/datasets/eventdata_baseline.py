@@ -13,7 +13,9 @@ import shapely
 
 from etl_assets.quality.contract import Contract, column, geometry
 from etl_assets.quality.readings import as_read, distinct, optional, whole
-from etl_assets.sources.files import OptionalFile, read_csv, read_geojson
+from etl_assets.sources.delimited import read_csv
+from etl_assets.sources.files import OptionalFile
+from etl_assets.sources.records import read_geojson
 from etl_assets.stages import Dataset, Result, landing, raw, refined
 from etl_assets.storage.frames import wkb
 from etl_assets.storage.table import Partitioning

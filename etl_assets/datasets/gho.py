@@ -13,8 +13,8 @@ from etl_assets.datasets.gho_countries import refined_gho_countries
 from etl_assets.quality.contract import Contract, column
 from etl_assets.quality.readings import as_read, distinct_as_read, moment, number, optional, whole
 from etl_assets.quality.ui_table import ui_table
+from etl_assets.sources.extracts import read_pages
 from etl_assets.sources.odata import ODataSource
-from etl_assets.sources.paging import read_pages
 from etl_assets.stages import Dataset, Result, landing, raw, refined
 from etl_assets.storage.table import Partitioning
 

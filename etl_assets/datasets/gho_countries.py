@@ -6,8 +6,8 @@ import polars as pl
 
 from etl_assets.quality.contract import Contract, column
 from etl_assets.quality.readings import distinct_as_read, optional
+from etl_assets.sources.extracts import read_pages
 from etl_assets.sources.odata import ODataSource
-from etl_assets.sources.paging import read_pages
 from etl_assets.stages import Dataset, Result, landing, raw, refined
 
 DATASET = Dataset(

@@ -10,7 +10,7 @@ from etl_assets.quality.audit import unreadable
 from etl_assets.quality.contract import Contract, column
 from etl_assets.quality.readings import distinct_as_read, number, whole
 from etl_assets.sources.census import CensusSource, rows_by_header
-from etl_assets.sources.paging import read_pages
+from etl_assets.sources.extracts import read_pages
 from etl_assets.stages import Dataset, Result, landing, presentation, raw, refined
 from etl_assets.stages.over_time import with_changes, yearly_lines
 from etl_assets.storage.table import Partitioning

@@ -11,7 +11,7 @@ from etl_assets.datasets.us_counties import refined_us_counties
 from etl_assets.quality.contract import Contract, column, geometry
 from etl_assets.quality.readings import as_read, distinct_as_read, number, optional, whole
 from etl_assets.sources.census import CensusSource, rows_by_header
-from etl_assets.sources.paging import read_pages
+from etl_assets.sources.extracts import read_pages
 from etl_assets.stages import Dataset, Result, landing, presentation, raw, refined
 from etl_assets.stages.pictures import choropleth
 from etl_assets.storage.frames import from_geopandas

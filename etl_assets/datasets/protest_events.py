@@ -16,7 +16,7 @@ from etl_assets.quality.contract import Contract, column, geometry, storage_tabl
 from etl_assets.quality.readings import as_read, distinct, number
 from etl_assets.quality.states import CODES
 from etl_assets.sources.dataverse import DataverseTable
-from etl_assets.sources.files import read_csv
+from etl_assets.sources.delimited import read_csv
 from etl_assets.stages import Dataset, Of, Result, landing, presentation, raw, refined
 from etl_assets.stages.ordinals import with_ordinals
 from etl_assets.stages.pictures import choropleth, lines

@@ -9,7 +9,7 @@ from etl_assets.quality.contract import Contract, column
 from etl_assets.quality.outliers import with_outliers
 from etl_assets.quality.readings import date_by_form, exact
 from etl_assets.quality.rules import Rule, Rulebook, by_rules, corrections, summary, values_before
-from etl_assets.sources.paging import read_pages
+from etl_assets.sources.extracts import read_pages
 from etl_assets.sources.retail import DATES, NOTHING, RetailApi, records
 from etl_assets.stages import Dataset, Result, landing, raw, refined
 

@@ -10,8 +10,9 @@ from etl_assets.quality.outliers import with_outliers
 from etl_assets.quality.readings import date_by_form, exact, whole
 from etl_assets.quality.rules import Rule, Rulebook, by_rules, corrections, summary, values_before
 from etl_assets.sources import SourceRefusedError
-from etl_assets.sources.files import UNPARSED, read_csv
+from etl_assets.sources.delimited import read_csv
 from etl_assets.sources.folder import WatchedFolder
+from etl_assets.sources.records import UNPARSED
 from etl_assets.sources.retail import DATES
 from etl_assets.stages import Dataset, Result, landing, raw, refined
 

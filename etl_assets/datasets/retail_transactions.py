@@ -9,7 +9,7 @@ from etl_assets.quality.contract import Contract, column
 from etl_assets.quality.outliers import with_outliers
 from etl_assets.quality.readings import date_by_form, exact, whole
 from etl_assets.quality.rules import Rule, Rulebook, by_rules, corrections, summary, values_before
-from etl_assets.sources.files import read_csv
+from etl_assets.sources.delimited import read_csv
 from etl_assets.sources.whole_table import WholeTable
 from etl_assets.stages import Dataset, Result, landing, raw, refined
 

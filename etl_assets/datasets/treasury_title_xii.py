@@ -10,8 +10,8 @@ from etl_assets.automation.partitions import monthly
 from etl_assets.quality.contract import Contract, column
 from etl_assets.quality.readings import as_read, distinct_as_read, exact, whole
 from etl_assets.quality.states import CODES
+from etl_assets.sources.extracts import read_pages
 from etl_assets.sources.fiscal_data import FiscalDataSource
-from etl_assets.sources.paging import read_pages
 from etl_assets.stages import Dataset, Result, landing, raw, refined
 from etl_assets.storage.table import Partitioning
 

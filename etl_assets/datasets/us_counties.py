@@ -10,7 +10,8 @@ import shapely
 
 from etl_assets.quality.contract import Contract, column, geometry
 from etl_assets.quality.readings import as_read, distinct, number, optional
-from etl_assets.sources.files import WebFile, read_geojson
+from etl_assets.sources.files import WebFile
+from etl_assets.sources.records import read_geojson
 from etl_assets.stages import Dataset, Result, landing, raw, refined
 from etl_assets.stages.pictures import choropleth
 from etl_assets.storage.frames import wkb

@@ -22,7 +22,7 @@ import shapely
 
 from etl_assets.quality.contract import Contract
 from etl_assets.quality.ui_table import ui_table
-from etl_assets.sources.files import UNPARSED
+from etl_assets.sources.records import UNPARSED
 from etl_assets.storage.table import SOURCE_ROW
 
 #: A column that a stage's function may add: what it already knows to be wrong with a row (see `unreadable`).

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from etl_assets.quality.audit import Audit
-from etl_assets.sources.files import UNPARSED
+from etl_assets.sources.records import UNPARSED
 from etl_assets.storage.hashes import text_hash
 from etl_assets.storage.table import PARTITION, SOURCE_ROW, SOURCE_SHA256, Column, Partitioning, Table
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import polars as pl
 
 from etl_assets.quality.audit import PROBLEMS, unreadable
-from etl_assets.sources.files import UNPARSED
+from etl_assets.sources.records import UNPARSED
 from etl_assets.storage.table import PARTITION, ROW_HASH
 
 

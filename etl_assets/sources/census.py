@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from etl_assets.logs import plain
 from etl_assets.settings import NotConfiguredError, settings
 from etl_assets.sources import SourceRefusedError, http
-from etl_assets.sources.paging import Call, Page, PagedSource, Slice, parse_json
+from etl_assets.sources.paging import Call, Page, PagedSource, Slice
+from etl_assets.sources.records import parse_json
 
 _GET_KEY = "A key is free: https://api.census.gov/data/key_signup.html"
 _WRONG_KEY = (

@@ -31,8 +31,8 @@ import pyarrow.parquet as pq
 from psycopg import sql
 
 from etl_assets.sources import Fetched, SourceRefusedError, Validators, Workspace
-from etl_assets.sources.files import check_columns, column_name
 from etl_assets.sources.postgres import address, begin_snapshot, connected
+from etl_assets.sources.records import check_columns, column_name
 
 #: The column of a landed file that marks a row as gone from the source; of such a row, only the key is there.
 DELETED = "_deleted"

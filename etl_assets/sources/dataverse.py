@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from etl_assets.sources import Fetched, SourceRefusedError, Validators, Workspace, http
 from etl_assets.sources.files import WebFile
-from etl_assets.sources.paging import parse_json
+from etl_assets.sources.records import parse_json
 
 #: The API's types of tables; Dataverse keeps a CSV file that it could read both tab-separated and as uploaded.
 _TABLES = ("text/csv", "text/tab-separated-values", "text/comma-separated-values", "application/csv")

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from etl_assets.logs import plain
 from etl_assets.sources import Fetched, SourceError, SourceRefusedError, Validators, Workspace, http
-from etl_assets.sources.paging import Call, Page, PagedSource, Slice, pages, parse_json, versions
+from etl_assets.sources.extracts import pages
+from etl_assets.sources.paging import Call, Page, PagedSource, Slice, versions
+from etl_assets.sources.records import parse_json
 
 #: Bounds of a record's date: every month from the first to the last is asked for, a hundred thousand with a wrong date.
 _EARLIEST, _LATEST = date(1900, 1, 1), timedelta(days=366)

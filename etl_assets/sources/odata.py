@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlsplit
 
 from etl_assets.sources import SourceError, SourceRefusedError, http
-from etl_assets.sources.paging import Call, Page, PagedSource, Slice, parse_json
+from etl_assets.sources.paging import Call, Page, PagedSource, Slice
+from etl_assets.sources.records import parse_json
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,8 @@ import gzip
 import hashlib
 import json
 import zipfile
-import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -25,19 +24,15 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import polars as pl
-from pydantic_core import from_json
-
 from etl_assets.settings import settings
 from etl_assets.sources import Fetched, SourceError, SourceRefusedError, Validators, Workspace, http
-from etl_assets.sources.files import check_columns, column_name, value_text
+from etl_assets.sources.extracts import PACKED, by_slice
 
 _ATTEMPTS = 3
 #: More pages than any source has: a count that means more is wrong.
 _MOST_PAGES = 100_000
 #: A fixed date for the zip's entries: equal pages make an equal file.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-_PACKED = ".gz"
 #: Twice as fast as the default and a third larger (measured).
 _COMPRESSION = 1
 
@@ -200,7 +195,7 @@ class PagedSource(ABC):
         if now == before:
             return None
         with work.previous() as last:
-            landed = _by_slice(last)
+            landed = by_slice(last)
         shown = now
         for _ in range(_ATTEMPTS):
             path, url = self._extract_all(work, now, before, landed)
@@ -255,7 +250,7 @@ class PagedSource(ABC):
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
             for piece, packed_pages in zip(slices, found, strict=True):
                 for number, packed in enumerate(packed_pages, 1):
-                    archive.writestr(zipfile.ZipInfo(f"{piece.name}/{number:05d}{_PACKED}", _EPOCH), packed)
+                    archive.writestr(zipfile.ZipInfo(f"{piece.name}/{number:05d}{PACKED}", _EPOCH), packed)
         return path, slices[0].first.url
 
     def _slice(self, piece: Slice, kept: _Kept, landed: Mapping[str, list[bytes]]) -> list[bytes]:
@@ -374,65 +369,3 @@ def asks_otherwise(now: Validators, before: Validators) -> bool:
 
 def _states(of: Versions) -> str:
     return ", ".join(version.state for version in of.values())
-
-
-def _by_slice(archive: Path | None) -> dict[str, list[bytes]]:
-    """The packed pages of a landed extract, by slice."""
-    found: dict[str, list[bytes]] = {}
-    for name, packed in _entries(archive) if archive else ():
-        found.setdefault(name.rpartition("/")[0], []).append(packed)
-    return found
-
-
-def pages(archive: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of every page of a landed extract, in order."""
-    try:
-        for name, packed in _entries(archive):
-            yield name.removesuffix(_PACKED), gzip.decompress(packed)
-    except (OSError, EOFError, zlib.error) as error:
-        raise SourceRefusedError(f"{archive.name} is not an extract: {error}.") from error
-
-
-def _entries(archive: Path) -> Iterator[tuple[str, bytes]]:
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            for name in opened.namelist():
-                yield name, opened.read(name)
-    except zipfile.BadZipFile as error:
-        raise SourceRefusedError(f"{archive.name} is not an extract: {error}.") from error
-
-
-def parse_json(body: bytes) -> Any:
-    """Parse a JSON answer; raises SourceRefusedError for anything else. Takes half as long as the json module."""
-    body = body.removeprefix(b"\xef\xbb\xbf")
-    if not body.strip():
-        raise SourceRefusedError("the answer is empty. The last good extract stays.")
-    try:
-        return from_json(body)
-    except ValueError as error:
-        kind = "an HTML page" if body.lstrip()[:1] == b"<" else "not complete JSON"
-        raise SourceRefusedError(f"the answer is {kind} ({error}). The last good extract stays.") from error
-
-
-def read_pages(archive: Path, records: Callable[[Any], Sequence[Mapping[str, Any]]]) -> pl.DataFrame:
-    """Every record of a landed extract as text, numbers as the source wrote them, with `_source_row` and `_page`.
-
-    `records` returns the records of a page's JSON. Columns are named by `files.column_name`.
-    """
-    rows: list[Mapping[str, Any]] = []
-    of: list[str] = []
-    for page, body in pages(archive):
-        try:
-            document = json.loads(body, parse_float=str, parse_int=str)
-            found = [dict(record.items()) for record in records(document)]
-        except (ValueError, AttributeError, KeyError, TypeError) as error:
-            why = f"{archive.name}, page {page}: not the expected JSON ({error})"
-            raise SourceRefusedError(f"{why}. The last good state stays.") from error
-        rows += found
-        of += [page] * len(found)
-    names = dict.fromkeys(name for row in rows for name in row)
-    kept = {name: column_name(name, position) for position, name in enumerate(names, 1)}
-    check_columns(archive.name, list(kept.values()), ())
-    values = {column: [value_text(row.get(name)) for row in rows] for name, column in kept.items()}
-    frame = pl.DataFrame(values | {"_page": of}, schema=dict.fromkeys([*values, "_page"], pl.String))
-    return frame.with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("_source_row"))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from etl_assets.settings import NotConfiguredError, settings
 from etl_assets.sources import SourceRefusedError, http
-from etl_assets.sources.paging import Call, Page, PagedSource, Slice, parse_json
+from etl_assets.sources.paging import Call, Page, PagedSource, Slice
+from etl_assets.sources.records import parse_json
 
 #: The company writes dates in three forms; each of them means one thing, in all of its sources.
 DATES = {

@@ -19,7 +19,7 @@ from etl_assets.quality.drift import column_drift, columns_check, columns_of
 from etl_assets.quality.quarantine import UNPLACED, quarantine_table, records
 from etl_assets.quality.ui_table import ui_table
 from etl_assets.sources import SourceRefusedError
-from etl_assets.sources.files import UNPARSED, check_columns
+from etl_assets.sources.records import UNPARSED, check_columns
 from etl_assets.stages.asset import table_asset
 from etl_assets.stages.dataset import SPECS, Dataset, Input, Spec, declare, numbered
 from etl_assets.stages.profile import preview

@@ -15,7 +15,7 @@ import pytest
 
 from etl_assets.datasets.protest_events import DATASET, KEY, STEADY, TELLING, typed
 from etl_assets.local.sample import CHANGED_DAYS, COLUMNS
-from etl_assets.sources.files import read_csv
+from etl_assets.sources.delimited import read_csv
 from etl_assets.stages.ordinals import with_ordinals
 from etl_assets_tests.datasets.files import (
     INSIDE,

@@ -14,9 +14,10 @@ from urllib.parse import parse_qs
 
 from etl_assets.sources import Fetched, Validators, Workspace
 from etl_assets.sources.census import CensusSource
+from etl_assets.sources.extracts import pages
 from etl_assets.sources.fiscal_data import FiscalDataSource
 from etl_assets.sources.odata import ODataSource
-from etl_assets.sources.paging import PagedSource, pages
+from etl_assets.sources.paging import PagedSource
 from etl_assets_tests.faults import Fault, Faults
 
 PROJECT = Path(__file__).parents[2]

@@ -16,8 +16,9 @@ import pytest
 import requests
 
 from etl_assets.sources import SourceRefusedError, SourceUnavailableError
+from etl_assets.sources.extracts import pages, read_pages
 from etl_assets.sources.odata import ODataSource
-from etl_assets.sources.paging import Call, Page, pages, read_pages
+from etl_assets.sources.paging import Call, Page
 from etl_assets_tests.faults import Fault
 from etl_assets_tests.sources.api import (
     APRIL,

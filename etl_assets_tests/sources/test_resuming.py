@@ -17,7 +17,8 @@ from urllib.parse import parse_qs
 import pytest
 
 from etl_assets.sources import Fetched, SourceRefusedError, Validators
-from etl_assets.sources.paging import asks_otherwise, pages, versions
+from etl_assets.sources.extracts import pages
+from etl_assets.sources.paging import asks_otherwise, versions
 from etl_assets.storage.lake import Lake
 from etl_assets.storage.landing import LakePages
 from etl_assets_tests.faults import Fault

@@ -22,7 +22,8 @@ from etl_assets.automation.partitions import daily, monthly
 from etl_assets.definitions import definitions
 from etl_assets.quality.audit import Bound, unreadable
 from etl_assets.quality.contract import Contract, column
-from etl_assets.sources.files import OptionalFile, read_csv
+from etl_assets.sources.delimited import read_csv
+from etl_assets.sources.files import OptionalFile
 from etl_assets.stages import Dataset, Result, landing, presentation, raw, refined
 from etl_assets.stages import dataset as stages
 from etl_assets.stages.dataset import SPECS

@@ -143,7 +143,7 @@ landing_protest_events = landing(
 )
 def raw_protest_events(path: Path) -> pl.DataFrame:
     """Phases 1 to 3 of the file are read alike."""
-    return read_csv(path, required=REQUIRED)
+    return read_csv(path)
 
 
 @refined(

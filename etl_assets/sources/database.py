@@ -223,7 +223,7 @@ class _Reading:
                 "Nothing was landed, the last good state stays."
             )
         named = {original: column_name(original, position) for position, original in enumerate(found, 1)}
-        check_columns(name, list(named.values()), ())
+        check_columns(name, list(named.values()))
         self.originals.update(((table.name, own), original) for original, own in named.items())
         return {named[original]: kind for original, kind in found.items()}
 

@@ -66,7 +66,7 @@ def read_pages(archive: Path, records: Callable[[Any], Sequence[Mapping[str, Any
         of += [page] * len(found)
     names = dict.fromkeys(name for row in rows for name in row)
     kept = {name: column_name(name, position) for position, name in enumerate(names, 1)}
-    check_columns(archive.name, list(kept.values()), ())
+    check_columns(archive.name, list(kept.values()))
     values = {column: [value_text(row.get(name)) for row in rows] for name, column in kept.items()}
     frame = pl.DataFrame(values | {"_page": of}, schema=dict.fromkeys([*values, "_page"], pl.String))
     return frame.with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("_source_row"))

@@ -51,7 +51,7 @@ def column_name(name: str, position: int) -> str:
     return name
 
 
-def check_columns(file: str, found: Sequence[str], required: Sequence[str]) -> None:
+def check_columns(file: str, found: Sequence[str], required: Sequence[str] = ()) -> None:
     """Refuse a file that lacks a required column or has one twice; the message has both lists."""
     twice = sorted(name for name, count in Counter(found).items() if count > 1)
     if twice:
@@ -103,12 +103,11 @@ def parse_json(body: bytes) -> Any:
         raise SourceRefusedError(f"the answer is {kind} ({error}). The last good extract stays.") from error
 
 
-def read_geojson(path: Path, required: Sequence[str] = ()) -> pl.DataFrame:
+def read_geojson(path: Path) -> pl.DataFrame:
     """Every feature of a GeoJSON FeatureCollection as text: `id`, its properties, `geometry` (GeoJSON).
 
     If a property is called `id`, the feature's own id becomes `feature_id`. Names are mended by `column_name`. Adds
-    `_source_row`. Raises SourceRefusedError for a file that is not a FeatureCollection, or none of whose features has a
-    required property.
+    `_source_row`. Raises SourceRefusedError for a file that is not a FeatureCollection.
     """
     try:
         document = json.loads(path.read_bytes().decode("utf-8-sig", errors=LATIN1))
@@ -129,7 +128,7 @@ def read_geojson(path: Path, required: Sequence[str] = ()) -> pl.DataFrame:
     names = list(dict.fromkeys(name for feature in features for name in feature.get("properties") or {}))
     own_id = "feature_id" if "id" in names else "id"
     kept = {name: column_name(name, position) for position, name in enumerate(names, 1)}
-    check_columns(path.name, [own_id, "geometry", *kept.values()], required)
+    check_columns(path.name, [own_id, "geometry", *kept.values()])
     columns: dict[str, list[str | None]] = {own_id: [value_text(feature.get("id")) for feature in features]}
     for name, column in kept.items():
         columns[column] = [value_text((feature.get("properties") or {}).get(name)) for feature in features]

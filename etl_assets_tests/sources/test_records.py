@@ -31,7 +31,7 @@ def test_features_are_read_as_text(tmp_path: Path) -> None:
         feature(id=2, properties={"NAME": None, "_x": True}),
         feature(properties=None),
     ]
-    frame = read_geojson(geojson(tmp_path, features), required=["id", "NAME", "geometry"])
+    frame = read_geojson(geojson(tmp_path, features))
     assert frame.rows(named=True) == [
         {"_source_row": 1, "id": "01001", "NAME": "Ñ\u2400", "AREA": "1.25", "NEW": "[1]", "source_x": None,
          "geometry": '{"type":"Point","coordinates":[1.5,2]}'},
@@ -42,7 +42,7 @@ def test_features_are_read_as_text(tmp_path: Path) -> None:
 
 def test_a_property_called_id_is_the_id(tmp_path: Path) -> None:
     """As geopandas writes a table with such a column; the feature's own is its position."""
-    frame = read_geojson(geojson(tmp_path, [feature(id="0", properties={"id": 101})]), required=["id"])
+    frame = read_geojson(geojson(tmp_path, [feature(id="0", properties={"id": 101})]))
     assert frame.select("id", "feature_id").rows() == [("101", "0")]
 
 
@@ -64,7 +64,6 @@ def test_half_a_surrogate_pair_is_no_text(tmp_path: Path) -> None:
         pytest.param('{"features": [{"properties": [1]}]}', "not a GeoJSON FeatureCollection", id="properties"),
         pytest.param("[" * 100_000, "nested too deeply", id="nested"),
         pytest.param("1" * 5000, "a number with too many digits", id="number"),
-        pytest.param('{"features": []}', r"missing: \['NAME'\]. It has: \['id', 'geometry'\]", id="a property missing"),
         pytest.param(
             '{"features": [{"properties": {"geometry": 1}}]}', r"\['geometry'\] occur more than once", id="twice"
         ),
@@ -72,4 +71,4 @@ def test_half_a_surrogate_pair_is_no_text(tmp_path: Path) -> None:
 )
 def test_what_is_no_feature_collection_is_refused(tmp_path: Path, content: str, why: str) -> None:
     with pytest.raises(SourceRefusedError, match=f"areas.geojson.*{why}.*last good .* stays"):
-        read_geojson(geojson(tmp_path, content), required=["NAME"])
+        read_geojson(geojson(tmp_path, content))

@@ -70,10 +70,11 @@ class OptionalFile:
             return None
         if location and "://" in location:
             return http.download(location, to, known)
-        data = self._read(location)
-        if not location:
+        if location:
+            data = self._read(location)
+        else:
             with work.previous() as last:
-                data = last.read_bytes() if last else data
+                data = last.read_bytes() if last else self.without
         version = hashlib.sha256(data).hexdigest()
         if known and known.etag == version:
             return None

@@ -30,8 +30,8 @@ class Workspace:
 
     `pages` holds what an extract has received so far, by name: a killed one resumes there. `previous` opens the last
     landed file. For a source that is read in batches, `batches` names those that were landed, `landed` returns their
-    files of a table, oldest first, and `state` is what the source wanted to know this time (`Fetched.state`). For a
-    folder, `state` has the stamp of each landed file, by name.
+    files of a table, oldest first, and `state` is the `Fetched.state` of the last fetch. For a folder, `state` has the
+    stamp of each landed file, by name.
     """
 
     folder: Path

@@ -52,7 +52,7 @@ class FiscalDataSource(PagedSource):
         return {self.path: 0}
 
     def request(self, part: str) -> str:
-        """Always the whole table."""
+        """All rows; pages in another order are other pages."""
         return self.sort
 
     def state(self, part: str) -> str:

@@ -101,7 +101,7 @@ def probe(url: str, known: Validators | None, auth: Bearer | None = None) -> str
     Servers that refuse HEAD (signed addresses, some gateways) are asked with GET, and the body is not read.
     """
 
-    known = _of(url, known)
+    known = _if_from(url, known)
 
     def ask(session: requests.Session) -> requests.Response:
         response = session.head(url, headers=_conditions(known), allow_redirects=True)
@@ -123,7 +123,7 @@ def download(url: str, to: Path, known: Validators | None = None) -> Fetched | N
     Raises SourceRefusedError for an answer that asking again will not mend, SourceUnavailableError when the attempts
     are used up. `to` is whole or is not used.
     """
-    known = _of(url, known)
+    known = _if_from(url, known)
 
     def get(session: requests.Session) -> requests.Response:
         with session.get(url, headers=_conditions(known), stream=True) as response:
@@ -181,11 +181,11 @@ def get(
     return response.content
 
 
-def clock(host: str) -> datetime | None:
-    """The time of a host (`https://example.org`) by its answers; None if it does not answer, or does not date them."""
-    with _session(host) as session:
+def clock(origin: str) -> datetime | None:
+    """The time at an origin (`https://example.org`), by its answers; None if it gives none, or does not date them."""
+    with _session(origin) as session:
         try:
-            return moment_of(session.head(host, timeout=10, allow_redirects=False).headers.get("Date"))
+            return moment_of(session.head(origin, timeout=10, allow_redirects=False).headers.get("Date"))
         except requests.RequestException:
             return None
 
@@ -201,8 +201,8 @@ def public(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def place(url: str) -> str:
-    """A public URL that identifies a source: without the port of a server on this machine, which varies."""
+def service(url: str) -> str:
+    """A public URL that identifies a service: without the port of a server on this machine, which varies."""
     parts = urlsplit(public(url))
     return urlunsplit(parts._replace(netloc=parts.hostname)) if parts.hostname in _LOOPBACK else urlunsplit(parts)
 
@@ -216,10 +216,10 @@ def moment_of(header: str | None) -> datetime | None:
         return None
 
 
-def _of(url: str, known: Validators | None) -> Validators | None:
+def _if_from(url: str, known: Validators | None) -> Validators | None:
     """What is known, unless it is from another address, whose answers say nothing about this one's file."""
-    here = place(url)
-    return known if known and (known.url is None or place(known.url) == here) else None
+    here = service(url)
+    return known if known and (known.url is None or service(known.url) == here) else None
 
 
 def _refuse_html(url: str, start: bytes, content_type: str, means: str = _HTML_MEANS) -> None:

@@ -140,7 +140,10 @@ class PagedSource(ABC):
 
     @abstractmethod
     def parts(self) -> Mapping[str, int]:
-        """The parts that are published on their own, with the days for which each is not asked for again (0: none)."""
+        """The parts that are published on their own, with the days for which each is not asked for again.
+
+        0: it is asked every time.
+        """
 
     def url(self) -> str:
         """The address as configured now: what was extracted from another one counts as another source's."""
@@ -215,7 +218,7 @@ class PagedSource(ABC):
         """The version of each part: the one that the source states, or the known one if it is recent enough."""
         today, found = datetime.now(UTC).date(), {}
         # Recordings have a version of their own: other ones are noticed at once. No API says as much.
-        place = f"{http.place(self.url())}#{settings().local_version(self.source)}".removesuffix("#")
+        place = f"{http.service(self.url())}#{settings().local_version(self.source)}".removesuffix("#")
         for part, days in self.parts().items():
             was, request = before.get(part), f"{place} {self.request(part)}"
             since = today - date.fromisoformat(was.day) if was else timedelta(0)
@@ -239,8 +242,8 @@ class PagedSource(ABC):
             own = self.slices(part, state, was.state if was and was.request == request else None)
             slices += own
             there += [landed if was is None or was.request == request else {}] * len(own)
-        place, names = _place(work, now)
-        kept = [_Kept(work, f"{place}/{piece.name}/", names) for piece in slices]
+        kept_under, names = _kept_under(work, now)
+        kept = [_Kept(work, f"{kept_under}/{piece.name}/", names) for piece in slices]
         with ThreadPoolExecutor(http.CONCURRENCY, thread_name_prefix="extract") as pool:
             found = list(pool.map(self._slice, slices, kept, there))
         if not any(found):
@@ -339,7 +342,7 @@ class PagedSource(ABC):
         return _Got(packed, len(page.rows), page.total, page.following, ends, ahead)
 
 
-def _place(work: Workspace, now: Versions) -> tuple[str, set[str]]:
+def _kept_under(work: Workspace, now: Versions) -> tuple[str, set[str]]:
     """Where the pages of these versions are kept, and the names of all pages that are there."""
     told = json.dumps([[part, version.request, version.state] for part, version in sorted(now.items())])
     digest, today = hashlib.sha256(told.encode()).hexdigest()[:16], datetime.now(UTC).date()

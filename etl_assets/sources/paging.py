@@ -67,11 +67,21 @@ class Slice:
 
 
 class Version(NamedTuple):
-    """What is known about a part: the day on which it was asked for, what was asked for, and the state it was in."""
+    """What is known about a part: the day on which it was asked for, where and for what, and the state it was in.
+
+    `recordings` are those that the local server showed; empty for another service.
+    """
 
     day: str
+    service: str
+    recordings: str
     request: str
     state: str
+
+    @property
+    def asked(self) -> tuple[str, str, str]:
+        """All that the rows of a state depend on: an extract of which it differs is of something else."""
+        return self.service, self.recordings, self.request
 
 
 Versions = Mapping[str, Version]
@@ -218,15 +228,15 @@ class PagedSource(ABC):
         """The version of each part: the one that the source states, or the known one if it is recent enough."""
         today, found = datetime.now(UTC).date(), {}
         # Recordings have a version of their own: other ones are noticed at once. No API says as much.
-        place = f"{http.service(self.url())}#{settings().local_version(self.source)}".removesuffix("#")
+        service, recordings = http.service(self.url()), settings().local_version(self.source)
         for part, days in self.parts().items():
-            was, request = before.get(part), f"{place} {self.request(part)}"
+            was, asked = before.get(part), (service, recordings, self.request(part))
             since = today - date.fromisoformat(was.day) if was else timedelta(0)
             # A day ahead is of a clock that was set back since.
-            if was and was.request == request and timedelta(0) <= since < timedelta(days=days):
+            if was and was.asked == asked and timedelta(0) <= since < timedelta(days=days):
                 found[part] = was
                 continue
-            now = Version(str(today), request, self.state(part))
+            now = Version(str(today), *asked, self.state(part))
             is_same = was is not None and now[1:] == was[1:] and not days and not self.is_silent
             found[part] = was if was and is_same else now
         return found
@@ -235,26 +245,27 @@ class PagedSource(ABC):
         self, work: Workspace, now: Versions, before: Versions, landed: Mapping[str, list[bytes]]
     ) -> tuple[Path, str]:
         """Every slice, put together in one file; and the address of the first."""
-        slices: list[Slice] = []
-        there: list[Mapping[str, list[bytes]]] = []
-        for part, (_, request, state) in now.items():
-            was = before.get(part)
-            own = self.slices(part, state, was.state if was and was.request == request else None)
-            slices += own
-            there += [landed if was is None or was.request == request else {}] * len(own)
+        wanted: list[tuple[Slice, _Kept, Mapping[str, list[bytes]]]] = []
         kept_under, names = _kept_under(work, now)
-        kept = [_Kept(work, f"{kept_under}/{piece.name}/", names) for piece in slices]
+        for part, version in now.items():
+            was = before.get(part)
+            same = was if was and was.asked == version.asked else None
+            # Without a known version, the landed pages still tell whether the source has lost a slice.
+            there = landed if same or was is None else {}
+            for piece in self.slices(part, version.state, same.state if same else None):
+                wanted.append((piece, _Kept(work, f"{kept_under}/{piece.name}/", names), there))
+        url = wanted[0][0].first.url
         with ThreadPoolExecutor(http.CONCURRENCY, thread_name_prefix="extract") as pool:
-            found = list(pool.map(self._slice, slices, kept, there))
+            found = list(pool.map(lambda one: self._slice(*one), wanted))
         if not any(found):
-            where = http.public(slices[0].first.url)
+            where = http.public(url)
             raise SourceRefusedError(f"{where} has no data for what the dataset asks for. The last good extract stays.")
         path = work.folder / f"extract{self.suffix}"
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-            for piece, packed_pages in zip(slices, found, strict=True):
+            for (piece, _, _), packed_pages in zip(wanted, found, strict=True):
                 for number, packed in enumerate(packed_pages, 1):
                     archive.writestr(zipfile.ZipInfo(f"{piece.name}/{number:05d}{PACKED}", _EPOCH), packed)
-        return path, slices[0].first.url
+        return path, url
 
     def _slice(self, piece: Slice, kept: _Kept, landed: Mapping[str, list[bytes]]) -> list[bytes]:
         if piece.settled and piece.name in landed:
@@ -344,7 +355,7 @@ class PagedSource(ABC):
 
 def _kept_under(work: Workspace, now: Versions) -> tuple[str, set[str]]:
     """Where the pages of these versions are kept, and the names of all pages that are there."""
-    told = json.dumps([[part, version.request, version.state] for part, version in sorted(now.items())])
+    told = json.dumps([[part, *version.asked, version.state] for part, version in sorted(now.items())])
     digest, today = hashlib.sha256(told.encode()).hexdigest()[:16], datetime.now(UTC).date()
     there = set(work.pages)
     begun = max((name.split("/")[1] for name in there if name.startswith(f"{digest}/")), default="")
@@ -364,10 +375,9 @@ def versions(known: Validators | None) -> dict[str, Version]:
 def asks_otherwise(now: Validators, before: Validators) -> bool:
     """Whether the same service was asked for other parts than before, or for something else in them."""
     new, old = versions(now), versions(before)
-    # The place also names the recordings, which are not part of the request.
-    places = {v.request.partition(" ")[0].partition("#")[0] for v in (*new.values(), *old.values())}
-    asked, was_asked = ({part: v.request.partition(" ")[2] for part, v in found.items()} for found in (new, old))
-    return len(places) == 1 and asked != was_asked
+    is_same_service = {version.service for version in new.values()} == {version.service for version in old.values()}
+    asked, was_asked = ({part: version.request for part, version in found.items()} for found in (new, old))
+    return is_same_service and asked != was_asked
 
 
 def _states(of: Versions) -> str:

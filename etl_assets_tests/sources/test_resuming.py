@@ -277,6 +277,20 @@ def test_other_recordings_are_another_version(api: Api, monkeypatch: pytest.Monk
     assert asks_otherwise(third.validators, second.validators)
 
 
+def test_a_version_of_an_earlier_release_is_none(api: Api) -> None:
+    """All is asked for once more, and the same file landed; nor does it count as another request, which may shrink."""
+    first = api.extract(SAIPE, stored={})
+    found = versions(first.validators)
+    earlier_form = {part: [v.day, f"{v.service}#{v.recordings} {v.request}", v.state] for part, v in found.items()}
+    other = Validators(etag=json.dumps(earlier_form, sort_keys=True))
+    assert versions(other) == {}
+    assert not asks_otherwise(first.validators, other)
+    assert SAIPE.probe(other) == first.validators.etag
+    second = api.extract(SAIPE, known=other, previous=first.path, stored={})
+    assert second.path.read_bytes() == first.path.read_bytes()
+    assert SAIPE.probe(second.validators) is None
+
+
 def test_another_filter_is_another_version(api: Api) -> None:
     """Though it gives as many rows of the same publication."""
     first = api.extract(replace(GHO, sets={"WHOSIS_000001": "SpatialDim eq 'ZAF'"}), stored={})

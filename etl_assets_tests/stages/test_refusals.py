@@ -68,6 +68,8 @@ def test_a_file_may_shrink_by_what_its_dataset_allows(
 
 
 WEDNESDAY, FRIDAY = "Wed, 05 Mar 2025 00:00:00 GMT", "Fri, 07 Mar 2025 00:00:00 GMT"
+LESS, MORE = '{"of": ["", "http://a", "", "less", ""]}', '{"of": ["", "http://a", "", "more", ""]}'
+OF_AN_EARLIER_RELEASE = '{"of": ["", "http://a more", ""]}'
 
 
 @pytest.mark.parametrize(
@@ -77,8 +79,9 @@ WEDNESDAY, FRIDAY = "Wed, 05 Mar 2025 00:00:00 GMT", "Fri, 07 Mar 2025 00:00:00 
         ({"last_modified": FRIDAY}, {"last_modified": FRIDAY}, False),
         ({"last_modified": FRIDAY}, {"last_modified": WEDNESDAY}, False),
         ({"last_modified": None}, {"last_modified": WEDNESDAY}, False),
-        ({"etag": '{"of": ["", "http://a less", ""]}'}, {"etag": '{"of": ["", "http://a more", ""]}'}, True),
-        ({"etag": '{"of": ["", "http://a more", ""]}'}, {"etag": '{"of": ["", "http://a more", ""]}'}, False),
+        ({"etag": LESS}, {"etag": MORE}, True),
+        ({"etag": MORE}, {"etag": MORE}, False),
+        ({"etag": LESS}, {"etag": OF_AN_EARLIER_RELEASE}, False),
     ],
 )
 def test_a_file_may_be_smaller_if_it_is_older_or_was_asked_for_otherwise(

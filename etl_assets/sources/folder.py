@@ -40,6 +40,15 @@ _SETTLES_AFTER = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
+class _Opened:
+    """What is watched, as it is configured now: its address, its store, and its folder unless it is in a bucket."""
+
+    url: str
+    store: ObjectStore
+    folder: Path | None
+
+
+@dataclass(frozen=True)
 class WatchedFolder:
     """The files below the folder or prefix that a setting names.
 
@@ -54,42 +63,50 @@ class WatchedFolder:
 
     def probe(self, known: Validators | None) -> str | None:
         """A digest of names and stamps; None if it is the known one."""
-        url = self._url()
-        store = self._store(url)
-        files, _ = self._files(url, store)
-        version = _version({name: _stamp(meta) for name, meta in files if not _waits(url, store, meta)})
+        opened = self._open()
+        files, _ = self._files(opened)
+        version = _version({name: _stamp(meta) for name, meta in files if not _waits(opened, meta)})
         return None if known and known.etag == version else version
 
     def fetch(self, work: Workspace, known: Validators | None) -> FetchedFolder | None:
         """The files that are new, or differ from the landed ones of the same name; and why others were not taken."""
-        url = self._url()
-        store, landed, stamps = self._store(url), work.state if known else {}, {}
+        opened, landed = self._open(), work.state if known else {}
         files: dict[str, Fetched] = {}
+        stamps: dict[str, str] = {}
         waiting: list[str] = []
-        listed, refused = self._files(url, store)
+        listed, refused = self._files(opened)
         for number, (name, meta) in enumerate(listed):
             stamp, path = _stamp(meta), work.folder / f"{number}{self.suffix}"
-            if landed.get(name) != stamp:
-                try:
-                    if _waits(url, store, meta) or not _download(store, name, stamp, path):
-                        waiting.append(name)
-                        continue
-                    self.check(path)
-                except SourceRefusedError as error:
-                    refused[name] = str(error).removeprefix(f"{path.name}: ").replace(path.name, "the file")
-                except (OSError, obstore.exceptions.BaseError) as error:
-                    refused[name] = f"It cannot be read: {plain_message(error)}. It is tried again with the next run."
-                    continue
+            if landed.get(name) == stamp:
+                stamps[name] = stamp
+                continue
+            try:
+                file = self._take(opened, name, meta, path)
+            except SourceRefusedError as error:
+                refused[name] = str(error).removeprefix(f"{path.name}: ").replace(path.name, "the file")
+                stamps[name] = stamp  # although refused: it is no reason to look again until it is replaced
+            except (OSError, obstore.exceptions.BaseError) as error:
+                refused[name] = f"It cannot be read: {plain_message(error)}. It is tried again with the next run."
+            else:
+                if file is None:
+                    waiting.append(name)
                 else:
-                    modified = email.utils.format_datetime(meta["last_modified"].astimezone(UTC), usegmt=True)
-                    files[name] = Fetched(path, f"{url.rstrip('/')}/{name}", Validators(stamp, modified))
-            stamps[name] = stamp
+                    files[name], stamps[name] = file, stamp
         if not files and not work.state:
             why = "; ".join(f"{name}: {reason}" for name, reason in refused.items()) or "no finished file is there"
-            raise SourceRefusedError(f"{url} has no file that can be read ({why}). Put one there and run again.")
-        return FetchedFolder(files, refused, url, Validators(etag=_version(stamps)), waiting)
+            raise SourceRefusedError(f"{opened.url} has no file that can be read ({why}). Put one there and run again.")
+        return FetchedFolder(files, refused, opened.url, Validators(etag=_version(stamps)), waiting)
 
-    def _url(self) -> str:
+    def _take(self, opened: _Opened, name: str, meta: Mapping[str, Any], path: Path) -> Fetched | None:
+        """Fetch a file and check it; None if it is still being written or has just been replaced."""
+        stamp = _stamp(meta)
+        if _waits(opened, meta) or not _download(opened.store, name, stamp, path):
+            return None
+        self.check(path)
+        modified = email.utils.format_datetime(meta["last_modified"].astimezone(UTC), usegmt=True)
+        return Fetched(path, f"{opened.url.rstrip('/')}/{name}", Validators(stamp, modified))
+
+    def _open(self) -> _Opened:
         url = self.location(settings())
         if not url:
             raise NotConfiguredError(
@@ -101,29 +118,25 @@ class WatchedFolder:
             raise NotConfiguredError(
                 f"{self.variable} names {folder}, which is not a folder: create it, or use another."
             )
-        return url
-
-    def _store(self, url: str) -> ObjectStore:
         try:
-            return object_store(url)
+            return _Opened(url, object_store(url), folder)
         except (OSError, ValueError, obstore.exceptions.BaseError) as error:
             raise NotConfiguredError(
                 f"{self.variable} is neither a folder nor an s3://bucket/prefix that can be opened: "
                 f"{plain_message(error)}"
             ) from error
 
-    def _files(self, url: str, store: ObjectStore) -> tuple[list[tuple[str, Mapping[str, Any]]], dict[str, str]]:
+    def _files(self, opened: _Opened) -> tuple[list[tuple[str, Mapping[str, Any]]], dict[str, str]]:
         """Name and facts of every file that has the name of a finished one, sorted; and what cannot be looked at."""
         refused: dict[str, str] = {}
-        folder = local_folder(url)
         try:
-            found = [meta for page in obstore.list(store) for meta in page]
+            found = [meta for page in obstore.list(opened.store) for meta in page]
         except (OSError, obstore.exceptions.BaseError) as error:
-            if folder is None:
+            if opened.folder is None:
                 raise SourceUnavailableError(
-                    f"{url} ({self.variable}) cannot be listed: {plain_message(error)}"
+                    f"{opened.url} ({self.variable}) cannot be listed: {plain_message(error)}"
                 ) from error
-            found, refused = _walked(folder, store)
+            found, refused = _walked(opened.folder, opened.store)
         listed = sorted(((meta["path"], meta) for meta in found), key=lambda item: item[0])
         return [(name, meta) for name, meta in listed if _is_finished(name)], refused
 
@@ -163,13 +176,13 @@ def _version(stamps: Mapping[str, str]) -> str:
     return hashlib.sha256("\n".join(f"{name}\0{stamp}" for name, stamp in sorted(stamps.items())).encode()).hexdigest()
 
 
-def _waits(url: str, store: ObjectStore, meta: Mapping[str, Any]) -> bool:
+def _waits(opened: _Opened, meta: Mapping[str, Any]) -> bool:
     """Whether a local file seems to be still being written; an object in a bucket is there whole or not at all."""
-    if local_folder(url) is None or datetime.now(UTC) - meta["last_modified"] >= _SETTLES_AFTER:
+    if opened.folder is None or datetime.now(UTC) - meta["last_modified"] >= _SETTLES_AFTER:
         return False
     size = meta["size"]
     try:
-        if size and bytes(obstore.get_range(store, meta["path"], start=size - 1, length=1)) in (b"\n", b"\r"):
+        if size and bytes(obstore.get_range(opened.store, meta["path"], start=size - 1, length=1)) in (b"\n", b"\r"):
             return False
     except FileNotFoundError:
         return True  # it has been moved away since it was listed
@@ -178,7 +191,7 @@ def _waits(url: str, store: ObjectStore, meta: Mapping[str, Any]) -> bool:
     log.warning(
         "%s/%s is not taken yet: its last line has no end, so it may still be being written. It is taken by a run at "
         "least a minute after the last write.",
-        url.rstrip("/"), meta["path"],
+        opened.url.rstrip("/"), meta["path"],
     )  # fmt: skip
     return True
 

@@ -147,7 +147,7 @@ def _dlt(folder: Path, url: str) -> int:
     )
 
 
-# -- the server ------------------------------------------------------------------------------------------------------
+# --- the server
 
 
 def _recording(data: Path, rows: int) -> Path:

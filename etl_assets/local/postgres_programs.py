@@ -48,7 +48,11 @@ def find_programs(major: int | None, home: Path) -> Programs:
     for programs in (*_installed(Path("/")), *_unpacked(home, fetch=False)):
         if major in (None, programs.major):
             return programs
-    [fetched, *_] = _unpacked(home, fetch=True)
+    fetched = next(iter(_unpacked(home, fetch=True)), None)
+    if fetched is None:
+        raise PostgresError(
+            f"what was unpacked in {_cache(home)} is no PostgreSQL with PostGIS any more: remove it, and run again"
+        )
     if major in (None, fetched.major):
         return fetched
     raise PostgresError(

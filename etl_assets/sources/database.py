@@ -227,7 +227,7 @@ class _Reading:
         self.originals.update(((table.name, own), original) for original, own in named.items())
         return {named[original]: kind for original, kind in found.items()}
 
-    # -- whole tables --------------------------------------------------------------------------------------------
+    # --- whole tables
 
     def _whole(self, table: SourceTable, columns: Mapping[str, str]) -> _Extract:
         path = self.work.folder / f"{table.name}.parquet"
@@ -270,7 +270,7 @@ class _Reading:
         rows = pl.concat(frames, how="diagonal_relaxed").unique(table.key, keep="last", maintain_order=True)
         return rows.filter(~pl.col(DELETED)).drop(DELETED)
 
-    # -- changes -------------------------------------------------------------------------------------------------
+    # --- changes
 
     def _changes(self, table: SourceTable, columns: Mapping[str, str], counters: list[int]) -> _Extract:
         assert table.changed is not None
@@ -348,7 +348,7 @@ class _Reading:
         compared.unlink()
         return _Comparison(pl.concat(missed, how="diagonal_relaxed"), gone, landed.height)
 
-    # -- files ---------------------------------------------------------------------------------------------------
+    # --- files
 
     def _select(self, table: SourceTable, columns: Iterable[str], where: sql.Composable = _EVERY_ROW) -> sql.Composed:
         names = [sql.Identifier(self.originals[table.name, own]) for own in columns]

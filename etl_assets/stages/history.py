@@ -265,7 +265,7 @@ def _histories(
 
     Raises `dagster.Failure` if the records as a whole break the contract.
     """
-    [key, _] = contract.place().key
+    key = contract.place().key[0]
     distinct, repeats = _without_repeats(records, key, contract.columns())
     audited, gone = _observed(distinct, contract, keys)
     if audited.errors:

@@ -106,7 +106,7 @@ class TableStep:
         yield dg.Output(publications, metadata=self._metadata(found.good, verdicts))
         yield from self._check_events(verdicts, found)
 
-    # -- judging -------------------------------------------------------------------------------------------------
+    # --- judging
 
     def _with_keys(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Rows with the partition that each belongs to; a rejected row may have it only from its raw record."""
@@ -227,7 +227,7 @@ class TableStep:
             allow_retries=False,
         )
 
-    # -- reporting -----------------------------------------------------------------------------------------------
+    # --- reporting
 
     def _log(self, verdicts: Sequence[_Verdict]) -> None:
         self.context.log.info(

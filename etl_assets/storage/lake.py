@@ -90,7 +90,7 @@ class Lake:
         """The object of a partition: `stage/table/2025-01-15.parquet`."""
         return f"{table.stage}/{table.name}/{'all' if partition == WHOLE else partition}.parquet"
 
-    # -- objects -------------------------------------------------------------------------------------------------
+    # --- objects
 
     def put(self, path: str, data: bytes | Path, *, create: bool = False) -> bool:
         """Write an object whole (with `create`, only if there is none yet); return whether it was written."""
@@ -170,7 +170,7 @@ class Lake:
                 found[key] = size
         return found
 
-    # -- tables --------------------------------------------------------------------------------------------------
+    # --- tables
 
     def facts(self, table: Table, partitions: Iterable[str]) -> dict[str, Facts]:
         """The bookkeeping of partitions, read from the objects' footers; absent ones are left out."""

@@ -135,7 +135,7 @@ class Landing:
         self.lake.put(f"landing/{self.dataset}/{manifest.sha256}.json", _text(manifest))
         self.lake.put(f"landing/{self.dataset}/current.json", _text(manifest))
 
-    # -- batches -------------------------------------------------------------------------------------------------
+    # --- batches
 
     def land_batch(self, folder: Path, manifest: Manifest) -> None:
         """Store a batch's files with their manifest, if there are any, and make `manifest` the current one."""
@@ -190,7 +190,7 @@ class Landing:
     def _batched(self, batch: str, name: str) -> str:
         return f"{self.batch_folder(batch)}{name}.parquet"
 
-    # -- files ---------------------------------------------------------------------------------------------------
+    # --- files
 
     def address(self, manifest: Manifest) -> str:
         """Where a landed file is, for a person."""

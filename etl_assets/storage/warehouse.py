@@ -34,7 +34,7 @@ class Warehouse:
 
     url: str
 
-    # -- connecting ----------------------------------------------------------------------------------------------
+    # --- connecting
 
     @contextmanager
     def connect(self, *, role: str | None = roles.WRITER) -> Generator[psycopg.Connection]:
@@ -154,7 +154,7 @@ class Warehouse:
             "with characters such as @, / and % in user or password percent-encoded)."
         )
 
-    # -- bookkeeping ---------------------------------------------------------------------------------------------
+    # --- bookkeeping
 
     def facts(self, asset: str) -> dict[str, Facts]:
         """The bookkeeping of an asset's published partitions; empty if its table is gone."""
@@ -168,7 +168,7 @@ class Warehouse:
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName, DatabaseMissingError):
             return {}
 
-    # -- tables --------------------------------------------------------------------------------------------------
+    # --- tables
 
     @contextmanager
     def writing(self, tables: Iterable[Table]) -> Generator[Transaction]:

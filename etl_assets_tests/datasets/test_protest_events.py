@@ -32,7 +32,7 @@ from etl_assets_tests.datasets.files import (
 )
 from etl_assets_tests.house import House
 
-# -- one record ---------------------------------------------------------------------------------------------------
+# --- one record
 
 
 def read(folder: Path, *rows: Row, columns: tuple[str, ...] = COLUMNS, delimiter: str = ",") -> pl.DataFrame:
@@ -127,7 +127,7 @@ def test_a_file_of_several_phases_has_a_value_under_one_of_its_names(tmp_path: P
     assert found.rows() == [("rally", "Depot", "x"), ("march", "City Hall", "y")]
 
 
-# -- events of one natural key ------------------------------------------------------------------------------------
+# --- events of one natural key
 
 
 def ordinals(before: dict[str, int], *names: str) -> dict[str, int]:
@@ -217,7 +217,7 @@ def test_ordinals_of_different_keys_do_not_meet() -> None:
     assert with_ordinals(events, published, KEY)["ordinal"].to_list() == [1, 2, 1, 2]
 
 
-# -- a file with everything that may be wrong ---------------------------------------------------------------------
+# --- a file with everything that may be wrong
 
 HOSTILE = {
     "sql": "'; DROP TABLE refined.protest_events; --",
@@ -342,7 +342,7 @@ def _box(west: int) -> dict[str, Any]:
     return {"type": "Polygon", "coordinates": [ring]}
 
 
-# -- two publications ---------------------------------------------------------------------------------------------
+# --- two publications
 
 
 def test_two_publications(house: House) -> None:

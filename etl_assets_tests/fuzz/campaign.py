@@ -173,7 +173,7 @@ class Campaign:
         self.house.cluster.drop_database(name + to)
         self.house.cluster.create_database(name + to, template=name + of)
 
-    # -- running -------------------------------------------------------------------------------------------------
+    # --- running
 
     def _run(self, when: str) -> tuple[dict[str, str], list[str]]:
         """One run: why assets failed, and what of that should not be."""
@@ -225,7 +225,7 @@ class Campaign:
             return "quarantined"
         return "published" if changed else "unchanged"
 
-    # -- judging -------------------------------------------------------------------------------------------------
+    # --- judging
 
     def _changed_though_refused(self, failed: Mapping[str, str], after: Contents) -> Iterator[str]:
         """Tables, or partitions of them, that changed although their step failed for them."""
@@ -309,7 +309,7 @@ class Campaign:
     def _differ(self, now: Contents) -> list[str]:
         return sorted(n for n in now.keys() | self.reference.keys() if now.get(n) != self.reference.get(n))
 
-    # -- looking -------------------------------------------------------------------------------------------------
+    # --- looking
 
     def _look(self) -> Contents:
         """What every table of the warehouse holds, by partition, without provenance."""

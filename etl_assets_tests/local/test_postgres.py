@@ -255,6 +255,15 @@ def test_says_that_the_package_sources_have_no_postgis(tmp_path: Path, monkeypat
         postgres_programs.Apt(tmp_path, 0).needed_packages()
 
 
+def test_says_that_its_programs_have_been_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as by a cleaner of caches that has left the folder."""
+    monkeypatch.setattr(postgres_programs, "_installed", lambda root: [])
+    monkeypatch.setattr(postgres_programs, "_cache", lambda home: tmp_path)
+    monkeypatch.setattr(postgres_programs, "_fetch", lambda tree, lock: tree.mkdir())
+    with pytest.raises(PostgresError, match=rf"{tmp_path} is no PostgreSQL.*remove it, and run again"):
+        postgres_programs.find_programs(None, tmp_path)
+
+
 def test_says_that_another_version_made_the_cluster(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "cache").mkdir()

@@ -336,7 +336,7 @@ def test_a_table_of_which_an_object_is_gone_is_not_restored_as_whole(publisher: 
     assert publisher.warehouse.facts("refined.events").keys() == {B}
 
 
-# -- surrogate ids -------------------------------------------------------------------------------------------------
+# --- surrogate ids
 
 
 def ids(lake: Lake, keys: Sequence[int], floor: int = 0) -> list[int]:

@@ -225,7 +225,7 @@ def _kind(instance: dg.DagsterInstance, run: dg.DagsterRun, spec: Spec) -> tuple
         found: Any = event.event_specific_data
         if not found.passed and found.asset_key == spec.key:
             rows = found.metadata.get("quarantined")
-            if rows is not None and rows.value:
+            if rows is not None and rows.value and "unaccounted" not in found.metadata:
                 return "quarantine above its bound", _QUARANTINE_ADVICE
             return f"the check {found.check_name} fails", _CONTRACT_ADVICE
     return "a run failed", _RUN_ADVICE

@@ -61,6 +61,11 @@ class _Verdict:
     refusal: str | None = None
     drift: str | None = None
 
+    @property
+    def lost(self) -> int:
+        """Rows that came in and are neither published, quarantined nor merged; below 0 if there are more of these."""
+        return 0 if self.rows_in is None else self.rows_in - self.rows - self.quarantined - self.merged
+
 
 @dataclass(frozen=True)
 class TableStep:
@@ -144,20 +149,25 @@ class TableStep:
         bound = self.spec.dataset.bound
         verdicts = []
         for key in keys if cut else [WHOLE]:
-            numbers = rows.get(key, 0), out.get(key, 0), merged.get(key, 0)
-            into = None if rows_in is None else rows_in.get(key, 0)
-            refusal = None
-            if bound.exceeded(numbers[1], sum(numbers)):
-                refusal = f"{bound.refusal(numbers[1], sum(numbers))}, such as {self._own(found, key).example()}"
-            elif into is not None and into != sum(numbers):
-                refusal = (
-                    f"{into} rows came in, but {numbers[0]} are to be published, {numbers[1]} quarantined and "
-                    f"{numbers[2]} merged: {into - sum(numbers)} are unaccounted for"
+            verdict = _Verdict(
+                key,
+                rows=rows.get(key, 0),
+                quarantined=out.get(key, 0),
+                merged=merged.get(key, 0),
+                rows_in=None if rows_in is None else rows_in.get(key, 0),
+                drift=volume_drift(key, rows.get(key, 0), known),
+            )
+            why = None
+            total = verdict.rows + verdict.quarantined + verdict.merged
+            if bound.exceeded(verdict.quarantined, total):
+                why = f"{bound.refusal(verdict.quarantined, total)}, such as {self._own(found, key).example()}"
+            elif verdict.lost:
+                why = (
+                    f"{verdict.rows_in} rows came in, but {verdict.rows} are to be published, {verdict.quarantined} "
+                    f"quarantined and {verdict.merged} merged: {verdict.lost} are unaccounted for"
                 )
-            if refusal is not None:
-                refusal += ". Nothing was written, the last good state stays."
-            drift = volume_drift(key, numbers[0], known)
-            verdicts.append(_Verdict(key, *numbers, rows_in=into, refusal=refusal, drift=drift))
+            refusal = f"{why}. Nothing was written, the last good state stays." if why else None
+            verdicts.append(replace(verdict, refusal=refusal))
         return verdicts
 
     def _own(self, found: Audit, partition: str) -> Audit:
@@ -255,6 +265,8 @@ class TableStep:
         # Refused ones last: the UI shows a check's last evaluation.
         for verdict in sorted(verdicts, key=lambda verdict: verdict.refusal is not None):
             contract: dict[str, Any] = {"rows": verdict.rows, "quarantined": verdict.quarantined}
+            if verdict.lost:
+                contract["unaccounted"] = verdict.lost
             if verdict.quarantined and (verdict.refusal or len(verdicts) == 1):
                 own = self._own(found, verdict.key)
                 contract |= {"failures_per_check": own.counts(), "failure_cases": own.examples()}

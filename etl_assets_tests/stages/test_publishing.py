@@ -19,6 +19,7 @@ import pytest
 from dagster._core.test_utils import freeze_time
 
 from etl_assets.automation.partitions import daily, monthly
+from etl_assets.automation.problems import failed_runs
 from etl_assets.definitions import definitions
 from etl_assets.quality.audit import Bound, unreadable
 from etl_assets.quality.contract import Contract, column
@@ -321,6 +322,22 @@ def test_a_function_that_does_not_account_for_every_row(
     function["refined"] = typed
     assert counts.run(), counts.failures()
     assert rows(counts) == {"2025-01-01": [1, 2], "2025-01-02": [3]}
+
+
+def test_who_is_told_of_a_lost_row_is_not_sent_to_look_at_the_quarantine(
+    counts: House, file: Path, function: dict[str, Function]
+) -> None:
+    """Though another row of the day is in it: the function is at fault, not the source."""
+    function["refined"] = wrongly(lambda rows: rows.filter(pl.col("number").ne_missing(2)))
+    file.write_text(HEADER + lines(1, 2, -3, day="2025-01-01"))
+    assert not counts.run()
+    contract = counts.check("refined/counts", "contract", partition="2025-01-01")
+    assert {name: contract.metadata[name].value for name in ("rows", "quarantined", "unaccounted")} == {
+        "rows": 1,
+        "quarantined": 1,
+        "unaccounted": 1,
+    }
+    assert [problem.kind for problem in failed_runs(counts.instance)] == ["the check contract fails"]
 
 
 def test_a_row_that_a_stage_made_and_that_breaks_its_contract(counts: House, file: Path) -> None:

@@ -211,7 +211,9 @@ class _Outcome:
         self.merged += found.merged
         self.keys += sum(found.keys.values())
         self.bad_keys += sum(found.bad_keys.values())
-        if not self.refused and found.audited.failures.height:
+        if not self.refused and found.lost:
+            self.failure_cases = None  # no value is the reason why records are lost
+        elif not self.refused and found.audited.failures.height:
             self.failure_cases = found.audited.examples()
         refused = found.refusals(blocks, bound)
         self.refused |= refused

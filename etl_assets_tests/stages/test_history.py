@@ -1,4 +1,4 @@
-"""Versions of records: which of them are chained, and how many records are accounted for."""
+"""Versions of records: which of them are chained, how many records are accounted for, and what is told of them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import datetime as dt
 
 import polars as pl
 
+from etl_assets.quality.audit import Audit, Bound
 from etl_assets.sources.database import DELETED
 from etl_assets.stages.batches import BATCH
-from etl_assets.stages.history import _chained, _reading, _without_repeats
-from etl_assets.storage.table import SOURCE_ROW
+from etl_assets.stages.history import _chained, _Histories, _Outcome, _reading, _without_repeats
+from etl_assets.storage.table import PARTITION, SOURCE_ROW
 
 FIRST, SECOND = dt.date(2024, 1, 1), dt.date(2024, 1, 2)
 
@@ -40,6 +41,37 @@ def test_what_is_landed_once_more_is_seen_again() -> None:
     kept, repeats = _without_repeats(records.reverse(), "id", ["id", "name"])
     assert kept.select("id", BATCH).rows() == [("1", "a"), ("1", "c"), ("1", "d"), ("2", "a"), ("2", "b"), ("2", "d")]
     assert repeats == 2
+
+
+def histories(block: str, value: str, *, bad: int, records: int = 1) -> _Histories:
+    """A block of ten keys, of which one record is kept out for its value; further records went nowhere."""
+    failures = pl.DataFrame({"row": [0], "check": ["readable"], "column": ["price"], "value": [value], "record": [7]})
+    kept_out = pl.DataFrame({PARTITION: [block], "reason": [f"readable: price is {value}"]})
+    audited = Audit(pl.DataFrame(), pl.DataFrame(), failures)
+    return _Histories(audited, pl.DataFrame(), kept_out, records, merged=0, keys={block: 10}, bad_keys={block: bad})
+
+
+def cases(outcome: _Outcome) -> list[object]:
+    """The values that are shown with the reason why blocks were refused."""
+    return [case.data["value"] for case in outcome.failure_cases.records] if outcome.failure_cases else []
+
+
+def test_the_failure_cases_are_those_of_the_block_that_is_named() -> None:
+    bound, outcome = Bound(share=0.5, count=0), _Outcome()
+    assert outcome.add(histories("0", "few", bad=1), ["0"], bound) == {}
+    assert outcome.add(histories("1", "many", bad=9), ["1"], bound).keys() == {"1"}
+    assert outcome.add(histories("2", "more", bad=9), ["2"], bound).keys() == {"2"}
+    assert outcome.add(histories("3", "lost", bad=9, records=2), ["3"], bound).keys() == {"3"}
+    assert cases(outcome) == ["many"]
+
+
+def test_no_value_is_shown_as_the_reason_why_records_are_lost() -> None:
+    """Whatever else is in quarantine: the house is at fault, not the source."""
+    bound, outcome = Bound(share=0.5, count=0), _Outcome()
+    assert outcome.add(histories("0", "few", bad=1), ["0"], bound) == {}
+    assert cases(outcome) == ["few"]
+    assert outcome.add(histories("1", "lost", bad=1, records=2), ["1"], bound).keys() == {"1"}
+    assert cases(outcome) == []
 
 
 def test_values_are_read_as_a_database_writes_them() -> None:

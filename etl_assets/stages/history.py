@@ -376,12 +376,12 @@ def _current(dataset: Dataset, contract: type[Contract], history: dg.AssetsDefin
     def step(context: dg.AssetExecutionContext) -> Iterator[Any]:
         work, source = BlockStep(context, spec), SPECS[history.key].own_table
         wanted = {key: work.digest(found) for key, found in work.versions["history"].items()}
-        stale = [key for key in {*wanted, *work.known} - {WHOLE} if work.made_from(key) != wanted.get(key)]
+        stale = [key for key, digest in wanted.items() if work.made_from(key) != digest]
         columns = [c.name for c in table.columns]
         for group in in_groups(sorted(stale)):
             frames = work.publisher.partition_frames(source, group)
             parts = [
-                Part(key, frame.filter(pl.col("is_current")).select(columns), wanted.get(key, ""))
+                Part(key, frame.filter(pl.col("is_current")).select(columns), wanted[key])
                 for key, frame in frames.items()
             ]
             work.hold([Publication(table, parts)])

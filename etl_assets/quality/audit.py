@@ -216,7 +216,7 @@ def _repeated(body: pl.DataFrame, key: Sequence[str], bad: pl.Series) -> pl.Data
         return _no_failures()
     rows = body.select(key).with_row_index("row").filter(~pl.col("row").is_in(bad.unique().implode()))
     repeated = rows.filter(pl.struct(key).is_duplicated())
-    why = pl.concat_str(pl.lit("one of "), pl.len().over(key), pl.lit(" with "), _said(key))
+    why = pl.concat_str(pl.lit("one of "), pl.len().over(key), pl.lit(" with "), _values_as_text(key))
     return _failed(repeated, "unique_key", "", why)
 
 
@@ -229,12 +229,12 @@ def _with_values(failures: pl.DataFrame, body: pl.DataFrame) -> pl.DataFrame:
         if not named:  # keep the beginning of the row, as pandera gives it
             told.append(own)
             continue
-        values = body.select(_said(named).str.slice(0, _VALUE_LENGTH)).to_series()
+        values = body.select(_values_as_text(named).str.slice(0, _VALUE_LENGTH)).to_series()
         told.append(own.with_columns(value=values.gather(own["row"])))
     return pl.concat(told)
 
 
-def _said(names: Sequence[str]) -> pl.Expr:
+def _values_as_text(names: Sequence[str]) -> pl.Expr:
     """The values of some columns with their names, as text."""
     texts = [pl.lit(f"{name}=") + pl.col(name).cast(pl.String).fill_null("") for name in names]
     return pl.concat_str(texts, separator=", ")

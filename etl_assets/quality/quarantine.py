@@ -62,10 +62,10 @@ def quarantined(audited: Audit, raw: pl.DataFrame, partitions: pl.Series) -> pl.
         values=pl.col("value").fill_null(""),
     )
     rejected = audited.rejected.select(partitions.alias(PARTITION), SOURCE_SHA256, SOURCE_ROW)
-    return records(pl.concat([rejected, reasons.sort("row").drop("row")], how="horizontal"), raw)
+    return quarantine_records(pl.concat([rejected, reasons.sort("row").drop("row")], how="horizontal"), raw)
 
 
-def records(rejected: pl.DataFrame, raw: pl.DataFrame) -> pl.DataFrame:
+def quarantine_records(rejected: pl.DataFrame, raw: pl.DataFrame) -> pl.DataFrame:
     """Quarantine records from rejected rows (place in the source, partition, reason) and the raw records."""
     place = [SOURCE_SHA256, SOURCE_ROW]
     fields = [c for c in raw.columns if not c.startswith("_") or c == UNPARSED]

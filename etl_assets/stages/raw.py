@@ -16,7 +16,7 @@ import dagster as dg
 import polars as pl
 
 from etl_assets.quality.drift import column_drift, columns_check, columns_of
-from etl_assets.quality.quarantine import UNPLACED, quarantine_table, records
+from etl_assets.quality.quarantine import UNPLACED, quarantine_records, quarantine_table
 from etl_assets.quality.ui_table import ui_table
 from etl_assets.sources import SourceRefusedError
 from etl_assets.sources.records import UNPARSED, check_columns
@@ -302,4 +302,4 @@ def _quarantine(unplaced: pl.DataFrame, column: str) -> pl.DataFrame:
         columns=pl.concat_list(pl.when(parsed).then(pl.lit(column)).otherwise(pl.lit(""))),
         values=pl.concat_list(pl.coalesce(pl.col(UNPARSED).str.slice(0, 200), value, pl.lit(""))),
     )
-    return records(rejected, unplaced)
+    return quarantine_records(rejected, unplaced)

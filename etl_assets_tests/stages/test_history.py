@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from decimal import Decimal
 
 import polars as pl
 
@@ -81,6 +82,14 @@ def test_values_are_read_as_a_database_writes_them() -> None:
         "2024-01-01 10:00:00.25-05:30": (pl.Datetime("us", "UTC"), dt.datetime(2024, 1, 1, 15, 30, 0, 250_000, dt.UTC)),
         "2024-01-01 10:00:00": (pl.Datetime("us"), dt.datetime(2024, 1, 1, 10)),  # noqa: DTZ001 - of no zone
         "24-01-01 10:00:00": (pl.Datetime("us"), None),
+        "-0.50": (pl.Decimal(10, 2), Decimal("-0.50")),
+        "1.100000": (pl.Decimal(10, 2), Decimal("1.10")),
+        "1.005": (pl.Decimal(10, 2), None),
+        "123456789.00": (pl.Decimal(10, 2), None),
+        "100.0": (pl.Decimal(6, 0), Decimal(100)),
+        "100.5": (pl.Decimal(6, 0), None),
+        "NaN": (pl.Decimal(10, 2), None),
+        "Infinity": (pl.Decimal(10, 2), None),
     }
     for text, (dtype, value) in written.items():
         assert pl.DataFrame({"v": [text]}).select(_reading("v", dtype)).item() == value, text

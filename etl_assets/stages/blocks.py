@@ -24,11 +24,15 @@ _AT_ONCE = 5
 
 @dataclass
 class BlockStep:
-    """One run of one of these stages: which partitions are out of date, and the outcome of making them."""
+    """One run of a step that makes such a table: what was there before, and what has been published since.
+
+    The stage compares what each block was `made_from` with the `digest` of what it would be made from now, gives those
+    that differ to `hold`, a few at a time, and ends with `finish`.
+    """
 
     context: dg.AssetExecutionContext
     spec: Spec
-    #: Number of rows of each partition that has been published, and how many of these partitions changed.
+    #: Number of rows of each partition that the step has published, and how many of these partitions changed.
     rows: dict[str, int] = field(default_factory=dict)
     changed: int = 0
     #: What is published next, by table.
@@ -51,7 +55,7 @@ class BlockStep:
 
     @cached_property
     def versions(self) -> dict[str, dict[str, str]]:
-        """The content of every partition of every input."""
+        """The content hash of every partition of every input."""
         return {name: self.state.versions(source) or {} for name, source in self.spec.inputs.items()}
 
     @cached_property
@@ -61,7 +65,7 @@ class BlockStep:
         return {key: facts for key, facts in self.state.facts(self.table).items() if key in there}
 
     def made_from(self, partition: str) -> str | None:
-        """What a partition was made from; None if it has to be made in any case."""
+        """The digest of what a partition was made from; None if it has to be made in any case."""
         return self.known[partition].made_from if partition in self.known else None
 
     def digest(self, *parts: str) -> str:
@@ -69,7 +73,10 @@ class BlockStep:
         return self.spec.digest(*parts)
 
     def hold(self, publications: Sequence[Publication]) -> None:
-        """Hold these partitions and publish those held before; `finish` publishes the last, with the whole table."""
+        """Hold these partitions, and publish those held before.
+
+        The last are left to `finish`, which publishes them in one transaction with the record of the whole table.
+        """
         self._publish_held()
         self.held.update({publication.table.full_name: publication for publication in publications})
 
@@ -84,12 +91,13 @@ class BlockStep:
         self,
         *checks: dg.AssetCheckResult,
         refused: Mapping[str, str] = MappingProxyType({}),
-        failure_cases: Any = None,
+        failure_cases: dg.TableMetadataValue | None = None,
         **metadata: Any,
     ) -> Iterator[Any]:
-        """Record the table as a whole if it is made as one; fail the step instead if blocks were refused.
+        """Publish what is held, and end the step: with the table as a whole on record, if it is made as one.
 
-        `refused` says why, by block, and `failure_cases` is the table of what is wrong with the first of them.
+        If blocks were refused, the step fails instead, though what is held is published. `refused` says why, by block,
+        and `failure_cases` shows values that are wrong in the first of them.
         """
         yield from checks
         if refused:

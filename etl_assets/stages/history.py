@@ -145,14 +145,18 @@ def _history(
 
 @dataclass(frozen=True)
 class _Histories:
-    """The histories of some blocks as their records tell them, and what is kept out of them."""
+    """The histories of some blocks as their records tell them, and what is kept out of them.
+
+    `versions` and `kept_out` (quarantine records) say in `_partition` which block each row belongs to.
+    """
 
     audited: Audit
     versions: pl.DataFrame
     kept_out: pl.DataFrame
+    #: How many records were read, and how many of them are merged into others.
     records: int
     merged: int
-    #: Of each block: its keys, and those of them whose newest record is kept out.
+    #: By block: how many keys it has, and how many of them have their newest record kept out.
     keys: Mapping[str, int]
     bad_keys: Mapping[str, int]
 
@@ -177,7 +181,7 @@ class _Histories:
         return refused
 
     def publications(self, spec: Spec, digests: Mapping[str, str]) -> list[Publication]:
-        """Some of the blocks, and what is kept out of them, each with the digest of what it is made from."""
+        """Some of the blocks, and what is kept out of them; `digests` says which, and what each is made from."""
         table, quarantine = spec.own_table, spec.quarantine
         assert quarantine is not None
         columns, parts, others = [column.name for column in table.columns], [], []
@@ -199,12 +203,13 @@ class _Outcome:
     merged: int = 0
     keys: int = 0
     bad_keys: int = 0
-    #: Why blocks were refused, and what is wrong with the first of them.
+    #: Why blocks were refused, by block.
     refused: dict[str, str] = field(default_factory=dict)
+    #: Values that are wrong: in the first blocks that were refused; before that, in the last that had any.
     failure_cases: dg.TableMetadataValue | None = None
 
     def add(self, found: _Histories, blocks: Sequence[str], bound: Bound) -> dict[str, str]:
-        """Add what was found in some blocks; return why which of them are refused."""
+        """Add what was found in some blocks; return which of them are refused, each with the reason."""
         self.records += found.records
         self.versions += found.versions.height
         self.quarantined += found.kept_out.height
@@ -220,7 +225,7 @@ class _Outcome:
         return refused
 
     def checks(self, bound: Bound, last: AssetCheckEvaluation | None) -> Iterator[dg.AssetCheckResult]:
-        """The checks; `last` is the last evaluation of `quarantine`, which holds if no key was looked at."""
+        """The results of the checks; `last` is the evaluation of `quarantine` that still holds, if no key was seen."""
         why = next(iter(self.refused.values()), None)
         facts: dict[str, Any] = {"versions": self.versions, "quarantined": self.quarantined}
         if self.failure_cases is not None:
@@ -230,7 +235,10 @@ class _Outcome:
         yield balance(self.records, self.versions, self.quarantined, self.merged)
 
     def _quarantine(self, bound: Bound) -> dg.AssetCheckResult:
-        """The check of how many keys stand still; without `bound.count`: in a small table all of them may be bad."""
+        """The check that nearly all keys follow the source.
+
+        It goes by `bound.share` alone: a small table may have fewer keys than `bound.count`, and all of them bad.
+        """
         are_many = self.bad_keys > bound.share * self.keys
         told = f"the newest record of {self.bad_keys} of {self.keys} keys is in quarantine"
         return dg.AssetCheckResult(

@@ -228,6 +228,8 @@ class _Outcome:
         """The results of the checks; `last` is the evaluation of `quarantine` that still holds, if no key was seen."""
         why = next(iter(self.refused.values()), None)
         facts: dict[str, Any] = {"versions": self.versions, "quarantined": self.quarantined}
+        if lost := self.records - self.versions - self.quarantined - self.merged:
+            facts["unaccounted"] = lost
         if self.failure_cases is not None:
             facts["failure_cases"] = self.failure_cases
         yield dg.AssetCheckResult(passed=why is None, check_name="contract", description=why, metadata=facts)

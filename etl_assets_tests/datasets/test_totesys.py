@@ -366,4 +366,5 @@ def test_rows_that_break_the_contract_wait_in_quarantine(house: House, monkeypat
     assert not house.run()
     assert "1 records are unaccounted for. Nothing was written" in house.failures()
     assert not house.check("refined/totesys_sales_order_history", "balance").passed
+    assert house.check("refined/totesys_sales_order_history", "contract").metadata["unaccounted"].value == 1
     assert house.value("SELECT units_sold FROM refined.totesys_sales_order WHERE sales_order_id = 5") == 5

@@ -7,7 +7,7 @@ import polars as pl
 from etl_assets.quality.audit import Bound
 from etl_assets.quality.contract import Contract, column
 from etl_assets.quality.readings import date_by_form, whole
-from etl_assets.quality.rules import Rule, Rulebook, by_rules, corrections, summary, values_before
+from etl_assets.quality.rules import Rule, Rulebook, ambiguous, by_rules, corrections, summary, values_before
 from etl_assets.sources.extracts import read_pages
 from etl_assets.sources.retail import DATES, NOTHING, RetailApi, records
 from etl_assets.stages import Dataset, Result, landing, raw, refined
@@ -36,11 +36,7 @@ BOOK = Rulebook(
         "date_joined": ("Date_Joined", date_by_form(pl.col("Date_Joined"), DATES)),
     },
     rules=(
-        Rule(
-            "customer_id", "is of several records",
-            pl.col("customer_id").is_duplicated() & pl.col("customer_id").is_not_null(), "quarantine",
-            "Nothing says which of them is right.",
-        ),
+        ambiguous("customer_id", "Nothing says which of them is right."),
         *(
             Rule(
                 name, "is blank", pl.col(name).str.strip_chars() == "", "missing",

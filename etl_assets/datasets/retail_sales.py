@@ -8,7 +8,7 @@ from etl_assets.quality.audit import PROBLEMS, Bound, unreadable
 from etl_assets.quality.contract import Contract, column
 from etl_assets.quality.outliers import with_outliers
 from etl_assets.quality.readings import date_by_form, exact, whole
-from etl_assets.quality.rules import Rule, Rulebook, by_rules, corrections, summary, values_before
+from etl_assets.quality.rules import Rule, Rulebook, ambiguous, by_rules, corrections, summary, values_before
 from etl_assets.sources import SourceRefusedError
 from etl_assets.sources.delimited import read_csv
 from etl_assets.sources.folder import WatchedFolder
@@ -38,9 +38,8 @@ BOOK = Rulebook(
         "transaction_date": ("Transaction_Date", date_by_form(pl.col("Transaction_Date"), DATES)),
     },
     rules=(
-        Rule(
-            "transaction_id", "is of several records",
-            pl.col("transaction_id").is_duplicated() & pl.col("transaction_id").is_not_null(), "quarantine",
+        ambiguous(
+            "transaction_id",
             "Nothing says which of them is right. A corrected file replaces the first one under the same name.",
         ),
         Rule(

@@ -61,6 +61,12 @@ class Rulebook:
     nothing: Sequence[str] = ()
 
 
+def ambiguous(key: str, reason: str) -> Rule:
+    """The rule that keeps out records of which another has the same key, and other values."""
+    is_double = pl.col(key).is_duplicated() & pl.col(key).is_not_null()
+    return Rule(key, "is of several records", is_double, "quarantine", reason)
+
+
 def corrections() -> Any:
     """The column that names the rules that changed a row."""
     return column("Rules that changed a value of the row, in the order in which they were applied")
